@@ -1,0 +1,1 @@
+"""Distributions that torch lacks, and the modules that return them."""

@@ -1,0 +1,5 @@
+"""Models: one paper, one file."""
+
+from vaebench.models.vae import VAE
+
+__all__ = ["VAE"]

@@ -1,0 +1,284 @@
+"""What every model is: three conditional distributions and a loss; and what a user does with any of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from vaebench import collective
+from vaebench.core import Batch, Loss
+from vaebench.distributions.likelihoods import Likelihood
+from vaebench.distributions.posteriors import DiagonalGaussianPosterior
+from vaebench.distributions.priors import StandardNormalPrior
+from vaebench.networks import MLP, Network
+
+
+class Examples(Protocol):
+    """A split of a data set, as far as a model needs it."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The examples at `indices`."""
+        ...
+
+
+class LatentVariableModel(nn.Module):
+    """Base of the models.
+
+    A model sets `loss` (or `losses`), and replaces a part by giving it to the constructor.
+
+    Attributes:
+        shape: Shape of one example, (C, H, W) or (D,).
+        latent_dim: Number of latent dimensions.
+        capabilities: What exists: "posterior" q(z|x), "likelihood" p(x|z), "prior" p(z), "rate" (a normalised q and p,
+            so that KL(q || p) and log-weights have a meaning), "manifold" (a Riemannian metric of the latent space).
+        why_not: For a capability that is missing, the reason, the end of a sentence.
+        trainer: Name of the trainer whose update rule the model needs.
+
+    Args:
+        shape: Shape of one example.
+        likelihood: Module from the decoder's output to p(x|z).
+        latent_dim: Number of latent dimensions, >= 1.
+        network: Description of encoder and decoder.
+        posterior: Description of q(z|x).
+        prior: Description of p(z).
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate"})
+    why_not: ClassVar[Mapping[str, str]] = MappingProxyType({"manifold": "it has no Riemannian metric"})
+    trainer: ClassVar[str] = "base"
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        likelihood: Likelihood,
+        latent_dim: int = 10,
+        network: Network = MLP(),  # noqa: B008 - a frozen description
+        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
+        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        self.shape = tuple(shape)
+        self.latent_dim = latent_dim
+        self.encoder = network.encoder(self.shape)
+        self.posterior_head = posterior.build(self.encoder.num_features, latent_dim)
+        self.decoder = network.decoder(latent_dim, likelihood.params_shape(self.shape))
+        self.likelihood_head = likelihood
+        self.prior_head = prior.build(latent_dim)
+
+    # The three distributions
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """Return q(z|x) for x of shape (B, *shape): a distribution over (B, D)."""
+        return self.posterior_head(self.encoder(x))
+
+    def likelihood(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        """Return p(x|z) for z of shape (..., D): a distribution over (..., *shape)."""
+        params = self.decoder(z.reshape(-1, self.latent_dim))
+        return self.likelihood_head(params.reshape(*z.shape[:-1], *params.shape[1:]), len(self.shape))
+
+    def prior(self, y: Tensor | None = None) -> Any:
+        """Return p(z), a distribution with event shape (D,)."""
+        return self.prior_head()
+
+    # Training
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Return what one optimiser minimises, nats per example."""
+        raise NotImplementedError(f"{type(self).__name__} has several losses; it trains with '{self.trainer}'")
+
+    def losses(self, batch: Batch, step: int, part: str | None = None) -> dict[str, Loss]:
+        """Return one loss for each part, or only that of `part`; models with a single loss have the part "model"."""
+        return {"model": self.loss(batch, step)}
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the modules of each part; together they hold every parameter once."""
+        return {"model": [self]}
+
+    def end_epoch(self, train: Examples, batch_size: int) -> None:
+        """Refresh statistics of the whole training split; called after each epoch, before validation."""
+
+    def validation_loss(self, batch: Batch, step: int) -> Loss:
+        """Return the negative ELBO at beta = 1 where it exists, otherwise the training loss."""
+        if "rate" not in self.capabilities:
+            return self.loss(batch, step)
+        distortion, rate = self.distortion_and_rate(batch.x, batch.y)
+        return Loss.mean(distortion + rate, distortion=distortion, rate=rate)
+
+    # Estimates
+
+    def distortion_and_rate(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return -log p(x|z) at one z ~ q(z|x), and KL(q(z|x) || p(z)); nats, each of shape (B,)."""
+        self.require("rate")
+        q = self.posterior(x, y)
+        distortion = -self.likelihood(q.rsample(), y).log_prob(x)
+        return distortion, kl_divergence(q, self.prior(y))
+
+    def log_weights(self, x: Tensor, num_samples: int, y: Tensor | None = None) -> Tensor:
+        """Return log w = log p(x, z) - log q(z|x) for z ~ q(z|x); nats, shape (num_samples, B)."""
+        self.require("rate")
+        q = self.posterior(x, y)
+        z_KBD = q.rsample((num_samples,))
+        return self.likelihood(z_KBD, y).log_prob(x) + self.prior(y).log_prob(z_KBD) - q.log_prob(z_KBD)
+
+    def require(self, capability: str) -> None:
+        """Refuse what the model cannot answer.
+
+        Raises:
+            ValueError: if the capability is missing, with the reason.
+        """
+        if capability not in self.capabilities:
+            reason = self.why_not.get(capability, "the model does not define it")
+            raise ValueError(f"model {type(self).__name__} has no {capability}: {reason}")
+
+    # What a user does with any model
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Any:
+        """Return q(z|x), which unpacks as mean and log-variance, each of shape (B, D)."""
+        return self.posterior(self._batched(x), y)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the mean of p(x|z) for z of shape (..., D), shape (..., *shape)."""
+        return self.likelihood(z, y).mean
+
+    def reparameterize(self, mean: Tensor, log_var: Tensor) -> Tensor:
+        """Draw mean + exp(log_var / 2) * eps, shape (B, D)."""
+        return mean + (0.5 * log_var).exp() * collective.standard_normal(mean.shape, like=mean)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Encode, draw and decode.
+
+        Returns:
+            reconstruction (also `reconstructed`), mean, log_var (also `logvar`), z.
+        """
+        q = self.encode(x, y)
+        mean, log_var = q
+        z = q.rsample()
+        picture = self.decode(z, y)
+        return {
+            "reconstruction": picture,
+            "reconstructed": picture,
+            "mean": mean,
+            "log_var": log_var,
+            "logvar": log_var,
+            "z": z,
+        }
+
+    def loss_fn(
+        self,
+        x: Tensor,
+        outputs: Mapping[str, Tensor] | None = None,
+        beta: float = 1.0,
+        reconstruction_loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+        y: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return D + beta * R and its two terms, means over the batch in nats.
+
+        Args:
+            x: Shape (B, *shape).
+            outputs: What calling the model on `x` returned; computed where it is None.
+            beta: Weight of the rate.
+            reconstruction_loss_fn: Replaces the negative log-likelihood: (predictions, targets) -> scalar.
+            y: Labels, shape (B,).
+        """
+        self.require("rate")
+        outputs = self(x, y) if outputs is None else outputs
+        q = type(self.posterior(x[:1], y))(outputs["mean"], outputs["log_var"])
+        if reconstruction_loss_fn is None:
+            distortion = -self.likelihood(outputs["z"], y).log_prob(x).mean()
+        else:
+            distortion = reconstruction_loss_fn(outputs["reconstruction"], x)
+        rate = kl_divergence(q, self.prior(y)).mean()
+        total = distortion + beta * rate
+        return {
+            "reconstruction_loss": distortion,
+            "recon_loss": distortion,
+            "kl_loss": rate,
+            "total_loss": total,
+            "loss": total,
+        }
+
+    @torch.no_grad()
+    def sample(self, num_samples: int = 1, temperature: float = 1.0, y: Tensor | None = None) -> Tensor:
+        """Decode draws from the prior, shape (num_samples, *shape).
+
+        Args:
+            num_samples: How many, >= 1.
+            temperature: Factor on the prior's deviation from its mean; 1 samples the model.
+            y: Labels, shape (num_samples,).
+        """
+        self.require("prior")
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        p = self.prior(y)
+        z = p.sample((num_samples,)) if len(p.batch_shape) == 0 else p.sample()
+        return self.decode(p.mean + temperature * (z - p.mean), y)
+
+    def generate(self, num_samples: int = 1, temperature: float = 1.0, y: Tensor | None = None) -> Tensor:
+        """Same as `sample`."""
+        return self.sample(num_samples, temperature, y)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, deterministic: bool = False, y: Tensor | None = None) -> Tensor:
+        """Encode and decode x of shape (B, *shape), through the mean of q where `deterministic`."""
+        q = self.encode(x, y)
+        return self.decode(q.mean if deterministic else q.sample(), y)
+
+    @torch.no_grad()
+    def interpolate(self, x1: Tensor, x2: Tensor, steps: int = 10, spherical: bool = False) -> Tensor:
+        """Decode a path between two posterior means, both ends included.
+
+        Args:
+            x1: One example (*shape) or one in a batch (1, *shape).
+            x2: Likewise.
+            steps: Points on the path, >= 2.
+            spherical: Follow the great circle instead of the straight line.
+
+        Returns:
+            Shape (steps, *shape).
+        """
+        if steps < 2:
+            raise ValueError(f"steps must be at least 2, since both ends are included; got {steps}")
+        a, b = self.encode(x1).mean[0], self.encode(x2).mean[0]
+        t = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)[:, None]
+        path = (1 - t) * a + t * b
+        if spherical:
+            cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(1e-12)
+            angle = torch.arccos(cosine.clamp(-1, 1))
+            if math.sin(angle.item()) > 1e-4:  # otherwise parallel: the great circle is the line, or not unique
+                path = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+        return self.decode(path)
+
+    @torch.no_grad()
+    def latent_traversal(
+        self, x: Tensor, dim: int, range_vals: tuple[float, float] = (-3.0, 3.0), steps: int = 10
+    ) -> Tensor:
+        """Decode the posterior mean of one example with one dimension set to each of `steps` values.
+
+        Returns:
+            Shape (steps, *shape).
+
+        Raises:
+            ValueError: if `dim` is not in [0, latent_dim).
+        """
+        if not 0 <= dim < self.latent_dim:
+            raise ValueError(f"dim must be in [0, {self.latent_dim}), the latent dimensions; got {dim}")
+        z = self.encode(x).mean[:1].repeat(steps, 1)
+        z[:, dim] = torch.linspace(*range_vals, steps, device=z.device, dtype=z.dtype)
+        return self.decode(z)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        x = x[None] if tuple(x.shape) == self.shape else x
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"expected x of shape {self.shape} or (B, {self.shape}), got {tuple(x.shape)}")
+        return x

@@ -1,0 +1,111 @@
+"""Plain convolutional networks: stride 2 at every layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vaebench.networks.network import Encoder, activation, check_widths
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolutions of kernel 3 and stride 2, each halving the picture; mirrored in the decoder.
+
+    The decoder returns exactly the encoder's sequence of sizes, for any height and width, so nothing is resized.
+
+    References:
+        beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl, whose widths for 64 x 64 are
+        `channels: [32, 32, 64, 64]` and `hidden_dim: 256`
+    Deviations:
+        Kernel 3 instead of 4, so that odd sizes need no cropping.
+    Args:
+        channels: Output channels of the encoder's layers, in the order of the data's flow.
+        hidden_dim: Width of the fully connected layer between convolutions and latent; 0 for none.
+        activation: One of elu, gelu, leaky_relu, relu, selu, silu, softplus, tanh.
+    """
+
+    channels: Sequence[int] = (32, 64)
+    hidden_dim: int = 256
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise ValueError("channels must name at least one layer, got []")
+        check_widths("channels", tuple(self.channels))
+        if self.hidden_dim < 0:
+            raise ValueError(f"hidden_dim must be 0 or more, got {self.hidden_dim}")
+        activation(self.activation)
+
+    def encoder(self, shape: tuple[int, ...]) -> Encoder:
+        """Return a trunk (B, C, H, W) -> (B, F).
+
+        Raises:
+            ValueError: if `shape` is not (C, H, W).
+        """
+        return _ConvEncoder(self, _check_image(shape))
+
+    def decoder(self, latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
+        """Return a module (B, latent_dim) -> (B, C, H, W).
+
+        Raises:
+            ValueError: if `shape` is not (C, H, W).
+        """
+        return _decoder(self, latent_dim, _check_image(shape))
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Picture sizes before each layer and after the last: every layer takes h to ceil(h / 2)."""
+        sizes = [(height, width)]
+        for _ in self.channels:
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+            sizes.append((height, width))
+        return sizes
+
+
+def _check_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ValueError(
+            f"network: Conv takes images of shape (C, H, W), got examples of shape {tuple(shape)}; use network=mlp"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+class _ConvEncoder(Encoder):
+    def __init__(self, spec: Conv, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels = (shape[0], *spec.channels)
+        layers: list[nn.Module] = []
+        for i in range(len(spec.channels)):
+            # Kernel 3 with padding 1 and stride 2 takes h to ceil(h / 2) for every h.
+            layers += [nn.Conv2d(channels[i], channels[i + 1], 3, 2, 1), activation(spec.activation)]
+        height, width = spec.sizes(*shape[1:])[-1]
+        flat = channels[-1] * height * width
+        layers.append(nn.Flatten())
+        if spec.hidden_dim:
+            layers += [nn.Linear(flat, spec.hidden_dim), activation(spec.activation)]
+        self.layers = nn.Sequential(*layers)
+        self.num_features = spec.hidden_dim or flat
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def _decoder(spec: Conv, latent_dim: int, shape: tuple[int, int, int]) -> nn.Module:
+    sizes = spec.sizes(*shape[1:])[::-1]
+    channels = (*reversed(spec.channels), shape[0])
+    start = (channels[0], *sizes[0])
+    layers: list[nn.Module] = []
+    features = latent_dim
+    if spec.hidden_dim:
+        layers += [nn.Linear(features, spec.hidden_dim), activation(spec.activation)]
+        features = spec.hidden_dim
+    layers += [nn.Linear(features, math.prod(start)), nn.Unflatten(-1, start)]
+    for i, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        # A transposed convolution returns 2h - 1 + output_padding: 0 for odd sizes, 1 for even ones.
+        extra = tuple(a - (2 * b - 1) for a, b in zip(after, before, strict=True))
+        layers.append(activation(spec.activation))
+        layers.append(nn.ConvTranspose2d(channels[i], channels[i + 1], 3, 2, 1, output_padding=extra))
+    return nn.Sequential(*layers)
