@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vaebench import provenance
+from vaebench.run import LockedError, Run, WriteError, read_json, write_atomic, write_json
+
+
+def make_run(path: Path, start: str = "2026-01-01T00:00:00.000+00:00", *, weights: bool = True) -> Run:
+    run = Run(path)
+    write_atomic(run.config, "seed: 0\n")
+    write_json(run.provenance, {"start": start, "restarts": []})
+    run.set_status("done", epoch=1, step=2)
+    if weights:
+        write_atomic(run.last_weights, b"weights")
+    return run
+
+
+def python(code: str, *arguments: object, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_run_needs_no_torch():
+    code = "import sys, vaebench.run; from vaebench.provenance import *; describe(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_paths_are_those_of_the_design():
+    run = Run("r")
+    names = [
+        run.config, run.provenance, run.status, run.metrics, run.log, run.last_weights, run.best_weights,
+        run.last_state, run.images, run.samples("hmc"), run.evaluation("elbo"),
+    ]  # fmt: skip
+    assert [str(name.relative_to("r")) for name in names] == [
+        "config.yaml", "provenance.json", "status.json", "metrics.jsonl", "train.log",
+        "checkpoints/last.safetensors", "checkpoints/best.safetensors", "checkpoints/last.state",
+        "images", "samples/hmc", "evaluation/elbo.json",
+    ]  # fmt: skip
+
+
+# --- writes ---
+
+
+def test_write_atomic_takes_bytes_text_and_a_writer(tmp_path):
+    write_atomic(tmp_path / "a" / "b.bin", b"\x00")
+    write_atomic(tmp_path / "t.txt", "é")
+    write_atomic(tmp_path / "w.png", lambda path: path.write_text(path.suffix))
+    assert (tmp_path / "a" / "b.bin").read_bytes() == b"\x00"
+    assert (tmp_path / "t.txt").read_text(encoding="utf-8") == "é"
+    assert (tmp_path / "w.png").read_text() == ".png"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "t.txt", "w.png"]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "f"
+    write_atomic(path, "old")
+
+    def writer(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise KeyError("own mistake")
+
+    with pytest.raises(KeyError):
+        write_atomic(path, writer)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("where", ["fsync", "replace"])
+def test_no_space_is_one_sentence_and_the_old_file_stays(tmp_path, monkeypatch, where):
+    path = tmp_path / "f"
+    write_atomic(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, where, full)
+    with pytest.raises(WriteError, match=r"could not write '.*f': No space left on device") as caught:
+        write_atomic(path, "new")
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_real_limit_on_file_size_destroys_nothing(tmp_path):
+    code = """
+import resource, sys
+from vaebench.run import Run, WriteError, write_atomic
+from safetensors.numpy import save_file
+import numpy as np
+run = Run(sys.argv[1])
+save = lambda size: lambda path: save_file({"w": np.zeros(size, np.uint8)}, path)
+write_atomic(run.last_weights, save(10))
+run.append_metrics([{"step": 1}])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for write in (
+    lambda: write_atomic(run.last_weights, b"x" * 2000),
+    lambda: write_atomic(run.last_weights, save(2000)),
+    lambda: run.append_metrics([{"step": 2, "text": "x" * 2000}]),
+):
+    try:
+        write()
+    except WriteError as error:
+        print("WriteError", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("WriteError could not write") == 3
+    from safetensors.numpy import load_file
+
+    run = Run(tmp_path)
+    assert load_file(run.last_weights)["w"].shape == (10,)
+    assert run.metrics.read_text() == '{"step": 1}\n'
+    assert [path.name for path in run.checkpoints.iterdir()] == ["last.safetensors"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_one_sentence(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(WriteError, match="Permission denied"):
+        write_atomic(tmp_path / "f", "x")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="could not write"):
+        write_atomic(tmp_path / "file" / "f", "x")
+
+
+def test_killed_at_any_moment_a_reader_sees_whole_files(tmp_path):
+    path = tmp_path / "f.json"
+    code = """
+import sys, itertools
+from vaebench.run import write_json
+for number in itertools.count():
+    write_json(sys.argv[1], {"number": number, "filler": [number] * 20000})
+    if number == 0: print("ready", flush=True)
+"""
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        process = python(code, path)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(random.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        content = read_json(path)
+        assert set(content["filler"]) == {content["number"]}
+    with Run(tmp_path).lock():  # whoever takes the directory next sweeps up
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "f.json"]
+
+
+def test_json_is_strict_and_takes_numpy(tmp_path):
+    write_json(
+        tmp_path / "f.json", {"nan": math.nan, "inf": [np.inf], 1: np.float32(0.5), "a": np.arange(2), "p": tmp_path}
+    )
+    assert json.loads((tmp_path / "f.json").read_text(), parse_constant=pytest.fail) == {
+        "nan": None, "inf": [None], "1": 0.5, "a": [0, 1], "p": str(tmp_path),
+    }  # fmt: skip
+    with pytest.raises(TypeError, match="object"):
+        write_json(tmp_path / "f.json", {"x": object()})
+
+
+# --- status, metrics ---
+
+
+def test_status_keeps_what_is_not_said(tmp_path):
+    run = Run(tmp_path)
+    assert run.read_status() == {}
+    run.set_status("running", epoch=3, step=30)
+    run.set_status("failed", reason="loss is nan")
+    status = run.read_status()
+    assert (status["status"], status["epoch"], status["step"], status["reason"]) == ("failed", 3, 30, "loss is nan")
+    run.status.write_text("{")
+    run.set_status("running")
+    assert run.read_status()["step"] == 0
+    with pytest.raises(ValueError, match="got 'finished'"):
+        run.set_status("finished")
+
+
+def test_metrics_survive_a_cut_last_line_and_report_other_damage(tmp_path):
+    run = Run(tmp_path)
+    assert run.read_metrics() == []
+    run.append_metrics([{"step": 1, "loss": 2.5}, {"step": 2}])
+    offset = run.metrics_offset()
+    run.append_metrics([{"step": 3}])
+    with open(run.metrics, "ab") as file:
+        file.write(b'{"step": 4, "lo')
+    assert [row["step"] for row in run.read_metrics()] == [1, 2, 3]
+    run.truncate_metrics(offset)
+    run.append_metrics([{"step": 3}])
+    assert [row["step"] for row in run.read_metrics()] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"metrics.jsonl' is damaged: it holds \d+ bytes, and held 999"):
+        run.truncate_metrics(999)
+    run.metrics.write_bytes(b'{"step": 1}\n\xff\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="line 2 is not JSON"):
+        run.read_metrics()
+
+
+# --- lock ---
+
+HOLD = """
+import sys, time
+from vaebench.run import Run
+with Run(sys.argv[1]).lock():
+    print("locked", flush=True)
+    if len(sys.argv) > 2:
+        import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path):
+    holder = python(HOLD, tmp_path)
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(LockedError, match=f"process {holder.pid} on .* is training into it"), Run(tmp_path).lock():
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with Run(tmp_path).lock():  # a crash leaves no lock
+        pass
+
+
+def test_a_child_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path):
+    holder = python(HOLD, tmp_path, "fork")
+    assert holder.stdout.readline() == "locked\n"
+    child = int(holder.stdout.readline())
+    try:
+        holder.kill()
+        holder.wait()
+        with Run(tmp_path).lock():
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.communicate()
+
+
+def test_the_lock_is_refused_within_one_process_too(tmp_path):
+    with Run(tmp_path).lock(), pytest.raises(LockedError), Run(tmp_path).lock():
+        pass
+    with Run(tmp_path).lock():
+        pass
+
+
+def test_temporaries_of_a_live_process_are_left_alone(tmp_path):
+    alive, dead = tmp_path / f".tmp-{os.getppid()}-a", tmp_path / "images" / ".tmp-4194999-b.png"
+    write_atomic(alive, "")
+    write_atomic(dead, "")
+    with Run(tmp_path).lock():
+        assert alive.exists()
+        assert not dead.exists()
+
+
+# --- open, find ---
+
+
+def test_newest_is_the_one_started_or_resumed_last(tmp_path):
+    with pytest.raises(ValueError, match="expected a trained run, found none under"):
+        Run.newest(tmp_path)
+    early = make_run(tmp_path / "2026-01-01" / "10-vae-digits", "2026-01-01T10")
+    late = make_run(tmp_path / "multirun" / "2026-01-02" / "0", "2026-01-02T10")
+    assert Run.newest(tmp_path) == late
+    make_run(tmp_path / "2026-01-03" / "10-vae-digits", "2026-01-03T10", weights=False)
+    assert Run.newest(tmp_path) == late
+    write_json(early.provenance, {"start": "2026-01-01T10", "restarts": [{"start": "2026-01-04T10"}]})
+    assert Run.newest(tmp_path) == early
+    assert [run.path.name for run in Run.find(tmp_path)] == ["0", "10-vae-digits", "10-vae-digits"]
+
+
+def test_only_runs_without_weights_is_said(tmp_path):
+    make_run(tmp_path / "a", weights=False)
+    with pytest.raises(ValueError, match=r"1 runs under .* none with a checkpoint"):
+        Run.newest(tmp_path)
+
+
+def test_open_names_what_is_wrong_and_a_run_near_it(tmp_path):
+    run = make_run(tmp_path / "outputs" / "10-30-00-vae-digits")
+    assert Run.open(run.path) == run
+    cases = {
+        tmp_path / "outputs" / "10-30-00-vae-digit": "does not exist; did you mean '.*10-30-00-vae-digits'?",
+        tmp_path / "outputs": "is not a run directory .*; beneath it is the run '.*10-30-00-vae-digits'",
+        run.last_weights: "is a file, not a run directory; did you mean the run '.*10-30-00-vae-digits'",
+        run.checkpoints: "is not a run directory .*; did you mean the run '.*10-30-00-vae-digits'",
+        tmp_path / "nothing" / "here": "does not exist$",
+    }
+    for path, sentence in cases.items():
+        with pytest.raises(ValueError, match=rf"^run: '{path}' {sentence}"):
+            Run.open(path)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "status.json", "provenance.json"])
+def test_open_names_the_missing_file(tmp_path, name):
+    run = make_run(tmp_path)
+    (run.path / name).unlink()
+    with pytest.raises(ValueError, match=f"is damaged: {name} is missing"):
+        Run.open(run.path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"\x80\x04\x95.", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["status.json", "provenance.json"])
+def test_open_names_the_damaged_file(tmp_path, name, content):
+    run = make_run(tmp_path)
+    (run.path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}.*(damaged|JSON object)|damaged: {name}") as caught:
+        Run.open(run.path)
+    assert "\n" not in str(caught.value)
+
+
+# --- provenance ---
+
+
+def test_provenance_records_the_start_each_restart_and_the_end(tmp_path):
+    run = Run(tmp_path)
+    provenance.record_start(run, seed=3, overrides=["model=vae"])
+    provenance.record_end(run)
+    first = read_json(run.provenance)
+    assert first["seed"] == 3
+    assert first["overrides"] == ["model=vae"]
+    assert first["start"] <= first["end"]
+    assert first["packages"]["numpy"] == np.__version__
+    assert first["cpu_count"] >= 1
+    provenance.record_start(run, seed=3, overrides=["resume=x"])
+    second = read_json(run.provenance)
+    assert second["end"] == first["end"]
+    assert second["restarts"][0]["end"] is None
+    provenance.record_end(run)
+    third = read_json(run.provenance)
+    assert third["end"] == first["end"]
+    assert third["restarts"][0]["end"] >= second["restarts"][0]["start"]
+    assert Run(tmp_path).start == third["restarts"][0]["start"]
+
+
+def test_git_is_named_with_its_dirtiness_only_at_the_top_of_a_checkout(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert provenance._git(tmp_path) is None
+    git("init")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "f").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    assert provenance._git(tmp_path) == {"commit": commit, "is_dirty": False}
+    assert provenance._git(tmp_path / "sub") is None
+    (tmp_path / "sub" / "f").write_text("2")
+    assert provenance._git(tmp_path) == {"commit": commit, "is_dirty": True}
+
+
+def test_the_command_is_recorded_so_that_a_shell_takes_it_back(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vaebench train", "model=vae", "metric=[elbo, iwae]"])
+    assert provenance.command() == "vaebench train model=vae 'metric=[elbo, iwae]'"

@@ -1,0 +1,1 @@
+"""The verbs: one straight-line function each."""
