@@ -1,0 +1,7 @@
+"""`python -m vaebench`: the same as the command `vaebench`."""
+
+import sys
+
+from vaebench.cli import main
+
+sys.exit(main())

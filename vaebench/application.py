@@ -1,0 +1,175 @@
+"""One verb under Hydra: where configurations are found, which words it gets, what comes of its jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaebench.mistakes import Mistake, explain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+ENVIRONMENT = "VAEBENCH_CONF"
+
+
+class JobFailed(Exception):
+    """What a job of a sweep raises once its failure has been told; it travels between processes.
+
+    Args:
+        code: Exit code that the failure deserves.
+        sentence: What was told.
+    """
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self.code = code
+
+
+class Task:
+    """A verb's task as Hydra calls it: once, or once for each job of a sweep.
+
+    Args:
+        verb: Name of the module in `vaebench.commands`.
+    """
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked; later we set it ourselves
+        self.failures: list[tuple[int, str]] = []
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        """Run one job.
+
+        Raises:
+            JobFailed: a job of a sweep failed; Hydra goes on with the next.
+        """
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        try:
+            return importlib.import_module(f"vaebench.commands.{self.verb}").task(cfg)
+        except Exception as error:
+            code, sentence = self.told(error)
+            self.failures.append((code, sentence))
+            hydra = HydraConfig.get()
+            if hydra.mode != RunMode.MULTIRUN:
+                return None
+            print(f"vaebench {self.verb}: job {hydra.job.num} ({hydra.job.override_dirname}): {sentence}", file=sys.stderr)
+            raise JobFailed(code, sentence) from error
+
+    def told(self, error: Exception, *, started: bool = True) -> tuple[int, str]:
+        """Exit code and sentence for an error; the traceback is shown if the user asked for it."""
+        if self.with_traceback:
+            traceback.print_exception(error)
+        return explain(error, self.verb, folders(), started=started)
+
+
+def run(verb: str, words: list[str]) -> int:
+    """Run a verb with the words that follow it.
+
+    Returns: the exit code; for a sweep that of its worst job.
+    """
+    from vaebench import words as command_words
+
+    task = Task(verb)
+    try:
+        register_search_path()
+        arguments = command_words.arrange(verb, words, folders())
+        _call_hydra(verb, arguments, task)
+    except JobFailed as failed:  # the first failure of a sweep, told when it happened
+        task.failures.append((failed.code, ""))
+        return max(code for code, _ in task.failures)
+    except SystemExit as leaving:  # Hydra's parser: --version
+        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+    except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        code, sentence = task.told(error, started=False)
+        print(f"vaebench {verb}: {sentence}", file=sys.stderr)
+        return code
+    for _, sentence in task.failures:
+        print(f"vaebench {verb}: {sentence}", file=sys.stderr)
+    return max((code for code, _ in task.failures), default=0)
+
+
+def conf_dir() -> Path:
+    """The built-in configurations: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def user_folders() -> list[Path]:
+    """The folders of the environment variable, first searched first.
+
+    Raises:
+        Mistake: one of them does not exist.
+    """
+    found = [Path(text).absolute() for text in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if text]
+    for folder in found:
+        if not folder.is_dir():
+            raise Mistake(f"{ENVIRONMENT}: there is no folder '{folder}'")
+    return found
+
+
+def folders() -> list[Path]:
+    """All folders with configurations, first searched first."""
+    with contextlib.suppress(Mistake):
+        return [*user_folders(), conf_dir()]
+    return [conf_dir()]
+
+
+def register_search_path() -> None:
+    """Let Hydra search the user's folders before the built-in one, so that they replace as well as add."""
+    user = user_folders()
+    if not user:
+        return
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class UserFolders(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in reversed(user):
+                search_path.prepend(provider=ENVIRONMENT, path=f"file://{folder}")
+
+    Plugins.instance().register(UserFolders)
+
+
+def _call_hydra(verb: str, arguments: list[str], task: Task) -> None:
+    import hydra
+
+    version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+    with _argv([f"vaebench {verb}", *arguments]), _raised_errors():
+        hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
+
+
+@contextlib.contextmanager
+def _argv(words: list[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, words
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _raised_errors() -> Iterator[None]:
+    """With this variable Hydra raises its errors; otherwise it prints them in its own words and exits with 1."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+

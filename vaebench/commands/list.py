@@ -1,0 +1,6 @@
+"""`vaebench list`."""
+
+
+def main(words: list[str]) -> int:
+    """List."""
+    return 0

@@ -1,0 +1,105 @@
+"""The words after a verb: checked, and put in the order that Hydra wants."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from vaebench.configurations import options
+from vaebench.mistakes import Mistake
+from vaebench.names import did_you_mean
+from vaebench.run import Run
+
+
+def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Return the words for Hydra: overrides first, flags last (Hydra 1.3 wants them there).
+
+    Raises:
+        Mistake: a flag that Hydra does not know, or an override that is none, has no value, or stands there twice.
+    """
+    parser = _parser()
+    parsed = parser.parse_intermixed_args(list(words))
+    overrides = list(parsed.overrides)
+    if verb == "report":
+        overrides = _with_runs(overrides)
+    _check(overrides, folders)
+    if any(_key(word) == "resume" for word in overrides):
+        overrides = _with_resume(overrides, parsed.multirun)
+    return [*overrides, *_flags(parser, parsed)]
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a value in Hydra's grammar: taken literally, whatever it holds."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"
+
+
+def _parser() -> argparse.ArgumentParser:
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+
+    def refuse(message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+        if message.startswith("unrecognized arguments"):
+            raise Mistake(f"there is no flag '{unknown}'{did_you_mean(unknown, flags)}")
+        raise Mistake(message)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
+
+
+def _flags(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> list[str]:
+    words = []
+    for action in parser._actions:
+        value = getattr(parsed, action.dest, action.default)
+        if action.option_strings and value != action.default:
+            words += action.option_strings[:1] if value is True else [action.option_strings[0], str(value)]
+    return words
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _check(overrides: list[str], folders: Sequence[Path]) -> None:
+    seen: dict[str, str] = {}
+    for word in overrides:
+        _, equals, value = word.partition("=")
+        key = _key(word)
+        if not equals and not word.startswith("~"):
+            groups = [f"{group}={word}" for group, names in options(folders).items() if word in names]
+            hint = f"; did you mean {' or '.join(groups)}?" if groups else " or group=option"
+            raise Mistake(f"'{word}' is not of the form key=value{hint}")
+        if equals and not value:
+            raise Mistake(f"'{word}' has no value; write {key}=VALUE, or {key}=null for none")
+        if key in seen:
+            raise Mistake(f"'{key}' is given twice ({seen[key]} and {word}); give it once")
+        seen[key] = word
+
+
+def _with_runs(words: list[str]) -> list[str]:
+    """Turn the plain words of `vaebench report` into its key `runs`."""
+    runs = [word for word in words if "=" not in word or Path(word).exists()]
+    rest = [word for word in words if word not in runs]
+    return [*rest, f"runs=[{','.join(quoted(run) for run in runs)}]"] if runs else rest
+
+
+def _with_resume(overrides: list[str], is_sweep: bool) -> list[str]:
+    """Point Hydra's run directory at the run that is continued, so that no new one is made."""
+    keys = {_key(word): word.partition("=")[2] for word in overrides}
+    text = keys["resume"].strip("'\"")
+    if text == "null":
+        return overrides
+    if is_sweep:
+        raise Mistake("resume continues one run; leave out -m")
+    if "hydra.run.dir" in keys:
+        raise Mistake("resume and hydra.run.dir both name the run directory; give one of them")
+    if not Path(text).is_dir():
+        try:
+            Run.open(text)
+        except ValueError as error:
+            raise Mistake(str(error).replace("run:", "resume:", 1)) from None
+    return [*(word for word in overrides if _key(word) != "resume"), f"resume={quoted(text)}", f"hydra.run.dir={quoted(text)}"]
