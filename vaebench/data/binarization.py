@@ -1,0 +1,95 @@
+"""Black and white from grey: by a threshold, drawn once, or drawn anew for every batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaebench import collective
+from vaebench.core import did_you_mean
+from vaebench.data.examples import SPLIT_SEED, Examples
+from vaebench.data.source import Source
+from vaebench.data.split import Split
+
+BINARIZATIONS = ("none", "threshold", "dynamic", "static")
+
+
+def check_binarization(binarization: str) -> None:
+    """Refuse an unknown kind.
+
+    Raises:
+        ValueError: It is not one of `BINARIZATIONS`.
+    """
+    if binarization not in BINARIZATIONS:
+        raise ValueError(
+            f"expected dataset.binarization to be one of {', '.join(BINARIZATIONS)}, got {binarization!r}"
+            + did_you_mean(str(binarization), BINARIZATIONS)
+        )
+
+
+def make_split(examples: Examples, *, scale: float, binarization: str, part: str) -> Split:
+    """Build a split, binarised where asked.
+
+    `threshold`: x > 0.5. `static`: each value is drawn once, Bernoulli(x), from a fixed seed and its position.
+    `dynamic`: training values are drawn anew for every batch, through `vaebench.collective`; validation and test are
+    as in `static`, so that evaluations compare.
+
+    Args:
+        examples: Grey values.
+        scale: A stored uint8 value k stands for k / scale.
+        binarization: One of `BINARIZATIONS`.
+        part: "train", "validation" or "test".
+    """
+    x, y = examples.x, examples.y
+    if binarization == "none":
+        return Split(x, y, scale=scale)
+    if binarization == "dynamic" and part == "train":
+        return Split(x, y, scale=scale, transform=draw)
+    salt = ("train", "validation", "test").index(part)
+    if isinstance(x, Source):
+        if binarization == "threshold":
+            return Split(x, y, scale=scale, transform=threshold)
+        return Split(_StaticDraws(x, torch.arange(len(x)), scale, salt), y, scale=1.0)
+    binary = torch.empty(x.shape, dtype=torch.uint8)
+    for rows in torch.arange(len(x)).split(1000):
+        grey = Split(x[rows], scale=scale).x
+        binary[rows] = threshold(grey).to(torch.uint8) if binarization == "threshold" else _static(grey, rows, salt)
+    return Split(binary, y, scale=1.0)
+
+
+def threshold(x: Tensor) -> Tensor:
+    """Return 1 where x > 0.5, else 0; same shape."""
+    return (x > 0.5).to(x.dtype)
+
+
+def draw(x: Tensor) -> Tensor:
+    """Draw 1 with probability x, else 0; same shape."""
+    return (collective.uniform(tuple(x.shape), like=x) < x).to(x.dtype)
+
+
+def _static(grey: Tensor, positions: Tensor, salt: int) -> Tensor:
+    """Bernoulli(grey) as uint8; each row has its own generator, so that a row does not depend on how it is read."""
+    rows = [np.random.RandomState([SPLIT_SEED, salt, i]).random_sample(grey[0].numel()) for i in positions.tolist()]
+    uniforms = torch.from_numpy(np.asarray(rows, dtype=np.float64)).reshape(grey.shape)
+    return (uniforms < grey).to(torch.uint8)
+
+
+class _StaticDraws(Source):
+    """Examples on disk, binarised once."""
+
+    dtype = torch.uint8
+
+    def __init__(self, grey: Source, positions: Tensor, scale: float, salt: int) -> None:
+        self.shape = grey.shape
+        self._grey, self._positions, self._scale, self._salt = grey, positions, scale, salt
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def read(self, indices: Tensor) -> Tensor:
+        grey = Split(self._grey.read(indices), scale=self._scale).x
+        return _static(grey, self._positions[indices], self._salt)
+
+    def take(self, indices: Tensor) -> Source:
+        return _StaticDraws(self._grey.take(indices), self._positions[indices], self._scale, self._salt)

@@ -1,0 +1,82 @@
+"""Examples with their labels, and how a pool of them falls into training, validation and test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaebench.data.source import Source
+
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Stored examples.
+
+    Attributes:
+        x: Shape (N, *shape), or a `Source` of N examples.
+        y: Labels, int64, shape (N,), or None.
+    """
+
+    x: Tensor | Source
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.x.shape[1:]) if isinstance(self.x, Tensor) else self.x.shape
+
+    def take(self, indices: Tensor) -> Examples:
+        """Return the examples at `indices`, in that order."""
+        x = self.x[indices] if isinstance(self.x, Tensor) else self.x.take(indices)
+        return Examples(x, None if self.y is None else self.y[indices])
+
+
+def shuffled(n: int) -> Tensor:
+    """Return a permutation of range(n), shape (n,): the same on every machine and in every version."""
+    # RandomState's stream is frozen by numpy's compatibility policy; torch.randperm and numpy's Generator may change.
+    return torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(n)).to(torch.int64)
+
+
+def hold_out(pool: Examples, *, num_validation: int, num_test: int | None = None) -> list[Examples]:
+    """Shuffle with the fixed seed; the last are the test examples, those before them validate, the rest train.
+
+    Args:
+        pool: All examples.
+        num_validation: How many validate.
+        num_test: How many test; None where the data set brings its own test examples.
+
+    Returns:
+        Training, validation, and (unless `num_test` is None) test examples.
+
+    Raises:
+        ValueError: No example is left for training, or a number is negative.
+    """
+    check_count("dataset.num_validation", num_validation, most=len(pool) - 1)
+    if num_test is not None:
+        check_count("dataset.num_test", num_test, most=len(pool) - 1 - num_validation)
+    order = shuffled(len(pool))
+    stop = len(pool) - (num_test or 0)
+    parts = [order[: stop - num_validation], order[stop - num_validation : stop]]
+    if num_test is not None:
+        parts.append(order[stop:])
+    return [pool.take(part) for part in parts]
+
+
+def check_count(key: str, value: int, *, most: int, least: int = 0) -> None:
+    """Refuse a number of examples that the data cannot give.
+
+    Raises:
+        ValueError: `value` is no whole number from `least` to `most`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"expected {key} to be a whole number, got {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"expected {key} from {least} to {most}, so that training keeps an example, got {value}")

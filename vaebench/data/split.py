@@ -1,0 +1,224 @@
+"""One part of a data set (training, validation, test): batches by index, from memory or streamed from disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from vaebench import collective
+from vaebench.core import Batch
+from vaebench.data.source import Source
+
+# Up to this size a split is kept as float32, so that a batch is one index; above it bytes stay bytes until asked for.
+FLOAT_BUDGET = 512 * 2**20
+
+
+class Split:
+    """Examples and their labels, by position.
+
+    What a batch holds depends on the indices alone, except under a random `transform`, which draws through
+    `vaebench.collective` when the batch is handed out.
+
+    Args:
+        x: All examples as one tensor, shape (N, *shape), floating or uint8; or a `Source` that reads them from disk.
+        y: Labels, int64, shape (N,), or None.
+        scale: A stored uint8 value k stands for k / scale.
+        transform: Applied to the x of every batch, shape (B, *shape) to the same; must not depend on the other rows.
+        float_budget: Bytes; larger tensors of uint8 are kept as they are and converted batch by batch.
+    """
+
+    def __init__(
+        self,
+        x: Tensor | Source,
+        y: Tensor | None = None,
+        *,
+        scale: float = 255.0,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        float_budget: int = FLOAT_BUDGET,
+    ) -> None:
+        if y is not None and len(y) != len(x):
+            raise ValueError(f"expected one label for each of {len(x)} examples, got {len(y)} labels")
+        self.scale = scale
+        self.transform = transform
+        self._float_budget = float_budget
+        if isinstance(x, Tensor):
+            fits = x.dtype == torch.uint8 and 4 * x.numel() <= float_budget
+            x = self._to_float(x) if fits or x.dtype != torch.uint8 else x
+        self._x = x
+        self.y = None if y is None else y.to(torch.int64)
+        self._device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def __repr__(self) -> str:
+        kind = "in memory" if self.in_memory else "streamed"
+        return f"Split({len(self)} x {self.shape}, {kind}, {self.device})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self._x.shape[1:]) if isinstance(self._x, Tensor) else self._x.shape
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all examples are one tensor."""
+        return isinstance(self._x, Tensor)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come out."""
+        return self._device
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the stored examples take, or would take if they were read; bytes."""
+        dtype = self._x.dtype
+        numel = len(self)
+        for size in self.shape:
+            numel *= size
+        return numel * dtype.itemsize
+
+    @property
+    def x(self) -> Tensor:
+        """All examples, float32, shape (N, *shape), before a random transform.
+
+        Raises:
+            ValueError: The split is streamed from disk.
+        """
+        if not isinstance(self._x, Tensor):
+            raise ValueError(
+                f"expected a split in memory, got {len(self)} examples streamed from disk; "
+                f"raise dataset.memory_gib above {self.nbytes / 2**30:.3g} to read them all"
+            )
+        return self._to_float(self._x)
+
+    def to(self, device: torch.device | str) -> Split:
+        """Return the same split with its tensors on `device`; a streamed one hands its batches out there."""
+        moved = Split(
+            self._x.to(device) if isinstance(self._x, Tensor) else self._x,
+            None if self.y is None else self.y.to(device),
+            scale=self.scale,
+            transform=self.transform,
+            float_budget=self._float_budget,
+        )
+        moved._device = moved._x.device if isinstance(moved._x, Tensor) else torch.device(device)
+        return moved
+
+    def subset(self, indices: Tensor | Sequence[int]) -> Split:
+        """Return the examples at `indices`, in that order; their positions count from 0 again.
+
+        Raises:
+            ValueError: An index is not a position of this split.
+        """
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < len(self)):
+            raise ValueError(f"expected indices from 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
+        if isinstance(self._x, Tensor):
+            x: Tensor | Source = self._x.index_select(0, indices.to(self._x.device))
+        else:
+            x = self._x.take(indices.cpu())
+        part = Split(
+            x,
+            None if self.y is None else self.y.index_select(0, indices.to(self.y.device)),
+            scale=self.scale,
+            transform=self.transform,
+            float_budget=self._float_budget,
+        )
+        part._device = self._device
+        return part
+
+    def batch(self, indices: Tensor | Sequence[int]) -> Batch:
+        """Return some examples.
+
+        Args:
+            indices: Positions, int64, shape (B,), on any device.
+
+        Returns:
+            x float32, shape (B, *shape), y, shape (B,), and the indices, all on `device`.
+        """
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        return self._finish(self._read(indices), indices, self.device)
+
+    def batches(
+        self,
+        order: Tensor | None = None,
+        batch_size: int = 100,
+        *,
+        prefetch: int = 2,
+        device: torch.device | str | None = None,
+        sharded: bool = False,
+    ) -> Iterator[Batch]:
+        """Yield the examples in `order`, `batch_size` at a time; the last batch may be smaller.
+
+        A background thread reads ahead where there is something to wait for: a disk, or the way to a GPU (through
+        pinned memory). Random transforms are drawn when a batch is handed out, so generator states after batch k are
+        those of a loop over `batch`.
+
+        Args:
+            order: Positions, int64, shape (M,); all of them in order by default.
+            batch_size: Examples in a batch, over all processes together.
+            prefetch: How many batches to read ahead.
+            device: Where batches come out; `self.device` by default.
+            sharded: Whether each process of a group gets only its rows of every batch (`collective.shard_of`), and
+                random transforms draw what a single process would.
+        """
+        device = self.device if device is None else torch.device(device)
+        order = torch.arange(len(self)) if order is None else torch.as_tensor(order, dtype=torch.int64)
+        chunks = order.split(batch_size) if len(order) else ()
+        waits = not self.in_memory or device != self.device
+        if not waits:
+            # One transfer for the whole epoch instead of one for each batch.
+            chunks = order.to(self.device).split(batch_size) if len(order) else ()
+        pool = ThreadPoolExecutor(1, "vaebench-read") if waits and prefetch > 0 else None
+        ahead: deque[Future[Tensor]] = deque()
+        try:
+            following = iter(chunks)
+            for rows in chunks:
+                while pool is not None and len(ahead) <= prefetch and (soon := next(following, None)) is not None:
+                    ahead.append(pool.submit(self._read, _shard(soon, sharded), device))
+                mine = _shard(rows, sharded)
+                raw = ahead.popleft().result() if pool is not None else self._read(mine)
+                part = collective.shard_of(len(rows))
+                if sharded:
+                    with collective.shard(part.start, part.stop, part.total):
+                        batch = self._finish(raw, mine, device)
+                else:
+                    batch = self._finish(raw, mine, device)
+                yield batch
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+    def _read(self, indices: Tensor, device: torch.device | None = None) -> Tensor:
+        """Rows as they are stored; pinned where they will travel to a GPU."""
+        if isinstance(self._x, Tensor):
+            raw = self._x.index_select(0, indices.to(self._x.device))
+        else:
+            raw = self._x.read(indices.cpu())
+        pin = device is not None and device.type == "cuda" and raw.device.type == "cpu"
+        return raw.pin_memory() if pin else raw
+
+    def _finish(self, raw: Tensor, indices: Tensor, device: torch.device) -> Batch:
+        """Bytes travel, floats are made where they are used."""
+        x = self._to_float(raw.to(device, non_blocking=True))
+        if self.transform is not None:
+            x = self.transform(x)
+        y = None if self.y is None else self.y.index_select(0, indices.to(self.y.device)).to(device)
+        return Batch(x, y, indices.to(device))
+
+    def _to_float(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.uint8:
+            return x.to(torch.float32).div_(self.scale)
+        return x.to(torch.float32)
+
+
+def _shard(rows: Tensor, sharded: bool) -> Tensor:
+    if not sharded:
+        return rows
+    part = collective.shard_of(len(rows))
+    return rows[part.start : part.stop]
