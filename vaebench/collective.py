@@ -112,6 +112,8 @@ def gather(x: Tensor) -> Tensor:
         return x
     part = current_shard()
     assert part is not None
+    if x.shape[0] != part.stop - part.start:
+        raise ValueError(f"expected the {part.stop - part.start} rows of this process's shard, got {x.shape[0]}")
     return _Gather.apply(x, part.start, part.stop, part.total)
 
 

@@ -45,7 +45,9 @@ def to_image(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.
 
 
 def side_by_side(originals: Tensor, reconstructions: Tensor) -> Tensor:
-    """Interleave rows for a grid of 8 columns: one row of originals, beneath it their reconstructions.
+    """Interleave rows for a grid of min(8, N) columns: one row of originals, beneath it their reconstructions.
+
+    Rows are whole: past 8 examples, those beyond the last multiple of 8 are left out.
 
     Args:
         originals: Shape (N, C, H, W).

@@ -13,8 +13,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
 from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Distribution, Independent
 from torch.distributions import Normal as TorchNormal
 
 from vaebench import collective
@@ -105,10 +105,12 @@ class _ContinuousBernoulli(_Elementwise):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         shape = (*sample_shape, *self.logits.shape)
         u = collective.uniform(shape, like=self.logits, dim=len(sample_shape)).clamp(1e-6, 1 - 1e-6)
-        l = self.logits.expand(shape)  # noqa: E741
-        is_small = l.abs() < 1e-3
+        # Inverts the distribution function for -|l|, whose exponentials cannot overflow, and reflects.
+        l = self.logits.abs().expand(shape)  # noqa: E741
+        is_small = l < 1e-3
         far = torch.where(is_small, torch.ones_like(l), l)
-        return torch.where(is_small, u, torch.log1p(u * torch.expm1(far)) / far).clamp(0, 1)
+        x = torch.where(is_small, u, -torch.log1p(u * torch.expm1(-far)) / far).clamp(0, 1)
+        return torch.where(self.logits > 0, 1 - x, x)
 
 
 class Gaussian(Likelihood):

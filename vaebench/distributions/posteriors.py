@@ -41,5 +41,7 @@ class _Head(nn.Module):
         self.bound = bound
 
     def forward(self, features: Tensor) -> DiagonalGaussian:
-        mean, raw = self.linear(features).float().chunk(2, dim=-1)
+        out = self.linear(features)
+        out = out if out.dtype == torch.float64 else out.float()
+        mean, raw = out.chunk(2, dim=-1)
         return DiagonalGaussian(mean, self.bound * torch.tanh(raw / self.bound))

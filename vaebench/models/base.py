@@ -13,6 +13,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from vaebench import collective
 from vaebench.core import Batch, Loss
+from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.distributions.likelihoods import Likelihood
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
 from vaebench.distributions.priors import StandardNormalPrior
@@ -192,8 +193,9 @@ class LatentVariableModel(nn.Module):
             y: Labels, shape (B,).
         """
         self.require("rate")
+        x = self._batched(x)
         outputs = self(x, y) if outputs is None else outputs
-        q = type(self.posterior(x[:1], y))(outputs["mean"], outputs["log_var"])
+        q = DiagonalGaussian(outputs["mean"], outputs["log_var"])
         if reconstruction_loss_fn is None:
             distortion = -self.likelihood(outputs["z"], y).log_prob(x).mean()
         else:
@@ -246,10 +248,13 @@ class LatentVariableModel(nn.Module):
 
         Returns:
             Shape (steps, *shape).
+
+        Raises:
+            ValueError: if `steps` is below 2, or an input holds several examples.
         """
         if steps < 2:
             raise ValueError(f"steps must be at least 2, since both ends are included; got {steps}")
-        a, b = self.encode(x1).mean[0], self.encode(x2).mean[0]
+        a, b = self.encode(self._single(x1)).mean[0], self.encode(self._single(x2)).mean[0]
         t = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)[:, None]
         path = (1 - t) * a + t * b
         if spherical:
@@ -269,16 +274,25 @@ class LatentVariableModel(nn.Module):
             Shape (steps, *shape).
 
         Raises:
-            ValueError: if `dim` is not in [0, latent_dim).
+            ValueError: if `dim` is not in [0, latent_dim), `steps` is below 1, or `x` holds several examples.
         """
         if not 0 <= dim < self.latent_dim:
             raise ValueError(f"dim must be in [0, {self.latent_dim}), the latent dimensions; got {dim}")
-        z = self.encode(x).mean[:1].repeat(steps, 1)
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        z = self.encode(self._single(x)).mean.repeat(steps, 1)
         z[:, dim] = torch.linspace(*range_vals, steps, device=z.device, dtype=z.dtype)
         return self.decode(z)
 
     def _batched(self, x: Tensor) -> Tensor:
         x = x[None] if tuple(x.shape) == self.shape else x
         if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"expected x of shape {self.shape} or (B, {self.shape}), got {tuple(x.shape)}")
+            batched = f"(B, {', '.join(map(str, self.shape))})"
+            raise ValueError(f"expected x of shape {self.shape} or {batched}, got {tuple(x.shape)}")
+        return x
+
+    def _single(self, x: Tensor) -> Tensor:
+        x = self._batched(x)
+        if len(x) != 1:
+            raise ValueError(f"expected one example of shape {self.shape}, got a batch of {len(x)}")
         return x
