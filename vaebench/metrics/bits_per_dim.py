@@ -1,0 +1,70 @@
+r"""Bits per dimension."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vaebench.core import Batch
+from vaebench.metrics.base import Estimate, Metric, Result
+from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate, importance_bound
+
+
+def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:
+    """Return -log_prob / (num_dims ln 2), bits; log_prob in nats, any shape."""
+    return -log_prob / (num_dims * math.log(2))
+
+
+class BitsPerDim(Metric):
+    r"""Bits per dimension: what it would cost to code one data dimension with the model (Theis et al., 2016).
+
+    .. math:: -L(x) / (D \ln 2)
+
+    L is the ELBO, or the importance weighted bound where more than one sample is asked for. It has a meaning where
+    the likelihood is a probability mass on the grid of the data; a density has none, since it changes with the units.
+
+    References:
+        A note on the evaluation of generative models (Theis et al., 2016), https://arxiv.org/abs/1511.01844
+    Args:
+        num_samples: 1 takes the ELBO; more take the importance weighted bound with that many samples.
+        chunk_size: Samples of an example that exist at a time, >= 1; bounds the memory.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rate"})
+
+    def __init__(self, num_samples: int = 1, chunk_size: int = 50) -> None:
+        check_count("metric.bits_per_dim.num_samples", num_samples)
+        check_count("metric.bits_per_dim.chunk_size", chunk_size)
+        self.num_samples = num_samples
+        self.chunk_size = chunk_size
+
+    def why_not(self, model: Any) -> str | None:
+        """Also refuse densities."""
+        reason = super().why_not(model)
+        if reason is None and not model.likelihood_head.is_discrete:
+            name = type(model.likelihood_head).__name__
+            reason = f"{name} is a density, not a probability mass on the grid of the data, so bits have no meaning"
+        return reason
+
+    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+        """Return bits_per_dim."""
+        parts = []
+        for batch in batches:
+            check_on_grid(model.likelihood_head, batch.x)
+            if self.num_samples == 1:
+                distortion, rate = distortion_and_rate(model, batch)
+                bound = -distortion - rate
+            else:
+                bound = importance_bound(model, batch, self.num_samples, self.chunk_size).bounds[self.num_samples]
+            parts.append(bits_per_dim(bound, math.prod(model.shape)))
+        source = "the ELBO" if self.num_samples == 1 else f"the importance bound with {self.num_samples} samples"
+        levels = model.likelihood_head.num_levels
+        return Result(
+            {"bits_per_dim": Estimate.mean(torch.cat(parts), "bits/dim", "lower")},
+            f"from {source}; {math.prod(model.shape)} dimensions of {levels} levels",
+            {"num_samples": self.num_samples, "num_dims": math.prod(model.shape), "num_levels": levels},
+        )

@@ -1,0 +1,105 @@
+"""Bounds on log p(x) for each example, shared by the metrics that report them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaebench.core import Batch
+from vaebench.metrics.base import NotApplicable
+
+
+@dataclass(frozen=True)
+class ImportanceBound:
+    """What K importance samples say about each example.
+
+    Attributes:
+        bounds: For some numbers of samples k the bound from the first k of them, nats, shape (B,) each.
+        effective_sample_size: 1 / sum of squared normalised weights of all samples, in [1, K], shape (B,).
+    """
+
+    bounds: dict[int, Tensor]
+    effective_sample_size: Tensor
+
+
+def distortion_and_rate(model: Any, batch: Batch, num_samples: int = 1) -> tuple[Tensor, Tensor]:
+    """Average -log p(x|z) and the rate over posterior samples; nats, float64, each of shape (B,)."""
+    distortion, rate = torch.zeros(len(batch)).double(), torch.zeros(len(batch)).double()
+    for _ in range(num_samples):
+        d, r = model.distortion_and_rate(batch.x, batch.y)
+        distortion += d.double().cpu() / num_samples
+        rate += r.double().cpu() / num_samples
+    return distortion, rate
+
+
+def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int) -> ImportanceBound:
+    r"""Estimate the importance weighted bound of each example.
+
+    .. math:: L_K(x) = \log \frac{1}{K} \sum_{k=1}^K w_k, \quad w_k = p(x, z_k) / q(z_k|x)
+
+    The mean is taken inside the logarithm, for each example. At most `chunk_size` samples of an example exist at a
+    time; what stays of them is a running log-sum of the weights and one of their squares.
+
+    Args:
+        model: Gives `log_weights(x, num_samples, y)`, nats, shape (num_samples, B).
+        batch: B examples.
+        num_samples: K, >= 1.
+        chunk_size: Samples at a time, >= 1.
+    """
+    log_sum = torch.full((len(batch),), -math.inf, dtype=torch.float64)
+    log_sum_of_squares = log_sum.clone()
+    bounds: dict[int, Tensor] = {}
+    done = 0
+    while done < num_samples:
+        size = min(chunk_size, num_samples - done)
+        log_w_KB = model.log_weights(batch.x, size, batch.y).double().cpu()
+        first = 0
+        for k in [k for k in ladder(num_samples) if done < k <= done + size] + [done + size]:
+            log_sum = torch.logaddexp(log_sum, log_w_KB[first : k - done].logsumexp(0))
+            bounds[k] = log_sum - math.log(k)
+            first = k - done
+        log_sum_of_squares = torch.logaddexp(log_sum_of_squares, (2 * log_w_KB).logsumexp(0))
+        done += size
+    kept = {k: bounds[k] for k in ladder(num_samples)}
+    return ImportanceBound(kept, (2 * log_sum - log_sum_of_squares).exp())
+
+
+def ladder(num_samples: int) -> list[int]:
+    """The numbers of samples at which a bound is reported: 1, 10, 100, ... and K itself."""
+    rungs = []
+    k = 1
+    while k < num_samples:
+        rungs.append(k)
+        k *= 10
+    return [*rungs, num_samples]
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a number below 1.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def check_on_grid(likelihood: Any, x: Tensor) -> None:
+    """Refuse data to which the likelihood gives no probability mass.
+
+    Raises:
+        NotApplicable: the likelihood is discrete and a value lies between its levels.
+    """
+    levels = likelihood.num_levels
+    if not likelihood.is_discrete or levels is None:
+        return
+    position = x.double() * (levels - 1)
+    if not bool(((position - position.round()).abs() < 1e-3).all() and (x >= 0).all() and (x <= 1).all()):
+        raise NotApplicable(
+            f"the data are not on the grid of {levels} levels in [0, 1] of {type(likelihood).__name__}, so its values "
+            "are no probabilities of them; train with a likelihood that suits them (model/likelihood=auto)"
+        )

@@ -1,0 +1,52 @@
+r"""The evidence lower bound, split into distortion and rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+
+from vaebench.core import Batch
+from vaebench.metrics.base import Estimate, Metric, Result
+from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate
+
+
+class ELBO(Metric):
+    r"""ELBO, distortion and rate in nats (Kingma and Welling, 2014), at beta = 1.
+
+    .. math:: ELBO(x) = -D - R, \quad D = -E_{q(z|x)}[\log p(x|z)], \quad R = KL(q(z|x) \| p(z))      (eq. 3)
+
+    Sums over data and latent dimensions, then the mean over examples. D is averaged over posterior samples; R is the
+    model's: in closed form where there is one.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114;
+        Fixing a Broken ELBO (Alemi et al., 2018), https://arxiv.org/abs/1711.00464, for distortion and rate
+    Args:
+        num_samples: Posterior samples for each example, >= 1.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rate"})
+
+    def __init__(self, num_samples: int = 1) -> None:
+        check_count("metric.elbo.num_samples", num_samples)
+        self.num_samples = num_samples
+
+    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+        """Return elbo_nats, distortion_nats and rate_nats."""
+        parts = []
+        for batch in batches:
+            check_on_grid(model.likelihood_head, batch.x)
+            parts.append(torch.stack(distortion_and_rate(model, batch, self.num_samples)))
+        distortion, rate = torch.cat(parts, dim=1)
+        samples = f"{self.num_samples} posterior sample{'s' * (self.num_samples > 1)} per example"
+        return Result(
+            {
+                "elbo_nats": Estimate.mean(-distortion - rate, "nats", "higher"),
+                "distortion_nats": Estimate.mean(distortion, "nats", "lower"),
+                "rate_nats": Estimate.mean(rate, "nats"),
+            },
+            f"{samples}; rate {model.rate_estimator}",
+            {"num_samples": self.num_samples, "rate_estimator": model.rate_estimator},
+        )

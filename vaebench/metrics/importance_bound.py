@@ -1,0 +1,58 @@
+r"""The importance weighted bound on log p(x)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+
+from vaebench.core import Batch
+from vaebench.metrics.base import Estimate, Metric, Result
+from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder
+
+
+class ImportanceBound(Metric):
+    r"""Importance weighted bound in nats (Burda et al., 2016): log p(x) is above it, and is its limit for many samples.
+
+    .. math:: L_K(x) = E_{z_1..z_K \sim q(z|x)}\left[\log \frac{1}{K} \sum_k \frac{p(x, z_k)}{q(z_k|x)}\right]  (eq. 8)
+
+    The bounds for 1, 10, 100, ... samples come from the first of the same samples and show how far it has converged;
+    so does the effective sample size 1 / sum of squared normalised weights. Memory does not grow with K.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+    Args:
+        num_samples: K, importance samples for each example, >= 1. Published tables use 5000.
+        chunk_size: Samples of an example that exist at a time, >= 1; bounds the memory.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rate"})
+
+    def __init__(self, num_samples: int = 500, chunk_size: int = 50) -> None:
+        check_count("metric.importance_bound.num_samples", num_samples)
+        check_count("metric.importance_bound.chunk_size", chunk_size)
+        self.num_samples = num_samples
+        self.chunk_size = chunk_size
+
+    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+        """Return importance_bound_<k>_nats for each k, and importance_ess_<K>."""
+        bounds, sizes = [], []
+        for batch in batches:
+            check_on_grid(model.likelihood_head, batch.x)
+            found = importance_bound(model, batch, self.num_samples, self.chunk_size)
+            bounds.append(torch.stack(list(found.bounds.values())))
+            sizes.append(found.effective_sample_size)
+        bounds_KN = torch.cat(bounds, dim=1)
+        values = {
+            f"importance_bound_{k}_nats": Estimate.mean(bound, "nats", "higher")
+            for k, bound in zip(ladder(self.num_samples), bounds_KN, strict=True)
+        }
+        values[f"importance_ess_{self.num_samples}"] = Estimate.mean(
+            torch.cat(sizes), f"of {self.num_samples} samples", "higher"
+        )
+        return Result(
+            values,
+            f"log of the mean of {self.num_samples} importance weights per example; a lower bound in expectation",
+            {"num_samples": self.num_samples, "chunk_size": self.chunk_size},
+        )
