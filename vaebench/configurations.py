@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 def options(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -15,3 +18,34 @@ def options(folders: Sequence[Path]) -> dict[str, list[str]]:
             if group != "." and not group.startswith("hydra"):
                 found.setdefault(group, set()).add(file.stem)
     return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def load(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return a configuration as it stands in the first folder that holds it; nothing if there is none or it is broken."""
+    for folder in folders:
+        file = folder / f"{name}.yaml"
+        if file.is_file():
+            try:
+                content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                return {}
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
+def defaults(verb: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the groups that a verb chooses from, with its default choice: a name, a list of names, or None."""
+    entries = [entry for name in (verb, "base") for entry in load(name, folders).get("defaults") or []]
+    return {
+        group: choice
+        for entry in entries
+        if isinstance(entry, dict)
+        for group, choice in entry.items()
+        if not group.startswith("override ")
+    }
+
+
+def keys(verb: str, folders: Sequence[Path]) -> list[str]:
+    """Return the keys that stand at the root of a verb's configuration."""
+    roots = {key for name in (verb, "base") for key in load(name, folders)} - {"defaults", "hydra"}
+    return sorted(roots | set(defaults(verb, folders)))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from vaebench.configurations import options
+from vaebench.configurations import defaults, keys, options
 from vaebench.names import did_you_mean
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -31,7 +30,10 @@ def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bo
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
+    if isinstance(error, YAMLError):
+        return MISTAKE, f"a configuration is not valid YAML: {one_line(error)}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return MISTAKE, _configuration(error, verb, folders)
     system = error if isinstance(error, OSError) else error.__cause__
@@ -58,11 +60,69 @@ def _directory(error: OSError) -> tuple[int, str]:
 
 
 def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
+    """A sentence for an error of Hydra or OmegaConf, whose own texts run over several lines and advise against us."""
     from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
     if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': {one_line(error.message).partition(' See https')[0]}"
+        reason = one_line(error.message).partition(" See http")[0].partition(" expecting {")[0]
+        reason = reason.removeprefix(f"Error parsing override '{error.override}' ")
+        return f"cannot read '{error.override}': {reason}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing(error.missing_cfg_file, error.options or (), folders)
-    ...
-    return one_line(error)
+        group = error.missing_cfg_file.rpartition("/")[0]
+        return _no_option(error.missing_cfg_file, error.options or options(folders).get(group, ()), folders)
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return _no_key(cause, folders)
+    if isinstance(cause, MissingMandatoryValue):
+        return f"'{cause.full_key}' needs a value; give {cause.full_key}=VALUE"
+    if isinstance(cause, OmegaConfBaseException):
+        key = f"{cause.full_key}: " if cause.full_key else ""
+        return key + one_line(str(cause).partition("full_key:")[0])
+    return _composition(one_line(error), verb, folders)
+
+
+def _no_option(missing: str, valid: Sequence[str], folders: Sequence[Path]) -> str:
+    group, _, name = missing.rpartition("/")
+    if not group:
+        names = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+        return f"--config-name: there is no configuration '{name}'{did_you_mean(name, names)}"
+    hint = did_you_mean(name, valid)
+    everything = f" (options: {', '.join(valid)})" if valid and "valid names" not in hint else ""
+    return f"{group}={name}: there is no such {group}{hint}{everything}"
+
+
+def _no_key(error: Any, folders: Sequence[Path]) -> str:
+    """A misspelt key: the valid ones are those of the node in which it was looked for."""
+    key, full_key, node = str(error.key), str(error.full_key or error.key), error.parent_node
+    if "/" in full_key:
+        group = full_key.partition("=")[0]
+        return f"there is no group '{group}'{did_you_mean(group, options(folders))}"
+    path = full_key.removesuffix(key)
+    valid = [f"{path}{name}" for name in node if name != "hydra"] if hasattr(node, "keys") else []
+    if not valid:
+        return f"there is no key '{full_key}': '{path.rstrip('.')}' is a single value"
+    return f"there is no key '{full_key}'{did_you_mean(full_key, valid)}"
+
+
+def _composition(text: str, verb: str, folders: Sequence[Path]) -> str:
+    if text.startswith("Ambiguous value for argument"):
+        word = text.split("'")[1]
+        key, _, values = word.partition("=")
+        return f"'{word}' gives several values: add -m for one job each, or write {key}=[{values}] for a list"
+    if "No match in the defaults list" in text:
+        group = text.split("'")[1]
+        chosen = [name for name in defaults(verb, folders) if not name.startswith("override")]
+        parent = group.rpartition("/")[0]
+        place = f"the chosen {parent} has no part" if parent else f"'vaebench {verb}' has no group"
+        return f"{place} '{group}'" + ("" if parent else did_you_mean(group, chosen))
+    if "looks like a config group override" in text:
+        group = text.split("'")[1]
+        return f"there is no group '{group}'{did_you_mean(group, options(folders))}"
+    if text.startswith("Could not delete from config"):
+        key = text.split("'")[1]
+        return f"there is no '{key}' to remove{did_you_mean(key, keys(verb, folders))}"
+    if text.startswith("Could not append to config"):
+        key = text.split("'")[1]
+        return f"'{key}' is there already; write it without '+'"
+    return text

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from vaebench.configurations import options
+from vaebench.configurations import defaults, keys, options
 from vaebench.mistakes import Mistake
 from vaebench.names import did_you_mean
 from vaebench.run import Run
@@ -24,7 +24,11 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
     overrides = list(parsed.overrides)
     if verb == "report":
         overrides = _with_runs(overrides)
-    _check(overrides, folders)
+    if parsed.config_dir is not None:
+        if not Path(parsed.config_dir).is_dir():
+            raise Mistake(f"--config-dir: there is no folder '{parsed.config_dir}'")
+        folders = [*folders, Path(parsed.config_dir)]
+    overrides = _without_nulls(_checked(verb, overrides, folders), options(folders))
     if any(_key(word) == "resume" for word in overrides):
         overrides = _with_resume(overrides, parsed.multirun)
     return [*overrides, *_flags(parser, parsed)]
@@ -64,20 +68,33 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _check(overrides: list[str], folders: Sequence[Path]) -> None:
+def _checked(verb: str, overrides: list[str], folders: Sequence[Path]) -> list[str]:
+    groups, chosen = options(folders), defaults(verb, folders)
     seen: dict[str, str] = {}
     for word in overrides:
         _, equals, value = word.partition("=")
         key = _key(word)
         if not equals and not word.startswith("~"):
-            groups = [f"{group}={word}" for group, names in options(folders).items() if word in names]
-            hint = f"; did you mean {' or '.join(groups)}?" if groups else " or group=option"
+            meant = [f"{group}={word}" for group, names in groups.items() if word in names]
+            hint = f"; did you mean {' or '.join(meant)}?" if meant else " or group=option"
             raise Mistake(f"'{word}' is not of the form key=value{hint}")
         if equals and not value:
             raise Mistake(f"'{word}' has no value; write {key}=VALUE, or {key}=null for none")
         if key in seen:
             raise Mistake(f"'{key}' is given twice ({seen[key]} and {word}); give it once")
+        if word.startswith("+") and not set(key) & set("./@") and key not in groups:
+            raise Mistake(f"'{word}' adds a key that nothing reads{did_you_mean(key, keys(verb, folders))}")
+        if value.startswith("[") and key in groups and not isinstance(chosen.get(key, []), list):
+            raise Mistake(f"'{word}': expected one {key}; to run several, give {key}={value.strip('[]')} and -m")
+        if (word.startswith("~") or value == "null") and isinstance(chosen.get(key), str):
+            raise Mistake(f"'{word}': 'vaebench {verb}' needs a {key}; choose one of: {', '.join(groups.get(key, []))}")
         seen[key] = word
+    return overrides
+
+
+def _without_nulls(overrides: list[str], groups: Iterable[str]) -> list[str]:
+    """Write `group=null`, as the configuration shows it, in Hydra's way: `~group`."""
+    return [f"~{_key(word)}" if word.endswith("=null") and _key(word) in groups else word for word in overrides]
 
 
 def _with_runs(words: list[str]) -> list[str]:
