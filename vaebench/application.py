@@ -42,6 +42,7 @@ class Task:
     def __init__(self, verb: str) -> None:
         self.verb = verb
         self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked; later we set it ourselves
+        self.num_jobs = 0
         self.failures: list[tuple[int, str]] = []
 
     def __call__(self, cfg: DictConfig) -> Any:
@@ -53,6 +54,7 @@ class Task:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        self.num_jobs += 1
         try:
             return importlib.import_module(f"vaebench.commands.{self.verb}").task(cfg)
         except Exception as error:
@@ -61,7 +63,8 @@ class Task:
             hydra = HydraConfig.get()
             if hydra.mode != RunMode.MULTIRUN:
                 return None
-            print(f"vaebench {self.verb}: job {hydra.job.num} ({hydra.job.override_dirname}): {sentence}", file=sys.stderr)
+            job = f"job {hydra.job.num} ({' '.join(hydra.overrides.task)})"
+            print(f"vaebench {self.verb}: {job}: {sentence}", file=sys.stderr)
             raise JobFailed(code, sentence) from error
 
     def told(self, error: Exception, *, started: bool = True) -> tuple[int, str]:
@@ -82,10 +85,11 @@ def run(verb: str, words: list[str]) -> int:
     try:
         register_search_path()
         arguments = command_words.arrange(verb, words, folders())
-        _call_hydra(verb, arguments, task)
+        call_hydra(f"vaebench {verb}", verb, arguments, task)
     except JobFailed as failed:  # the first failure of a sweep, told when it happened
-        task.failures.append((failed.code, ""))
-        return max(code for code, _ in task.failures)
+        if task.failures:  # none in this process: the jobs ran elsewhere
+            print(f"vaebench {verb}: {len(task.failures)} of {task.num_jobs} jobs did not succeed", file=sys.stderr)
+        return max([failed.code, *(code for code, _ in task.failures)])
     except SystemExit as leaving:  # Hydra's parser: --version
         return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
     except Exception as error:
@@ -143,11 +147,19 @@ def register_search_path() -> None:
     Plugins.instance().register(UserFolders)
 
 
-def _call_hydra(verb: str, arguments: list[str], task: Task) -> None:
+def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> None:
+    """Hand over to Hydra; its errors are raised.
+
+    Args:
+        program: Name that Hydra shows, and that its completion registers.
+        verb: Name of the primary configuration.
+        arguments: Overrides, then flags.
+        task: What to run.
+    """
     import hydra
 
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-    with _argv([f"vaebench {verb}", *arguments]), _raised_errors():
+    with _argv([program, *arguments]), _raised_errors():
         hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
 
 

@@ -71,7 +71,7 @@ def _dispatch(words: list[str]) -> int:
     if first in ("-sc", "--shell-completion"):
         from vaebench import completion
 
-        return completion.answer(rest)
+        return completion.answer(rest, list(VERBS))
     if first == "list":
         from vaebench.commands import list as listing
 

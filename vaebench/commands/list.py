@@ -1,6 +1,155 @@
-"""`vaebench list`."""
+"""`vaebench list`: what there is, read from the configurations and the sources as text. Imports neither Hydra nor torch."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaebench.application import folders
+from vaebench.configurations import load, options
+from vaebench.mistakes import DONE, MISTAKE
+from vaebench.names import did_you_mean
+
+GROUPS = {
+    "models": "model",
+    "trainers": "trainer",
+    "datasets": "dataset",
+    "samplers": "sampler",
+    "targets": "target",
+    "metrics": "metric",
+    "callbacks": "callback",
+    "networks": "model/network",
+    "posteriors": "model/posterior",
+    "priors": "model/prior",
+    "likelihoods": "model/likelihood",
+    "hardware": "hardware",
+    "experiments": "experiment",
+}
+USAGE = f"usage: vaebench list [{' | '.join(GROUPS)}]\n\nWithout a word it shows them all.\n"
 
 
-def main(words: list[str]) -> int:
-    """List."""
-    return 0
+@dataclass(frozen=True)
+class Entry:
+    """One option of a group.
+
+    Attributes:
+        name: What a user types.
+        line: What it is.
+        paper: Where it comes from, or "".
+    """
+
+    name: str
+    line: str
+    paper: str
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the options of the groups that are asked for.
+
+    Args:
+        words: Names of `GROUPS`; none for all.
+
+    Returns: the exit code.
+    """
+    if set(words) & {"-h", "--help"}:
+        print(USAGE, end="")
+        return DONE
+    for word in words:
+        if word not in GROUPS:
+            print(f"vaebench list: there is nothing called '{word}'{did_you_mean(word, GROUPS)}", file=sys.stderr)
+            return MISTAKE
+    for title in words or GROUPS:
+        found = entries(GROUPS[title], folders())
+        if found or words:
+            _print(title, GROUPS[title], found)
+    return DONE
+
+
+def entries(group: str, places: Sequence[Path]) -> list[Entry]:
+    """Return the options of a group with what is known of them."""
+    return [_entry(group, name, places) for name in options(places).get(group, [])]
+
+
+def _entry(group: str, name: str, places: Sequence[Path]) -> Entry:
+    """The first comment of the file speaks for a variant; otherwise the docstring of the class that it names."""
+    file = next(place / group / f"{name}.yaml" for place in places if (place / group / f"{name}.yaml").is_file())
+    comment = _comment(file)
+    documentation = _docstring(_target(group, name, places))
+    line = re.split(r"(?<=\.)\s+(?=[A-Z])", comment)[0] if comment else documentation.strip().partition("\n")[0]
+    return Entry(name, line, _paper(comment) if "http" in comment else _paper(_references(documentation)))
+
+
+def _comment(file: Path) -> str:
+    """The first paragraph of the comment that a file begins with."""
+    lines: list[str] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package"):
+            continue
+        text = line.removeprefix("#").strip()
+        if not line.startswith("#") or (lines and not text):
+            break
+        lines.append(text)
+    return " ".join(lines)
+
+
+def _paper(text: str) -> str:
+    """The first reference: up to its address, or to the semicolon that parts it from the next."""
+    with_address = re.match(r".*?https?://[^\s;,]+", text)
+    return with_address.group().rstrip(".") if with_address else text.partition(";")[0].strip()
+
+
+def _target(group: str, name: str, places: Sequence[Path], depth: int = 0) -> str:
+    """The `_target_` of a configuration, or of the one that it builds upon."""
+    content: dict[str, Any] = load(f"{group}/{name}", places)
+    nodes = [content, *(value for value in content.values() if isinstance(value, dict))]
+    for node in nodes:
+        if isinstance(node.get("_target_"), str):
+            return str(node["_target_"])
+    for parent in content.get("defaults") or []:
+        if isinstance(parent, str) and parent != "_self_" and depth < 10:
+            return _target(group, parent, places, depth + 1)
+    return ""
+
+
+def _docstring(target: str) -> str:
+    """The docstring of the class or function `package.module.Name`, found without importing any of it."""
+    module, _, name = target.rpartition(".")
+    for place in [Path(__file__).resolve().parents[2], *map(Path, sys.path)]:
+        path = place.joinpath(*module.split("."))
+        for file in (path.with_suffix(".py"), *sorted(path.glob("*.py"))):
+            if module and file.is_file():
+                for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                    if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+                        return ast.get_docstring(node) or ""
+    return ""
+
+
+def _references(documentation: str) -> str:
+    section = re.search(r"^References:\n((?:[ \t]+.*\n?)+)", documentation, re.MULTILINE)
+    return " ".join(section.group(1).split()) if section else ""
+
+
+def _print(title: str, group: str, found: Sequence[Entry]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:  # one option a line, for grep and for reading
+        for entry in found:
+            print("\t".join(text for text in (f"{group}={entry.name}", entry.line, entry.paper) if text))
+        return
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column(f"{group}=", style="bold", no_wrap=True)
+    table.add_column("what it is", ratio=3)
+    if any(entry.paper for entry in found):
+        table.add_column("paper", ratio=3)
+    for entry in found:
+        table.add_row(*(Text(text) for text in (entry.name, entry.line, entry.paper)[: len(table.columns)]))
+    console.print(table)
