@@ -69,10 +69,19 @@ def draw(x: Tensor) -> Tensor:
 
 
 def _static(grey: Tensor, positions: Tensor, salt: int) -> Tensor:
-    """Bernoulli(grey) as uint8; each row has its own generator, so that a row does not depend on how it is read."""
-    rows = [np.random.RandomState([SPLIT_SEED, salt, i]).random_sample(grey[0].numel()) for i in positions.tolist()]
-    uniforms = torch.from_numpy(np.asarray(rows, dtype=np.float64)).reshape(grey.shape)
-    return (uniforms < grey).to(torch.uint8)
+    """Bernoulli(grey) as uint8; what a row gets depends on its position only, not on how it is read."""
+    numel = grey[0].numel() if len(grey) else 0
+    counter = positions.numpy().astype(np.uint64)[:, None] * np.uint64(numel) + np.arange(numel, dtype=np.uint64)
+    uniforms = _uniform(counter + (np.uint64(salt) << np.uint64(48)))
+    return torch.from_numpy((uniforms < grey.reshape(len(grey), -1).numpy()).astype(np.uint8)).reshape(grey.shape)
+
+
+def _uniform(counter: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) as numbers in [0, 1), one for each uint64 counter."""
+    z = (counter + np.uint64(SPLIT_SEED + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
 class _StaticDraws(Source):

@@ -1,0 +1,93 @@
+"""Arrays in .npy and .npz files, opened without running anything that they hold."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """What a file of arrays holds, from its headers; no array has been read.
+
+    Attributes:
+        path: The file.
+        key: The config key that named it, for messages.
+        headers: Name of each array -> its shape and dtype. A .npy file has one array, named "".
+    """
+
+    path: Path
+    key: str
+    headers: dict[str, tuple[tuple[int, ...], np.dtype]]
+
+    def nbytes(self, name: str) -> int:
+        """Memory that an array will take; bytes."""
+        shape, dtype = self.headers[name]
+        return int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
+
+    def describe(self) -> str:
+        """Names and shapes, for messages."""
+        return ", ".join(f"'{name}' {shape} {dtype}" for name, (shape, dtype) in self.headers.items()) or "nothing"
+
+    def read(self, name: str, *, mapped: bool = False) -> np.ndarray:
+        """Read one array, or map the file into memory (only .npy files can be mapped).
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        try:
+            if name == "":
+                return np.load(self.path, mmap_mode="r" if mapped else None, allow_pickle=False)
+            with np.load(self.path, allow_pickle=False) as archive:
+                return archive[name]
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+            raise ValueError(f"cannot read '{name}' in '{self.path}' ({self.key}): {error}") from error
+
+
+def open_arrays(path: Path, key: str) -> ArrayFile:
+    """Read the headers of a .npy or .npz file.
+
+    Args:
+        path: The file.
+        key: The config key that named it, for messages.
+
+    Raises:
+        ValueError: The file is missing, damaged, of another kind, or holds Python objects.
+    """
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no file"
+        raise ValueError(f"expected {key} to be a .npy or .npz file, got '{path}', {kind}")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                members = [name for name in archive.namelist() if name.endswith(".npy")]
+                headers = {}
+                for member in members:
+                    with archive.open(member) as file:
+                        headers[member.removesuffix(".npy")] = _header(file)
+        else:
+            with path.open("rb") as file:
+                headers = {"": _header(file)}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"cannot read '{path}' as a .npy or .npz file ({key}): {error}") from error
+    for name, (_, dtype) in headers.items():
+        if dtype.hasobject:
+            raise ValueError(
+                f"expected numbers in '{path}' ({key}), got Python objects in {repr(name) if name else 'its array'}, "
+                "which are not read because they can run code"
+            )
+    return ArrayFile(path, key, headers)
+
+
+def _header(file: object) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    # Version 3 differs from 2 by UTF-8 names of fields, and arrays with fields are no pictures.
+    if version not in read:
+        raise ValueError(f"format version {version} of .npy is not read")
+    shape, _, dtype = read[version](file)  # type: ignore[arg-type]
+    return shape, dtype
