@@ -16,12 +16,25 @@ from vaebench.build.targets import ConfigError
 from vaebench.names import did_you_mean
 
 REQUIRED = inspect.Parameter.empty
+_ABSTRACT_LISTS = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
+_LISTS = (list, tuple, set, frozenset, *_ABSTRACT_LISTS)
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_PLAIN: dict[Any, Callable[[Any], bool]] = {
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    float: lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value),
+    str: lambda value: isinstance(value, str),
+    Path: lambda value: isinstance(value, str) and bool(value),
+    None: lambda value: value is None,
+    type(None): lambda value: value is None,
+}
 _WORDS = {
     int: "an integer",
     float: "a number",
     bool: "true or false",
     str: "a string",
     Path: "a path",
+    None: "null",
     type(None): "null",
 }
 
@@ -86,43 +99,16 @@ def convert(value: object, annotation: Any, key: str, class_of: Callable[[object
     if given is not None:
         if _is_kind_of(given, expected):
             return value
-    elif annotation is None or annotation is type(None):
-        if value is None:
-            return value
-    elif expected is bool:
-        if isinstance(value, bool):
-            return value
-    elif expected is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif expected is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
-            return float(value)
-    elif expected is str:
-        if isinstance(value, str):
-            return value
-    elif isinstance(expected, type) and issubclass(Path, expected) and hasattr(expected, "__fspath__"):
-        if isinstance(value, str) and value:
-            return Path(value)
-    elif expected in (list, tuple, set, frozenset) or expected in _ABSTRACT_LISTS:
-        if isinstance(value, (list, tuple)):
-            return _convert_list(value, expected, options, key, class_of, annotation)
+    elif expected in _PLAIN:
+        if _PLAIN[expected](value):
+            return expected(value) if expected in (float, Path) else value
+    elif expected in _LISTS and isinstance(value, (list, tuple)):
+        return _convert_list(value, expected, options, key, class_of, annotation)
     elif expected in _MAPPINGS and isinstance(value, Mapping):
         item = options[1] if len(options) == 2 else Any
         return {name: convert(entry, item, f"{key}.{name}", class_of) for name, entry in value.items()}
     quote = f"; quote it: {key}=\"'{value}'\"" if expected is str and isinstance(value, (int, float)) else ""
     raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{quote}")
-
-
-_ABSTRACT_LISTS = (
-    collections.abc.Sequence,
-    collections.abc.Iterable,
-    collections.abc.Collection,
-    collections.abc.MutableSequence,
-)
-
-
-_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 def _convert_union(value: object, annotation: Any, key: str, class_of: Callable[[object], type | None]) -> Any:
@@ -182,17 +168,15 @@ def _describe(annotation: Any) -> str:
     origin, options = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in _WORDS:
         return _WORDS[annotation]
-    if annotation is None:
-        return "null"
     if origin is typing.Literal:
         return f"one of {', '.join('null' if option is None else str(option) for option in options)}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(option) for option in options)
     if origin is tuple and options and options[-1] is not Ellipsis:
         return f"a list of {len(options)} ({', '.join(_describe(option) for option in options)})"
-    if origin in (list, tuple, set, frozenset) or origin in _ABSTRACT_LISTS:
-        return f"a list (each {_describe(options[0])})"
-    if origin in _MAPPINGS:
+    if (origin or annotation) in _LISTS:
+        return f"a list (each {_describe(options[0])})" if options else "a list"
+    if (origin or annotation) in _MAPPINGS:
         return "a mapping"
     return f"a {getattr(annotation, '__name__', annotation)}"
 
