@@ -1,4 +1,4 @@
-"""One verb under Hydra: where configurations are found, which words it gets, what comes of its jobs."""
+"""One verb under Hydra: where it searches for configurations, which words it gets, what comes of its jobs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaebench.mistakes import Mistake, explain
+from vaebench.configurations import ENVIRONMENT, conf_dir, folders, user_folders
+from vaebench.mistakes import explain
+from vaebench.words import arrange
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-ENVIRONMENT = "VAEBENCH_CONF"
 
-
-class JobFailed(Exception):
+class JobError(Exception):
     """What a job of a sweep raises once its failure has been told; it travels between processes.
 
     Args:
@@ -49,7 +48,7 @@ class Task:
         """Run one job.
 
         Raises:
-            JobFailed: a job of a sweep failed; Hydra goes on with the next.
+            JobError: a job of a sweep failed; Hydra goes on with the next.
         """
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
@@ -65,13 +64,17 @@ class Task:
                 return None
             job = f"job {hydra.job.num} ({' '.join(hydra.overrides.task)})"
             print(f"vaebench {self.verb}: {job}: {sentence}", file=sys.stderr)
-            raise JobFailed(code, sentence) from error
+            raise JobError(code, sentence) from error
 
     def told(self, error: Exception, *, started: bool = True) -> tuple[int, str]:
         """Exit code and sentence for an error; the traceback is shown if the user asked for it."""
         if self.with_traceback:
             traceback.print_exception(error)
-        return explain(error, self.verb, folders(), started=started)
+        try:
+            places = folders()
+        except ValueError:  # the error itself is about a missing folder
+            places = [conf_dir()]
+        return explain(error, self.verb, places, started=started)
 
 
 def run(verb: str, words: list[str]) -> int:
@@ -79,14 +82,12 @@ def run(verb: str, words: list[str]) -> int:
 
     Returns: the exit code; for a sweep that of its worst job.
     """
-    from vaebench import words as command_words
-
     task = Task(verb)
     try:
         register_search_path()
-        arguments = command_words.arrange(verb, words, folders())
+        arguments = arrange(verb, words, folders())
         call_hydra(f"vaebench {verb}", verb, arguments, task)
-    except JobFailed as failed:  # the first failure of a sweep, told when it happened
+    except JobError as failed:  # the first failure of a sweep, told when it happened
         if task.failures:  # none in this process: the jobs ran elsewhere
             print(f"vaebench {verb}: {len(task.failures)} of {task.num_jobs} jobs did not succeed", file=sys.stderr)
         return max([failed.code, *(code for code, _ in task.failures)])
@@ -101,33 +102,6 @@ def run(verb: str, words: list[str]) -> int:
     for _, sentence in task.failures:
         print(f"vaebench {verb}: {sentence}", file=sys.stderr)
     return max((code for code, _ in task.failures), default=0)
-
-
-def conf_dir() -> Path:
-    """The built-in configurations: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
-def user_folders() -> list[Path]:
-    """The folders of the environment variable, first searched first.
-
-    Raises:
-        Mistake: one of them does not exist.
-    """
-    found = [Path(text).absolute() for text in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if text]
-    for folder in found:
-        if not folder.is_dir():
-            raise Mistake(f"{ENVIRONMENT}: there is no folder '{folder}'")
-    return found
-
-
-def folders() -> list[Path]:
-    """All folders with configurations, first searched first."""
-    with contextlib.suppress(Mistake):
-        return [*user_folders(), conf_dir()]
-    return [conf_dir()]
 
 
 def register_search_path() -> None:
@@ -184,4 +158,3 @@ def _raised_errors() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
-

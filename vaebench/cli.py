@@ -81,7 +81,9 @@ def _dispatch(words: list[str]) -> int:
 
         return application.run(first, rest)
     if first.startswith("-") or "=" in first:
-        problem = f"'{first}' stands before the verb; write: vaebench VERB {' '.join(words)} (verbs: {', '.join(VERBS)})"
+        problem = (
+            f"'{first}' stands before the verb; write: vaebench VERB {' '.join(words)} (verbs: {', '.join(VERBS)})"
+        )
     else:
         problem = f"there is no verb '{first}'{did_you_mean(first, VERBS)}"
     print(f"vaebench: {problem}", file=sys.stderr)

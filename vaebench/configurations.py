@@ -1,12 +1,43 @@
-"""The folders of configurations, read as files: which groups there are, and their options. Needs neither Hydra nor torch."""
+"""The folders of configurations: where they are, which groups and options they hold.
+
+They are read as files: nothing here needs Hydra or torch.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+ENVIRONMENT = "VAEBENCH_CONF"
+
+
+def conf_dir() -> Path:
+    """The built-in configurations: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def user_folders() -> list[Path]:
+    """The folders of the environment variable, first searched first.
+
+    Raises:
+        ValueError: one of them does not exist.
+    """
+    found = [Path(text).absolute() for text in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if text]
+    for folder in found:
+        if not folder.is_dir():
+            raise ValueError(f"{ENVIRONMENT}: there is no folder '{folder}'")
+    return found
+
+
+def folders() -> list[Path]:
+    """All folders with configurations, first searched first."""
+    return [*user_folders(), conf_dir()]
 
 
 def options(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -21,7 +52,7 @@ def options(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def load(name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """Return a configuration as it stands in the first folder that holds it; nothing if there is none or it is broken."""
+    """Return a configuration as it stands in the first folder that holds it; {} if there is none or it is broken."""
     for folder in folders:
         file = folder / f"{name}.yaml"
         if file.is_file():

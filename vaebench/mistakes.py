@@ -13,7 +13,7 @@ from vaebench.names import did_you_mean
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
-class Mistake(ValueError):
+class CommandError(ValueError):
     """A mistake in the command line; its text is the sentence to show."""
 
 

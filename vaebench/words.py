@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vaebench.configurations import defaults, keys, options
-from vaebench.mistakes import Mistake
+from vaebench.mistakes import CommandError
 from vaebench.names import did_you_mean
 from vaebench.run import Run
 
@@ -17,7 +17,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
     """Return the words for Hydra: overrides first, flags last (Hydra 1.3 wants them there).
 
     Raises:
-        Mistake: a flag that Hydra does not know, or an override that is none, has no value, or stands there twice.
+        CommandError: a flag that Hydra does not know, or an override that is none, has no value, or stands there twice.
     """
     parser = _parser()
     parsed = parser.parse_intermixed_args(list(words))
@@ -26,7 +26,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
         overrides = _with_runs(overrides)
     if parsed.config_dir is not None:
         if not Path(parsed.config_dir).is_dir():
-            raise Mistake(f"--config-dir: there is no folder '{parsed.config_dir}'")
+            raise CommandError(f"--config-dir: there is no folder '{parsed.config_dir}'")
         folders = [*folders, Path(parsed.config_dir)]
     overrides = _without_nulls(_checked(verb, overrides, folders), options(folders))
     if any(_key(word) == "resume" for word in overrides):
@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     def refuse(message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").split()[0]
         if message.startswith("unrecognized arguments"):
-            raise Mistake(f"there is no flag '{unknown}'{did_you_mean(unknown, flags)}")
-        raise Mistake(message)
+            raise CommandError(f"there is no flag '{unknown}'{did_you_mean(unknown, flags)}")
+        raise CommandError(message)
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser
@@ -77,17 +77,19 @@ def _checked(verb: str, overrides: list[str], folders: Sequence[Path]) -> list[s
         if not equals and not word.startswith("~"):
             meant = [f"{group}={word}" for group, names in groups.items() if word in names]
             hint = f"; did you mean {' or '.join(meant)}?" if meant else " or group=option"
-            raise Mistake(f"'{word}' is not of the form key=value{hint}")
+            raise CommandError(f"'{word}' is not of the form key=value{hint}")
         if equals and not value:
-            raise Mistake(f"'{word}' has no value; write {key}=VALUE, or {key}=null for none")
+            raise CommandError(f"'{word}' has no value; write {key}=VALUE, or {key}=null for none")
         if key in seen:
-            raise Mistake(f"'{key}' is given twice ({seen[key]} and {word}); give it once")
+            raise CommandError(f"'{key}' is given twice ({seen[key]} and {word}); give it once")
         if word.startswith("+") and not set(key) & set("./@") and key not in groups:
-            raise Mistake(f"'{word}' adds a key that nothing reads{did_you_mean(key, keys(verb, folders))}")
+            raise CommandError(f"'{word}' adds a key that nothing reads{did_you_mean(key, keys(verb, folders))}")
         if value.startswith("[") and key in groups and not isinstance(chosen.get(key, []), list):
-            raise Mistake(f"'{word}': expected one {key}; to run several, give {key}={value.strip('[]')} and -m")
+            raise CommandError(f"'{word}': expected one {key}; to run several, give {key}={value.strip('[]')} and -m")
         if (word.startswith("~") or value == "null") and isinstance(chosen.get(key), str):
-            raise Mistake(f"'{word}': 'vaebench {verb}' needs a {key}; choose one of: {', '.join(groups.get(key, []))}")
+            raise CommandError(
+                f"'{word}': 'vaebench {verb}' needs a {key}; choose one of: {', '.join(groups.get(key, []))}"
+            )
         seen[key] = word
     return overrides
 
@@ -111,12 +113,16 @@ def _with_resume(overrides: list[str], is_sweep: bool) -> list[str]:
     if text == "null":
         return overrides
     if is_sweep:
-        raise Mistake("resume continues one run; leave out -m")
+        raise CommandError("resume continues one run; leave out -m")
     if "hydra.run.dir" in keys:
-        raise Mistake("resume and hydra.run.dir both name the run directory; give one of them")
+        raise CommandError("resume and hydra.run.dir both name the run directory; give one of them")
     if not Path(text).is_dir():
         try:
             Run.open(text)
         except ValueError as error:
-            raise Mistake(str(error).replace("run:", "resume:", 1)) from None
-    return [*(word for word in overrides if _key(word) != "resume"), f"resume={quoted(text)}", f"hydra.run.dir={quoted(text)}"]
+            raise CommandError(str(error).replace("run:", "resume:", 1)) from None
+    return [
+        *(word for word in overrides if _key(word) != "resume"),
+        f"resume={quoted(text)}",
+        f"hydra.run.dir={quoted(text)}",
+    ]

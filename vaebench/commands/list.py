@@ -1,4 +1,4 @@
-"""`vaebench list`: what there is, read from the configurations and the sources as text. Imports neither Hydra nor torch."""
+"""`vaebench list`: what there is, read from configurations and sources as text, without Hydra or torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaebench.application import folders
-from vaebench.configurations import load, options
+from vaebench.configurations import folders, load, options
 from vaebench.mistakes import DONE, MISTAKE
 from vaebench.names import did_you_mean
 
@@ -63,8 +62,13 @@ def main(words: Sequence[str]) -> int:
         if word not in GROUPS:
             print(f"vaebench list: there is nothing called '{word}'{did_you_mean(word, GROUPS)}", file=sys.stderr)
             return MISTAKE
+    try:
+        places = folders()
+    except ValueError as error:
+        print(f"vaebench list: {error}", file=sys.stderr)
+        return MISTAKE
     for title in words or GROUPS:
-        found = entries(GROUPS[title], folders())
+        found = entries(GROUPS[title], places)
         if found or words:
             _print(title, GROUPS[title], found)
     return DONE
