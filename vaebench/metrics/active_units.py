@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Batch
-from vaebench.metrics.base import Estimate, Metric, NotApplicable, Result
+from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result
 
 
 def variance_and_error(means_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,14 +42,14 @@ class ActiveUnits(Metric):
 
     def __init__(self, threshold: float = 0.01) -> None:
         if threshold < 0:
-            raise ValueError(f"metric.active_units.threshold must not be negative, got {threshold}")
+            raise ValueError(f"threshold must not be negative, got {threshold}")
         self.threshold = threshold
 
     def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
         """Return active_units; the variances of all dimensions are among the details."""
         means = torch.cat([model.posterior(batch.x, batch.y).mean.double().cpu() for batch in batches])
         if len(means) < 2:
-            raise NotApplicable("a variance over examples needs at least two of them; raise num_examples")
+            raise NotApplicableError("a variance over examples needs at least two of them; raise num_examples")
         if not bool(means.isfinite().all()):
             raise FloatingPointError("the posterior's mean is not finite for some examples")
         variance, error = variance_and_error(means)

@@ -15,7 +15,7 @@ from torch import Tensor
 from vaebench.core import Batch
 
 
-class NotApplicable(ValueError):
+class NotApplicableError(ValueError):
     """The metric has no meaning for this model or these data; the text is the reason."""
 
 
@@ -132,13 +132,13 @@ class Metric(ABC):
             advance: Called with the number of examples whenever some are done.
 
         Raises:
-            NotApplicable: the metric has no meaning here.
+            NotApplicableError: the metric has no meaning here.
             ValueError: there are no examples, or batch_size < 1.
             FloatingPointError: a value is not finite.
         """
         reason = self.why_not(model)
         if reason is not None:
-            raise NotApplicable(reason)
+            raise NotApplicableError(reason)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if len(split) == 0:

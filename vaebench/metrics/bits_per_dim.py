@@ -37,8 +37,8 @@ class BitsPerDim(Metric):
     needs: ClassVar[frozenset[str]] = frozenset({"rate"})
 
     def __init__(self, num_samples: int = 1, chunk_size: int = 50) -> None:
-        check_count("metric.bits_per_dim.num_samples", num_samples)
-        check_count("metric.bits_per_dim.chunk_size", chunk_size)
+        check_count("num_samples", num_samples)
+        check_count("chunk_size", chunk_size)
         self.num_samples = num_samples
         self.chunk_size = chunk_size
 

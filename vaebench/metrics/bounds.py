@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Batch
-from vaebench.metrics.base import NotApplicable
+from vaebench.metrics.base import NotApplicableError
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ def check_on_grid(likelihood: Any, x: Tensor) -> None:
     """Refuse data to which the likelihood gives no probability mass.
 
     Raises:
-        NotApplicable: the likelihood is discrete and a value lies between its levels.
+        NotApplicableError: the likelihood is discrete and a value lies between its levels.
     """
     levels = likelihood.num_levels
     if not likelihood.is_discrete or levels is None:
         return
     position = x.double() * (levels - 1)
     if not bool(((position - position.round()).abs() < 1e-3).all() and (x >= 0).all() and (x <= 1).all()):
-        raise NotApplicable(
+        raise NotApplicableError(
             f"the data are not on the grid of {levels} levels in [0, 1] of {type(likelihood).__name__}, so its values "
             "are no probabilities of them; train with a likelihood that suits them (model/likelihood=auto)"
         )

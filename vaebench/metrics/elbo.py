@@ -30,7 +30,7 @@ class ELBO(Metric):
     needs: ClassVar[frozenset[str]] = frozenset({"rate"})
 
     def __init__(self, num_samples: int = 1) -> None:
-        check_count("metric.elbo.num_samples", num_samples)
+        check_count("num_samples", num_samples)
         self.num_samples = num_samples
 
     def measure(self, model: Any, batches: Iterator[Batch]) -> Result:

@@ -30,8 +30,8 @@ class ImportanceBound(Metric):
     needs: ClassVar[frozenset[str]] = frozenset({"rate"})
 
     def __init__(self, num_samples: int = 500, chunk_size: int = 50) -> None:
-        check_count("metric.importance_bound.num_samples", num_samples)
-        check_count("metric.importance_bound.chunk_size", chunk_size)
+        check_count("num_samples", num_samples)
+        check_count("chunk_size", chunk_size)
         self.num_samples = num_samples
         self.chunk_size = chunk_size
 

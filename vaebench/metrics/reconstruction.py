@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Batch
-from vaebench.metrics.base import Estimate, Metric, NotApplicable, Result
+from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Reconstruction(Metric):
         errors = []
         for batch in batches:
             if bool((batch.x < 0).any() or (batch.x > 1).any()):
-                raise NotApplicable("the data leave [0, 1], the range to which MSE and PSNR refer")
+                raise NotApplicableError("the data leave [0, 1], the range to which MSE and PSNR refer")
             errors.append(mse(model.reconstruct(batch.x, deterministic=True, y=batch.y), batch.x).cpu())
         per_example = torch.cat(errors)
         values = {"mse": Estimate.mean(per_example, "squared value in [0, 1]", "lower")}

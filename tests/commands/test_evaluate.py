@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from vaebench import build, cli
+from vaebench.run import Run, now, write_json
+from vaebench.trainers.state import save_weights
+
+CONF = str(Path(__file__).resolve().parents[2] / "conf")
+
+
+def make_run(path: Path, *overrides: str) -> Run:
+    """A run as `vaebench train` leaves it, untrained."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", overrides=["model.network.hidden_dims=[16]", "model.latent_dim=3", *overrides])
+    run = Run(path)
+    build.save_config(run, cfg)
+    write_json(run.provenance, {"start": now()})
+    run.set_status("done", epoch=1, step=14)
+    data = build.dataset(cfg)
+    model = build.model(cfg, data)
+    save_weights(run.best_weights, model.state_dict())
+    save_weights(run.last_weights, {name: value + 0.1 for name, value in model.state_dict().items()})
+    return run
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_run(tmp_path / "outputs" / "a")
+
+
+def strict(text: str):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def evaluate(*words: str) -> int:
+    return cli.main(["evaluate", "hardware=cpu", "metric.importance_bound.num_samples=7", *words])
+
+
+def test_writes_every_metric_and_a_table(run, capsys):
+    assert evaluate() == 0
+    out = capsys.readouterr().out
+    for name in ("elbo", "importance_bound", "bits_per_dim", "reconstruction", "active_units"):
+        record = strict(run.evaluation(name).read_text())
+        settings = record["settings"]
+        assert settings["seed"] == 0
+        assert settings["split"] == "test"
+        assert settings["num_examples"] == 180
+        assert settings["checkpoint"]["name"] == "best"
+        assert len(settings["checkpoint"]["sha256"]) == 64
+        assert settings["dataset"]["binarization"] == "none"
+        assert settings["likelihood"] == "Binomial"
+        for key, value in record["values"].items():
+            assert math.isfinite(value["value"])
+            assert value["n"] == 180
+            assert value["standard_error"] >= 0
+            assert key in out
+    assert strict(run.evaluation("importance_bound").read_text())["settings"]["metric"]["num_samples"] == 7
+
+
+def test_same_seed_same_numbers_and_order_does_not_matter(run):
+    values = []
+    for words in (["metric=[elbo,importance_bound]"], ["metric=[importance_bound,elbo]"], ["metric=elbo", "seed=1"]):
+        assert cli.main(["evaluate", "hardware=cpu", *words]) == 0
+        values.append(json.loads(run.evaluation("elbo").read_text())["values"]["elbo_nats"]["value"])
+    assert values[0] == values[1]
+    assert values[0] != values[2]
+
+
+def test_checkpoints_differ(run):
+    values = []
+    for name in ("best", "last"):
+        assert evaluate("metric=[reconstruction,importance_bound]", f"checkpoint={name}", "num_examples=20") == 0
+        record = json.loads(run.evaluation("reconstruction").read_text())
+        assert record["settings"]["checkpoint"]["name"] == name
+        values.append(record["values"]["mse"]["value"])
+    assert values[0] != values[1]
+
+
+def test_not_applicable_is_said_with_the_reason(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "outputs" / "a", "model/likelihood=gaussian")
+    assert evaluate() == 0
+    record = strict(run.evaluation("bits_per_dim").read_text())
+    assert "Gaussian is a density" in record["skipped"]
+    assert "values" not in record
+    assert "Gaussian is a density" in " ".join(capsys.readouterr().out.split())
+
+
+def test_values_that_are_not_finite_fail_and_are_said(run, capsys):
+    weights = build.load_run(run)[2].state_dict()
+    save_weights(run.best_weights, {name: torch.full_like(value, math.nan) for name, value in weights.items()})
+    assert evaluate() == 1
+    assert "not finite for 180 of 180" in strict(run.evaluation("elbo").read_text())["failed"]
+    captured = capsys.readouterr()
+    assert "elbo, importance_bound" in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["run=nowhere"], ["run", "nowhere"]),
+        (["run=3"], ["run", "string"]),
+        (["metric=[elbow]"], ["metric", "elbo"]),
+        (["metric=[]"], ["metric="]),
+        (["metric.importance_bound.num_samples=0"], ["metric.importance_bound.num_samples", "at least 1", "0"]),
+        (["metric.importance_bound.chunk_size=-1"], ["metric.importance_bound.chunk_size", "at least 1"]),
+        (["metric.active_units.threshold=-1"], ["metric.active_units.threshold", "negative"]),
+        (["metric.importance_bound.num_sample=5"], ["num_samples"]),
+        (["split=tset"], ["split", "test"]),
+        (["checkpoint=bset"], ["checkpoint", "best"]),
+        (["seed=a"], ["seed", "integer"]),
+        (["seed=-1"], ["seed", "-1"]),
+        (["num_examples=0"], ["num_examples", "1 to 180"]),
+        (["num_examples=1000"], ["num_examples", "1 to 180"]),
+        (["batch_size=0"], ["batch_size", "at least 1"]),
+    ],
+)
+def test_mistakes_are_one_sentence(run, capsys, words, parts):
+    assert cli.main(["evaluate", "hardware=cpu", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    for part in parts:
+        assert part in error
+    assert not (run.path / "evaluation").exists()
+
+
+def test_an_empty_split_is_refused(run, capsys):
+    config = OmegaConf.load(run.config)
+    config.dataset.num_test = 0
+    OmegaConf.save(config, run.config)
+    assert evaluate() == 2
+    assert "test split of 'digits' is empty" in capsys.readouterr().err
+
+
+def test_weights_of_another_model_are_refused(run, capsys):
+    save_weights(run.best_weights, {"a": torch.zeros(1)})
+    assert evaluate() == 2
+    assert "best.safetensors" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Tables, figures and pages about finished runs, from their JSON alone: nothing here imports torch."""
