@@ -1,0 +1,1 @@
+"""Energies: unnormalised log-densities that samplers draw from."""

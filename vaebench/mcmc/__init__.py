@@ -1,0 +1,1 @@
+"""Markov chain Monte Carlo: kernels, adaptation, the chain loop and its diagnostics."""

@@ -1,0 +1,269 @@
+r"""Did the chains converge, and how much are their draws worth: pure functions of draws, and a verdict in words.
+
+Draws are (T, S, D): T per chain, S chains. Everything is computed in float64 on the host. Definitions are those of
+ArviZ and Stan.
+
+References:
+    Rank-normalization, folding, and localization: an improved R-hat (Vehtari et al., 2021),
+    https://arxiv.org/abs/1903.08008
+    Diagnosing suboptimal cotangent disintegrations in HMC (Betancourt, 2016), https://arxiv.org/abs/1604.00695
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaebench.mcmc.chains import Chains
+
+MIN_DRAWS = 4  # per chain: two halves of two, the least that has a variance within and between
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """The report on a run. Lists run over the D dimensions; quantities without a value are None.
+
+    Attributes:
+        num_chains: S.
+        num_draws: Kept draws per chain, T.
+        r_hat: Rank-normalised split R-hat.
+        ess_bulk: Effective sample size of the centre of the distribution.
+        ess_tail: The smaller of the effective sample sizes of its 5 % and 95 % quantiles.
+        mean: Posterior means.
+        mcse_mean: Their Monte Carlo standard errors.
+        standard_deviation: Posterior standard deviations.
+        acceptance_rate: Mean acceptance probability.
+        target_acceptance: What it was tuned for, or what suits the kernel.
+        num_divergences: Transitions after warm-up, over all chains.
+        e_bfmi: Energy Bayesian fraction of missing information, the smallest over chains.
+        step_size: As used for the draws.
+        num_gradients: Per chain, warm-up included.
+    """
+
+    num_chains: int
+    num_draws: int
+    r_hat: list[float | None]
+    ess_bulk: list[float | None]
+    ess_tail: list[float | None]
+    mean: list[float]
+    mcse_mean: list[float | None]
+    standard_deviation: list[float]
+    acceptance_rate: float
+    target_acceptance: float
+    num_divergences: int
+    e_bfmi: float | None
+    step_size: float
+    num_gradients: int
+
+    def worst(self) -> dict[str, float | None]:
+        """The worst value over dimensions of each convergence number; None where any dimension has none."""
+        return {
+            "r_hat": None if None in self.r_hat else max(self.r_hat),  # type: ignore[type-var]
+            "ess_bulk": None if None in self.ess_bulk else min(self.ess_bulk),  # type: ignore[type-var]
+            "ess_tail": None if None in self.ess_tail else min(self.ess_tail),  # type: ignore[type-var]
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the worst over dimensions and the verdict."""
+        return {**asdict(self), "worst": self.worst(), "verdict": verdict(self)}
+
+
+def diagnose(chains: Chains) -> Diagnostics:
+    """Compute the report on `chains`."""
+    draws = chains.positions.detach().double().cpu()
+    flat = draws.flatten(0, 1)
+    acceptance = float(chains.acceptance_probability.double().mean())
+    return Diagnostics(
+        num_chains=draws.shape[1],
+        num_draws=draws.shape[0],
+        r_hat=_plain(r_hat(draws)),
+        ess_bulk=_plain(ess_bulk(draws)),
+        ess_tail=_plain(ess_tail(draws)),
+        mean=flat.mean(0).tolist(),
+        mcse_mean=_plain(mcse_mean(draws)),
+        standard_deviation=flat.std(0, correction=int(len(flat) > 1)).tolist(),
+        acceptance_rate=acceptance,
+        target_acceptance=chains.target_acceptance,
+        num_divergences=int(chains.is_divergent.sum()),
+        e_bfmi=_plain(e_bfmi(chains.total_energy.detach().double().cpu()).amin()[None])[0],
+        step_size=float(chains.parameters.step_size.double().mean()),
+        num_gradients=chains.num_gradients,
+    )
+
+
+def verdict(diagnostics: Diagnostics) -> list[str]:
+    """Say in plain sentences what is wrong and what to change; an empty list means nothing was found.
+
+    Thresholds: R-hat 1.01 and 400 effective draws (Vehtari et al., 2021), no divergence after warm-up, E-BFMI 0.3
+    (Stan), an acceptance rate within 0.15 of its target, or 0.1 .. 1 below it where higher is only dearer.
+    """
+    found = []
+    worst = diagnostics.worst()
+    if worst["r_hat"] is None:
+        found.append(
+            "The chains did not move, or are too short to judge: R-hat has no value; "
+            "lower sampler.step_size or raise sampler.num_draws."
+        )
+    elif worst["r_hat"] > 1.01:
+        found.append(
+            f"The chains disagree: R-hat is {worst['r_hat']:.3f}, above 1.01; do not trust averages over these draws, "
+            "raise sampler.num_draws or sampler.num_warmup."
+        )
+    for name, value in (("centre", worst["ess_bulk"]), ("tails", worst["ess_tail"])):
+        if value is not None and value < 400:
+            found.append(
+                f"The draws are worth only {value:.0f} independent ones in the {name} of the distribution, below 400; "
+                "raise sampler.num_draws or sampler.num_leapfrog."
+            )
+    if diagnostics.num_divergences:
+        total = diagnostics.num_divergences
+        found.append(
+            f"{total} {'trajectory' if total == 1 else 'trajectories'} diverged after warm-up: parts of the "
+            f"distribution are out of reach; set sampler.step_size below {diagnostics.step_size:.2g}."
+        )
+    rate, target = diagnostics.acceptance_rate, diagnostics.target_acceptance
+    if rate < target - 0.15:
+        found.append(
+            f"Only {rate:.0%} of the proposals are accepted, where {target:.0%} is aimed at: the steps are too long; "
+            f"set sampler.step_size below {diagnostics.step_size:.2g}, or to null to have it tuned."
+        )
+    elif rate > min(target + 0.15, 0.98):
+        found.append(
+            f"{rate:.0%} of the proposals are accepted, where {target:.0%} is aimed at: the steps are shorter than "
+            "they need be, which is right but slow; set sampler.step_size above "
+            f"{diagnostics.step_size:.2g}, or to null to have it tuned."
+        )
+    if diagnostics.e_bfmi is not None and diagnostics.e_bfmi < 0.3:
+        found.append(
+            f"The energy is explored slowly: E-BFMI is {diagnostics.e_bfmi:.2f}, below 0.3; the target has heavy tails "
+            "that momenta do not reach, raise sampler.num_draws or sampler.num_leapfrog."
+        )
+    return found
+
+
+def r_hat(draws: Tensor) -> Tensor:
+    """Rank-normalised split R-hat: the worse of location and scale, shape (D,); nan where it has no value."""
+    halves = split_chains(draws)
+    folded = (halves - _quantile(halves, 0.5)).abs()
+    return torch.maximum(_r_hat(rank_normalise(halves)), _r_hat(rank_normalise(folded)))
+
+
+def ess_bulk(draws: Tensor) -> Tensor:
+    """Effective sample size of the rank-normalised draws, shape (D,)."""
+    return effective_sample_size(rank_normalise(split_chains(draws)))
+
+
+def ess_tail(draws: Tensor) -> Tensor:
+    """The smaller of the effective sample sizes of the 5 % and 95 % quantiles, shape (D,)."""
+    sizes = []
+    for probability in (0.05, 0.95):
+        quantile = _quantile(draws, probability)
+        sizes.append(effective_sample_size(split_chains((draws <= quantile).double())))
+    return torch.minimum(*sizes)
+
+
+def ess_mean(draws: Tensor) -> Tensor:
+    """Effective sample size for the mean, shape (D,)."""
+    return effective_sample_size(split_chains(draws))
+
+
+def mcse_mean(draws: Tensor) -> Tensor:
+    """Monte Carlo standard error of the mean over all draws, shape (D,)."""
+    flat = draws.flatten(0, 1)
+    return flat.std(0, correction=int(len(flat) > 1)) / ess_mean(draws).sqrt()
+
+
+def e_bfmi(total_energy: Tensor) -> Tensor:
+    """Energy Bayesian fraction of missing information of each chain: (T, S) -> (S,)."""
+    if len(total_energy) < 2:
+        return total_energy.new_full(total_energy.shape[1:], math.nan)
+    return total_energy.diff(dim=0).square().mean(0) / total_energy.var(0)
+
+
+def split_chains(draws: Tensor) -> Tensor:
+    """Halve every chain; the middle draw of an odd number is left out. (T, S, D) -> (T // 2, 2 S, D)."""
+    half = draws.shape[0] // 2
+    return torch.cat([draws[:half], draws[-half:]], 1) if half else draws[:0]
+
+
+def rank_normalise(draws: Tensor) -> Tensor:
+    """Normal scores of the ranks over all chains, ties sharing their mean rank; shape kept."""
+    flat = draws.flatten(0, 1)
+    scores = torch.empty_like(flat)
+    for d in range(flat.shape[1]):
+        _, group, counts = torch.unique(flat[:, d], return_inverse=True, return_counts=True)
+        rank = (counts.cumsum(0) - (counts - 1) / 2.0)[group]
+        scores[:, d] = torch.special.ndtri((rank - 0.375) / (len(flat) + 0.25))
+    return scores.view_as(draws)
+
+
+def effective_sample_size(draws: Tensor) -> Tensor:
+    r"""S T / tau, with tau from Geyer's initial monotone sequence over autocorrelations pooled across chains.
+
+    Capped at S T log10(S T), for antithetic chains. Constant dimensions have no value: nan.
+
+    Args:
+        draws: Shape (T, S, D); not split here.
+    """
+    num_draws, num_chains = draws.shape[:2]
+    if num_draws < MIN_DRAWS:
+        return draws.new_full(draws.shape[2:], math.nan)
+    total = num_draws * num_chains
+    covariance = autocovariance(draws).mean(1)  # (T, D)
+    within = covariance[0] * num_draws / (num_draws - 1)
+    variance = covariance[0]
+    if num_chains > 1:
+        variance = variance + draws.mean(0).var(0)
+    rho = 1 - (within - covariance) / variance
+    rho[0] = 1.0
+
+    # sums of neighbours (0, 1), (2, 3), ... of a reversible chain are positive and decreasing: what is not, is noise
+    num_pairs = max(1, (num_draws - 1) // 2)
+    pairs = rho[: 2 * num_pairs].view(num_pairs, 2, -1).sum(1)  # (pairs, D)
+    is_kept = (pairs >= 0).cumprod(0).bool()
+    is_kept[0] = True
+    sums = torch.where(is_kept, pairs, 0).cummin(0).values
+    tau = 2 * torch.where(is_kept, sums, 0).sum(0) - 1
+    # the first even lag that was cut still counts, once, where it is positive: a less biased estimate (ArviZ, Stan)
+    cut = is_kept.sum(0).clamp(max=num_pairs - 1)
+    even = rho[2 * cut, torch.arange(rho.shape[1])].clamp(min=0)
+    tau = tau + torch.where(is_kept.all(0), 0, even)
+    ess = total / tau.clamp(min=1 / math.log10(total))
+    is_constant = draws.amax((0, 1)) == draws.amin((0, 1))
+    return torch.where(is_constant | ~variance.isfinite(), math.nan, ess)
+
+
+def autocovariance(draws: Tensor) -> Tensor:
+    """Autocovariance of each chain at every lag, normalised by T: (T, S, D) -> (T, S, D)."""
+    num_draws = draws.shape[0]
+    centred = draws - draws.mean(0)
+    spectrum = torch.fft.rfft(centred, n=2 * num_draws, dim=0)
+    power = torch.fft.irfft(spectrum.abs().square(), n=2 * num_draws, dim=0)
+    return power[:num_draws] / num_draws
+
+
+def _r_hat(draws: Tensor) -> Tensor:
+    num_draws = draws.shape[0]
+    if num_draws < 2:
+        return draws.new_full(draws.shape[2:], math.nan)
+    between = num_draws * draws.mean(0).var(0)
+    within = draws.var(0).mean(0)
+    return ((between / within + num_draws - 1) / num_draws).sqrt()
+
+
+def _quantile(draws: Tensor, probability: float) -> Tensor:
+    """Quantile over draws and chains, linear between order statistics; torch.quantile refuses large inputs."""
+    ordered = draws.flatten(0, 1).sort(0).values
+    if not len(ordered):
+        return draws.new_full(draws.shape[2:], math.nan)
+    place = probability * (len(ordered) - 1)
+    low = math.floor(place)
+    return torch.lerp(ordered[low], ordered[min(low + 1, len(ordered) - 1)], place - low)
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in values.tolist()]

@@ -1,0 +1,1 @@
+"""Samplers: ways to draw latents from a trained model."""
