@@ -69,8 +69,8 @@ def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
         reason = reason.removeprefix(f"Error parsing override '{error.override}' ")
         return f"cannot read '{error.override}': {reason}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group = error.missing_cfg_file.rpartition("/")[0]
-        return _no_option(error.missing_cfg_file, error.options or options(folders).get(group, ()), folders)
+        valid = error.options or options(folders).get(error.missing_cfg_file.rpartition("/")[0]) or []
+        return _no_option(error.missing_cfg_file, valid, folders)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return _no_key(cause, folders)

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _flags(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> list[str]:
-    words = []
+    words: list[str] = []
     for action in parser._actions:
         value = getattr(parsed, action.dest, action.default)
         if action.option_strings and value != action.default:
