@@ -66,10 +66,16 @@ class Loss:
         return cls(per_example.mean(), {name: value.detach().mean() for name, value in terms.items()})
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x in float32, or in float64 where it has that: log-densities are never computed in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the valid name closest to `name`, or None where none is close."""
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return found[0] if found else None
+    by_lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

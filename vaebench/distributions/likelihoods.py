@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import Normal as TorchNormal
 
 from vaebench import collective
+from vaebench.core import at_least_float32
 
 
 class Likelihood(nn.Module):
@@ -36,8 +37,7 @@ class Likelihood(nn.Module):
 
     def forward(self, params: Tensor, event_ndim: int) -> Independent:
         """Return p(x|z) with an event of `event_ndim` dimensions, computed in float32 or better."""
-        params = params if params.dtype == torch.float64 else params.float()
-        return Independent(self.distribution(params, event_ndim), event_ndim, validate_args=False)
+        return Independent(self.distribution(at_least_float32(params), event_ndim), event_ndim, validate_args=False)
 
 
 class Bernoulli(Likelihood):

@@ -1,0 +1,126 @@
+"""The integrator is reversible, preserves volume, has order 2, and its gradients are those of the unrolled solution."""
+
+import math
+
+import pytest
+import torch
+
+from vaebench.objectives import hamiltonian
+from vaebench.objectives.hamiltonian import draw_momentum, generalised_leapfrog, momentum_log_prob, point, solve
+from vaebench.objectives.riemannian_metric import RiemannianMetric, log_det, pack
+
+DIM = 3
+
+
+@pytest.fixture
+def metric():
+    torch.manual_seed(2)
+    factor = torch.randn(6, DIM, DIM, dtype=torch.float64).tril()
+    return RiemannianMetric(torch.randn(6, DIM, dtype=torch.float64), pack(factor @ factor.mT), 1.5, 0.1)
+
+
+def grad_potential(z):
+    return z + 0.3 * torch.cos(z)  # of |z|^2 / 2 + 0.3 sum sin z
+
+
+def energy(z, rho, metric):
+    inverse = metric.inverse(z)
+    kinetic = 0.5 * (rho * (inverse @ rho[..., None])[..., 0]).sum(-1)
+    return 0.5 * z.square().sum(-1) + 0.3 * z.sin().sum(-1) - 0.5 * torch.logdet(inverse) + kinetic
+
+
+def flow(z, rho, steps, step_size, metric, tolerance=None):
+    at = point(z, grad_potential(z), metric)
+    for _ in range(steps):
+        at, rho = generalised_leapfrog(at, rho, step_size, metric, grad_potential, tolerance)
+    return at.z, rho
+
+
+def test_reverses(metric):
+    z, rho = torch.randn(2, 20, DIM, dtype=torch.float64)
+    with torch.no_grad():
+        there, momentum = flow(z, rho, 20, 0.05, metric)
+        back, momentum = flow(there, -momentum, 20, 0.05, metric)
+    assert (there - z).abs().max() > 0.1
+    assert (back - z).abs().max() < 1e-8
+    assert (momentum + rho).abs().max() < 1e-8
+
+
+def test_preserves_volume(metric):
+    z, rho = 0.5 * torch.randn(2, DIM, dtype=torch.float64)
+
+    def step(phase):
+        end, momentum = flow(phase[None, :DIM], phase[None, DIM:], 3, 0.1, metric)
+        return torch.cat([end, momentum], -1)[0]
+
+    phase = torch.cat([z, rho])
+    jacobian = torch.stack(
+        [(step(phase + 1e-5 * e) - step(phase - 1e-5 * e)) / 2e-5 for e in torch.eye(2 * DIM, dtype=torch.float64)], 1
+    )
+    assert abs(torch.linalg.det(jacobian).item() - 1) < 1e-8
+    assert (jacobian - torch.eye(2 * DIM, dtype=torch.float64)).abs().max() > 0.05  # it moved
+    by_adjoint = torch.autograd.functional.jacobian(step, phase)
+    torch.testing.assert_close(by_adjoint, jacobian, rtol=1e-6, atol=1e-7)
+
+
+def test_energy_error_is_of_order_two(metric):
+    torch.manual_seed(3)
+    z, rho = 0.7 * torch.randn(2, 50, DIM, dtype=torch.float64)
+    start = energy(z, rho, metric)
+    errors = []
+    sizes = [0.05, 0.025, 0.0125]
+    with torch.no_grad():
+        for size in sizes:
+            end = flow(z, rho, round(0.5 / size), size, metric)
+            errors.append((energy(*end, metric) - start).abs().mean().log().item())
+    slope = (errors[0] - errors[-1]) / (math.log(sizes[0]) - math.log(sizes[-1]))
+    assert 1.9 < slope < 2.1
+
+
+def test_momentum_has_the_covariance_of_the_metric_over_beta(metric):
+    z = torch.randn(1, DIM, dtype=torch.float64)
+    at = point(z, grad_potential(z), metric)
+    n, beta = 100_000, 0.09
+    many = at._replace(factor=at.factor.expand(n, DIM, DIM))
+    rho = draw_momentum(many, torch.randn(n, DIM, dtype=torch.float64), beta)
+    expected = torch.linalg.inv(metric.inverse(z))[0] / beta
+    got = rho.mT @ rho / n
+    scale = expected.diagonal().sqrt()
+    # Entry (i, j) of a sample covariance has a standard error of at most sqrt(2 / n) s_i s_j.
+    assert ((got - expected).abs() / (scale[:, None] * scale)).max() < 4.5 * math.sqrt(2 / n)
+
+
+def test_momentum_log_prob_is_the_gaussian_with_every_constant(metric):
+    z = torch.randn(5, DIM, dtype=torch.float64)
+    rho = torch.randn(5, DIM, dtype=torch.float64)
+    at = point(z, grad_potential(z), metric)
+    for beta in (1.0, 0.09):
+        covariance = torch.linalg.inv(metric.inverse(z)) / beta
+        exact = torch.distributions.MultivariateNormal(torch.zeros(DIM, dtype=torch.float64), covariance).log_prob(rho)
+        torch.testing.assert_close(momentum_log_prob(rho, at, beta), exact)
+
+
+def test_log_det_of_a_factor():
+    a = torch.randn(4, 5, 5, dtype=torch.float64)
+    a = a @ a.mT + torch.eye(5, dtype=torch.float64)
+    torch.testing.assert_close(log_det(torch.linalg.cholesky(a)), torch.logdet(a))
+
+
+def test_solve_differentiates_implicitly():
+    torch.manual_seed(4)
+    a = (0.3 * torch.randn(3, 3, dtype=torch.float64)).requires_grad_()
+    b = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    x = solve(lambda x: torch.tanh(x @ a) + b, torch.zeros(2, 3, dtype=torch.float64))
+    got = torch.autograd.grad(x.square().sum(), (a, b))
+    unrolled = torch.zeros(2, 3, dtype=torch.float64)
+    for _ in range(200):
+        unrolled = torch.tanh(unrolled @ a) + b
+    expected = torch.autograd.grad(unrolled.square().sum(), (a, b))
+    for g, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-8, atol=1e-10)
+
+
+def test_what_cannot_be_solved_is_said():
+    with pytest.raises(FloatingPointError, match="lower model.step_size"):
+        solve(lambda x: -2 * x + 1, torch.ones(1, 2))
+    assert hamiltonian.MAX_ITERATIONS >= 50

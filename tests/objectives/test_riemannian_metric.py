@@ -1,0 +1,94 @@
+"""The metric against its definition written with loops, and its gradients against autograd."""
+
+import pytest
+import torch
+
+from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
+
+
+def make(num=7, dim=3, dtype=torch.float64):
+    torch.manual_seed(1)
+    factor = torch.randn(num, dim, dim, dtype=dtype).tril()
+    matrices = factor @ factor.mT
+    return torch.randn(num, dim, dtype=dtype), matrices
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_inverse_is_the_sum_over_centroids(dim):
+    centroids, matrices = make(dim=dim)
+    metric = RiemannianMetric(centroids, pack(matrices), temperature=0.9, regularization=0.02)
+    z = torch.randn(4, dim, dtype=torch.float64)
+    for b in range(4):
+        expected = 0.02 * torch.eye(dim, dtype=torch.float64)
+        for c, m in zip(centroids, matrices, strict=True):
+            expected = expected + m * torch.exp(-(c - z[b]).square().sum() / 0.9**2)
+        torch.testing.assert_close(metric.inverse(z)[b], expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_closed_form_gradient_of_log_det_equals_autograd(dim):
+    centroids, matrices = make(dim=dim)
+    metric = RiemannianMetric(centroids, pack(matrices), temperature=1.3, regularization=0.02)
+    z = torch.randn(6, dim, dtype=torch.float64, requires_grad=True)
+    value = torch.logdet(metric.inverse(z))
+    (expected,) = torch.autograd.grad(value.sum(), z)
+    log_det, grad = metric.log_det_inverse_and_grad(z.detach())
+    torch.testing.assert_close(log_det, value.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(metric.log_det_inverse(z.detach()), value.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(metric.grad_log_det_inverse(z.detach()), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_pull_is_the_gradient_of_a_trace():
+    centroids, matrices = make(dim=4)
+    metric = RiemannianMetric(centroids, pack(matrices), temperature=1.3, regularization=0.02)
+    z = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    square = torch.randn(6, 4, 4, dtype=torch.float64)
+    square = square + square.mT
+    (expected,) = torch.autograd.grad((square * metric.inverse(z)).sum(), z)
+    torch.testing.assert_close(metric.pull(z.detach(), metric.weights(z.detach()), square), expected)
+
+
+def test_far_from_every_centroid_only_the_regularization_is_left():
+    centroids, matrices = make()
+    metric = RiemannianMetric(centroids, pack(matrices), temperature=0.8, regularization=0.001)
+    far = torch.full((1, 3), 1e3, dtype=torch.float64)
+    torch.testing.assert_close(metric.inverse(far)[0], 0.001 * torch.eye(3, dtype=torch.float64))
+    log_det, grad = metric.log_det_inverse_and_grad(far)
+    torch.testing.assert_close(log_det, 3 * torch.tensor([0.001], dtype=torch.float64).log())
+    assert grad.abs().max() == 0
+
+
+def test_without_centroids_the_metric_is_flat():
+    metric = RiemannianMetric(torch.empty(0, 2), torch.empty(0, 3), 0.8, 0.01)
+    assert torch.equal(metric.inverse(torch.randn(3, 2)), 0.01 * torch.eye(2).expand(3, 2, 2))
+
+
+def test_single_precision_agrees_with_double_at_the_centroids():
+    centroids, matrices = make(num=50, dim=10)
+    double = RiemannianMetric(centroids, pack(matrices), 1.5, 0.01)
+    single = RiemannianMetric(centroids.float(), pack(matrices).float(), 1.5, 0.01)
+    log_det, grad = double.log_det_inverse_and_grad(centroids)
+    log_det_f, grad_f = single.log_det_inverse_and_grad(centroids.float())
+    torch.testing.assert_close(log_det_f.double(), log_det, rtol=1e-3, atol=2e-2)
+    torch.testing.assert_close(grad_f.double(), grad, rtol=1e-2, atol=5e-2)
+
+
+class _Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.numel = max(self.numel, out.numel())
+        return out
+
+
+def test_nothing_of_size_batch_by_centroids_by_dim_squared_exists():
+    centroids, matrices = make(num=400, dim=6, dtype=torch.float32)
+    metric = RiemannianMetric(centroids, pack(matrices), 1.5, 0.01)
+    z = torch.randn(50, 6)
+    with _Largest() as largest:
+        metric.log_det_inverse_and_grad(z)
+        metric.inverse(z)
+    assert largest.numel <= 50 * 400

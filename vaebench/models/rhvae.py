@@ -1,0 +1,219 @@
+r"""The Riemannian Hamiltonian variational autoencoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vaebench import collective
+from vaebench.core import Batch, Loss, at_least_float32
+from vaebench.distributions.likelihoods import Likelihood
+from vaebench.distributions.posteriors import DiagonalGaussianPosterior
+from vaebench.distributions.priors import StandardNormalPrior
+from vaebench.models.base import Examples, LatentVariableModel
+from vaebench.networks import MLP, Network
+from vaebench.objectives.hamiltonian import draw_momentum, generalised_leapfrog, momentum_log_prob, point
+from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
+
+
+class RHVAE(LatentVariableModel):
+    r"""RHVAE (Chadebec, Mantoux and Allassonniere, 2020).
+
+    A draw z_0 ~ q(z_0|x) with a momentum rho_0 ~ N(0, G(z_0) / beta_0) flows through K steps of Riemannian Hamiltonian
+    dynamics towards the true posterior. The flow is deterministic, its Jacobian known, so the bound is
+
+    .. math:: L = \log p(x, z_K) + \log N(\rho_K; 0, G(z_K)) - \log q(z_0|x) - \log N(\rho_0; 0, G(z_0) / \beta_0)
+                  + \log |\det J|      (eq. 9)
+
+    G is the metric of `RiemannianMetric`, with centroids c_i = mu(x_i) and M_i = L(x_i) L(x_i)^T from a network. Each
+    step ends with the quadratic tempering of Caterini et al. (2018, section 3.3): rho <- sqrt(beta_{k-1} / beta_k) rho,
+    which carries beta_0 to 1, so that log|det J| = (D / 2) log beta_0.
+
+    In training the centroids are those of the batch. After each epoch they are those of the whole training split, kept
+    in the buffers `centroids` and `matrices`, which every evaluation uses.
+
+    References:
+        Geometry-Aware Hamiltonian Variational Auto-Encoder (Chadebec et al., 2020), https://arxiv.org/abs/2010.11518;
+        Data Augmentation in High Dimensional Low Sample Size Setting Using a Geometry-Based Variational Autoencoder
+        (Chadebec et al., 2021), https://arxiv.org/abs/2105.00026;
+        Hamiltonian Variational Auto-Encoder (Caterini et al., 2018), https://arxiv.org/abs/1805.11328
+    Args:
+        shape: Shape of one example.
+        likelihood: Module from the decoder's output to p(x|z).
+        latent_dim: D, >= 1.
+        network: Description of encoder and decoder.
+        metric_network: Description of the trunk beneath L(x), 400 hidden units as in the authors' experiments.
+        posterior: Description of q(z_0|x).
+        prior: Description of p(z).
+        num_leapfrog: K, >= 1; 3 as in the authors' experiments.
+        step_size: epsilon of the leapfrog, > 0; 0.01 as in the authors' experiments.
+        beta_zero: First inverse temperature, in (0, 1]; 0.09, the authors' square root being 0.3.
+        temperature: T of the metric, > 0; 0.8 as in the authors' experiments, which have D = 2.
+        regularization: lambda of the metric, > 0; 0.001 as in the authors' experiments.
+        max_centroids: Bound on the centroids kept after an epoch; the examples nearest to as many k-means centres
+            represent the rest. None keeps all.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate", "manifold"})
+    why_not: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    centroids: Tensor
+    matrices: Tensor
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        likelihood: Likelihood,
+        latent_dim: int = 10,
+        network: Network = MLP(),  # noqa: B008 - a frozen description
+        metric_network: Network = MLP(hidden_dims=(400,)),  # noqa: B008
+        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
+        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+        num_leapfrog: int = 3,
+        step_size: float = 0.01,
+        beta_zero: float = 0.09,
+        temperature: float = 0.8,
+        regularization: float = 0.001,
+        max_centroids: int | None = None,
+    ) -> None:
+        super().__init__(
+            shape, likelihood=likelihood, latent_dim=latent_dim, network=network, posterior=posterior, prior=prior
+        )
+        for name, value in {"num_leapfrog": num_leapfrog, "max_centroids": max_centroids}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, positive in {
+            "step_size": step_size,
+            "temperature": temperature,
+            "regularization": regularization,
+        }.items():
+            if positive <= 0:
+                raise ValueError(f"{name} must be positive, got {positive}")
+        if not 0 < beta_zero <= 1:
+            raise ValueError(f"beta_zero must be in (0, 1], got {beta_zero}")
+        self.num_leapfrog = num_leapfrog
+        self.step_size = step_size
+        self.beta_zero = beta_zero
+        self.temperature = temperature
+        self.regularization = regularization
+        self.max_centroids = max_centroids
+        self.metric_encoder = metric_network.encoder(self.shape)
+        self.metric_head = _LowerTriangular(self.metric_encoder.num_features, latent_dim)
+        self.register_buffer("centroids", torch.empty(0, latent_dim))
+        self.register_buffer("matrices", torch.empty(0, latent_dim * (latent_dim + 1) // 2))
+
+    @property
+    def metric(self) -> RiemannianMetric:
+        """The metric of the whole training split, as of the last epoch's end."""
+        return RiemannianMetric(self.centroids, self.matrices, self.temperature, self.regularization)
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Return the negative bound; nats per example."""
+        q = self.posterior(batch.x)
+        matrices = self._matrices(batch.x)
+        metric = RiemannianMetric(
+            collective.gather(q.mean), collective.gather(matrices), self.temperature, self.regularization
+        )
+        distortion, bound = self._bound(batch.x, q, q.rsample(), metric)
+        return Loss.mean(-bound, distortion=distortion, rate=-bound - distortion)
+
+    def distortion_and_rate(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return -log p(x|z_K), and minus the bound less that; nats, each of shape (B,)."""
+        q = self.posterior(x)
+        distortion, bound = self._bound(x, q, q.rsample(), self.metric)
+        return distortion, -bound - distortion
+
+    def log_weights(self, x: Tensor, num_samples: int, y: Tensor | None = None) -> Tensor:
+        """Return the bound's integrand for draws of (z_0, rho_0): log-weights whose mean weight is p(x); (K, B)."""
+        q = self.posterior(x)
+        metric = self.metric
+        draws = [self._bound(x, q, q.rsample(), metric)[1] for _ in range(num_samples)]
+        return torch.stack(draws)
+
+    @torch.no_grad()
+    def end_epoch(self, train: Examples, batch_size: int) -> None:
+        """Take centroids and matrices from the whole training split."""
+        means, matrices = [], []
+        for rows in torch.arange(len(train)).split(batch_size):
+            x = train.batch(rows).x.to(self.centroids.device)
+            means.append(self.posterior(x).mean)
+            matrices.append(self._matrices(x))
+        keep = _representatives(torch.cat(means), self.max_centroids)
+        self.centroids = torch.cat(means)[keep].to(self.centroids.dtype)
+        self.matrices = torch.cat(matrices)[keep].to(self.matrices.dtype)
+
+    def _matrices(self, x: Tensor) -> Tensor:
+        """M = L L^T for each example, packed, shape (B, D (D + 1) / 2)."""
+        factor = self.metric_head(self.metric_encoder(x))
+        return pack(factor @ factor.mT)
+
+    def _bound(self, x: Tensor, q: Any, z: Tensor, metric: RiemannianMetric) -> tuple[Tensor, Tensor]:
+        """Return -log p(x|z_K) and the bound for z_0 = z of shape (B, D); each (B,)."""
+        is_training = torch.is_grad_enabled()
+        log_likelihood = torch.empty(())
+
+        def grad_potential(z: Tensor) -> Tensor:
+            nonlocal log_likelihood
+            with torch.enable_grad():
+                z = z if is_training and z.requires_grad else z.detach().requires_grad_()
+                log_likelihood = self.likelihood(z).log_prob(x)
+                log_joint = log_likelihood + self.prior().log_prob(z)
+                (grad,) = torch.autograd.grad(-log_joint.sum(), z, create_graph=is_training)
+            return grad
+
+        at = point(z, grad_potential(z), metric)
+        rho = draw_momentum(at, collective.standard_normal(tuple(z.shape), like=z), self.beta_zero)
+        bound = -q.log_prob(z) - momentum_log_prob(rho, at, self.beta_zero)
+        for k in range(1, self.num_leapfrog + 1):
+            at, rho = generalised_leapfrog(at, rho, self.step_size, metric, grad_potential)
+            beta_before, beta = self._beta(k - 1), self._beta(k)
+            rho = rho * math.sqrt(beta_before / beta)
+            bound = bound + 0.5 * self.latent_dim * math.log(beta_before / beta)
+        bound = bound + log_likelihood + self.prior().log_prob(at.z) + momentum_log_prob(rho, at)
+        return -log_likelihood, bound
+
+    def _beta(self, k: int) -> float:
+        """Inverse temperature after step k: quadratic from beta_zero at 0 to 1 at K (Caterini et al., eq. 10)."""
+        root = 1 / math.sqrt(self.beta_zero)
+        return ((1 - root) * (k / self.num_leapfrog) ** 2 + root) ** -2
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # The number of centroids is known only from the data, so the buffers take the size that was saved.
+        for name in ("centroids", "matrices"):
+            saved = state_dict.get(prefix + name)
+            current = getattr(self, name)
+            if saved is not None and saved.ndim == 2 and saved.shape[1] == current.shape[1]:
+                setattr(self, name, current.new_empty(saved.shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class _LowerTriangular(nn.Module):
+    """Features (B, F) -> lower triangular (B, D, D) with a positive diagonal."""
+
+    def __init__(self, num_features: int, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.diagonal = nn.Linear(num_features, dim)
+        self.lower = nn.Linear(num_features, dim * (dim - 1) // 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        diagonal, lower = at_least_float32(self.diagonal(features)), at_least_float32(self.lower(features))
+        rows, columns = torch.tril_indices(self.dim, self.dim, -1, device=features.device).unbind()
+        factor = torch.diag_embed(diagonal.exp())
+        return factor.index_put((torch.arange(len(lower), device=lower.device)[:, None], rows, columns), lower)
+
+
+def _representatives(points: Tensor, limit: int | None) -> Tensor:
+    """Indices of all points (N, D), or of the `limit` that lie nearest to k-means centres."""
+    if limit is None or len(points) <= limit:
+        return torch.arange(len(points), device=points.device)
+    from sklearn.cluster import MiniBatchKMeans
+
+    centres = MiniBatchKMeans(limit, random_state=0, n_init=1, batch_size=4096).fit(points.cpu().numpy())
+    distances = torch.cdist(torch.from_numpy(centres.cluster_centers_).to(points), points)
+    return distances.argmin(-1).unique()

@@ -1,0 +1,1 @@
+"""Pure functions of distributions and log-weights, and the geometry that objectives share."""

@@ -1,0 +1,101 @@
+r"""The Riemannian metric of a latent space that is learned from centroids.
+
+.. math:: G^{-1}(z) = \sum_i M_i \exp(-\|c_i - z\|^2 / T^2) + \lambda I, \quad M_i = L_i L_i^T
+
+(Chadebec, Mantoux and Allassonniere, 2020, https://arxiv.org/abs/2010.11518, eq. 11).
+
+Every M_i is symmetric, so it is held as its D (D + 1) / 2 lower entries. G^{-1} is then one product of (B, N) weights
+with (N, P) entries, every gradient is in closed form, and nothing of size B x N x D x D exists. Where a contraction
+sums over both triangles, the entries below the diagonal count twice.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class RiemannianMetric:
+    """The metric for given centroids; differentiable in everything that it is given.
+
+    Args:
+        centroids: c_i, shape (N, D); N may be 0, which leaves G^-1 = lambda I.
+        matrices: M_i, symmetric, as packed lower triangles (N, D (D + 1) / 2); see `pack`.
+        temperature: T, width of each centroid's influence, > 0, in latent units.
+        regularization: lambda, the value of G^-1 far from every centroid, > 0.
+    """
+
+    def __init__(self, centroids: Tensor, matrices: Tensor, temperature: float, regularization: float) -> None:
+        self.centroids = centroids
+        self.matrices = matrices
+        self.temperature = temperature
+        self.regularization = regularization
+        self.dim = centroids.shape[-1]
+        rows, columns = torch.tril_indices(self.dim, self.dim, device=centroids.device).unbind()
+        self._rows, self._columns = rows, columns
+        self._flat = rows * self.dim + columns
+        # Position in the packed form of each entry (i, j) of the full matrix.
+        full = torch.empty(self.dim, self.dim, dtype=torch.long, device=centroids.device)
+        full[rows, columns] = full[columns, rows] = torch.arange(len(rows), device=centroids.device)
+        self._unpack = full.flatten()
+        # Minus half the count of each entry in a trace, ready for `force`: 1 on the diagonal, 2 below it.
+        self._count = 2.0 - (rows == columns).to(centroids.dtype)
+        self._scaled = centroids * (2 / temperature**2)
+        self._scaled_t = self._scaled.mT.contiguous()
+        self._matrices_t = matrices.mT.contiguous()
+        self._offset = centroids.square().sum(-1) / -(temperature**2)
+        self._eye = regularization * torch.eye(self.dim, dtype=centroids.dtype, device=centroids.device)
+
+    def weights(self, z: Tensor) -> Tensor:
+        """exp(-||c_i - z||^2 / T^2) for z of shape (B, D); shape (B, N)."""
+        exponent = torch.addmm(self._offset, z, self._scaled_t)
+        exponent = exponent - z.square().sum(-1, keepdim=True) / self.temperature**2
+        return exponent.clamp_max(0).exp()  # above 0 only by rounding
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """G^-1(z) for z of shape (B, D); shape (B, D, D)."""
+        return self.inverse_at(self.weights(z))
+
+    def inverse_at(self, weights: Tensor) -> Tensor:
+        """G^-1 where the centroids have these weights (B, N); shape (B, D, D)."""
+        packed = weights @ self.matrices
+        return packed.index_select(-1, self._unpack).unflatten(-1, (self.dim, self.dim)) + self._eye
+
+    def log_det_inverse(self, z: Tensor) -> Tensor:
+        """log det G^-1(z), shape (B,)."""
+        return log_det(torch.linalg.cholesky(self.inverse(z)))
+
+    def log_det_inverse_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        r"""log det G^-1(z), shape (B,), and its gradient, shape (B, D).
+
+        .. math:: \nabla_z \log\det G^{-1} = -\frac{2}{T^2} \sum_i w_i \, tr(G M_i) \, (z - c_i)
+        """
+        weights = self.weights(z)
+        factor, _ = torch.linalg.cholesky_ex(self.inverse_at(weights))  # no check: a failed factor is NaN to the caller
+        return log_det(factor), self.pull(z, weights, torch.cholesky_inverse(factor))
+
+    def grad_log_det_inverse(self, z: Tensor) -> Tensor:
+        """Only the gradient of log det G^-1, shape (B, D)."""
+        weights = self.weights(z)
+        factor, _ = torch.linalg.cholesky_ex(self.inverse_at(weights))
+        return self.pull(z, weights, torch.cholesky_inverse(factor))
+
+    def pull(self, z: Tensor, weights: Tensor, matrix: Tensor) -> Tensor:
+        r"""Gradient in z of tr(S G^-1(z)) for a symmetric S (B, D, D) held fixed; shape (B, D).
+
+        With S = G it is the gradient of log det G^-1, with S = rho rho^T that of rho^T G^-1 rho.
+        """
+        packed = matrix.flatten(-2).index_select(-1, self._flat) * self._count
+        shares = weights * (packed @ self._matrices_t)
+        return shares @ self._scaled - z * (shares.sum(-1, keepdim=True) * (2 / self.temperature**2))
+
+
+def log_det(factor: Tensor) -> Tensor:
+    """log det A from its Cholesky factor (..., D, D); shape (...)."""
+    return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def pack(matrices: Tensor) -> Tensor:
+    """Lower entries of symmetric matrices (..., D, D), row by row; shape (..., D (D + 1) / 2)."""
+    rows, columns = torch.tril_indices(matrices.shape[-1], matrices.shape[-1], device=matrices.device).unbind()
+    return matrices[..., rows, columns]
