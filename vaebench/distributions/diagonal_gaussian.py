@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +49,13 @@ class DiagonalGaussian(Distribution):
     def stddev(self) -> Tensor:
         """Shape (..., D)."""
         return (0.5 * self.log_var).exp()
+
+    def expand(
+        self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None
+    ) -> DiagonalGaussian:
+        """Return the same distribution for each entry of `batch_shape`."""
+        shape = (*batch_shape, *self.event_shape)
+        return DiagonalGaussian(self.loc.expand(shape), self.log_var.expand(shape))
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draw mean + sigma * eps with gradients; shape (*sample_shape, ..., D)."""

@@ -1,0 +1,117 @@
+r"""The VAE with a learned similarity metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+from torch.distributions import kl_divergence
+
+from vaebench.core import Batch, Loss
+from vaebench.distributions.likelihoods import Gaussian, Likelihood
+from vaebench.distributions.posteriors import DiagonalGaussianPosterior
+from vaebench.distributions.priors import StandardNormalPrior
+from vaebench.models.base import LatentVariableModel
+from vaebench.networks import MLP, Network
+from vaebench.networks.discriminator import Discriminator
+
+
+class VAEGAN(LatentVariableModel):
+    r"""VAE/GAN (Larsen et al., 2016).
+
+    A VAE that reconstructs in the features h(x) of a discriminator, whose D(x) is the probability that x is a picture
+    of the data. With reconstructions :math:`\tilde x` and decoded draws :math:`x_p` from the prior, Algorithm 1 is, in
+    terms of losses and from one forward pass,
+
+    .. math::
+        L_{encoder} &= L_{prior} + L_{llike}, \quad
+        L_{decoder} = \gamma L_{llike} - L_{GAN}, \quad
+        L_{discriminator} = L_{GAN}                                                        \\
+        L_{prior} &= KL(q(z|x) \| p(z)), \quad
+        L_{llike} = -E_{q(z|x)}[\log N(h(x); h(\tilde x), I)]                             \\
+        L_{GAN} &= -\log D(x) - \log (1 - D(\tilde x)) - \log (1 - D(x_p))
+
+    L_GAN is here the discriminator's cross-entropy, the negative of the paper's, so that all three are minimised.
+
+    The ELBO, distortion and log-weights of this model use its `likelihood` of the pixels. They are right for that
+    density, and no part of the training has maximised it: they compare pictures, and do not say how well the
+    objective was met. The loss that was trained cannot be followed instead, since its features change with every step.
+
+    References:
+        Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016),
+        https://arxiv.org/abs/1512.09300
+    Deviations:
+        h is the last hidden layer of the discriminator; in the paper a convolution before it. The authors' code, but
+        not the paper, pauses the decoder or the discriminator when one is far ahead; here none is paused.
+    Args:
+        shape: Shape of one example.
+        likelihood: Module from the decoder's output to p(x|z), without learned parameters: its mean is the picture.
+        latent_dim: Number of latent dimensions, >= 1.
+        network: Description of encoder and decoder.
+        discriminator: Description of the discriminator's trunk.
+        posterior: Description of q(z|x).
+        prior: Description of p(z).
+        gamma: Weight of the reconstruction against L_GAN in the decoder's loss, >= 0; 1e-5, of the authors' code for
+            CelebA.
+    """
+
+    trainer: ClassVar[str] = "coupled_optimizer_adversarial"
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        likelihood: Likelihood,
+        latent_dim: int = 10,
+        network: Network = MLP(),  # noqa: B008 - a frozen description
+        discriminator: Network = MLP(),  # noqa: B008
+        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
+        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+        gamma: float = 1e-5,
+    ) -> None:
+        super().__init__(
+            shape, likelihood=likelihood, latent_dim=latent_dim, network=network, posterior=posterior, prior=prior
+        )
+        if gamma < 0:
+            raise ValueError(f"gamma must be 0 or more, got {gamma}")
+        if any(True for _ in likelihood.parameters()):
+            raise ValueError(
+                "VAEGAN never trains a learned parameter of the likelihood, since it reconstructs in features; "
+                "set likelihood.learn_scale=false"
+            )
+        self.gamma = gamma
+        self.discriminator = Discriminator(discriminator, shape)
+        self.feature_likelihood = Gaussian(scale=1.0)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return encoder, decoder and discriminator."""
+        return {
+            "encoder": [self.encoder, self.posterior_head],
+            "decoder": [self.decoder, self.likelihood_head, self.prior_head],
+            "discriminator": [self.discriminator, self.feature_likelihood],
+        }
+
+    def losses(self, batch: Batch, step: int, part: str | None = None) -> dict[str, Loss]:
+        """Return the losses of the three parts from one forward pass, nats per example."""
+        q = self.posterior(batch.x, batch.y)
+        z, p = q.rsample(), self.prior(batch.y)
+        z_p = p.expand((len(batch),)).sample()
+        h, h_tilde, h_p = (
+            self.discriminator.trunk(x) for x in (batch.x, self.decode(z, batch.y), self.decode(z_p, batch.y))
+        )
+
+        rate = kl_divergence(q, p)  # L_prior
+        dissimilarity = -self.feature_likelihood(h_tilde, 1).log_prob(h)  # L_llike
+        real = F.softplus(-self.discriminator.logit(h))  # -log D(x)
+        reconstructed = F.softplus(self.discriminator.logit(h_tilde))  # -log(1 - D(x_tilde))
+        generated = F.softplus(self.discriminator.logit(h_p))  # -log(1 - D(x_p))
+        gan = real + reconstructed + generated
+
+        losses = {
+            "encoder": Loss.mean(rate + dissimilarity, rate=rate, dissimilarity=dissimilarity),
+            "decoder": Loss.mean(self.gamma * dissimilarity - gan),
+            "discriminator": Loss.mean(gan, real=real, reconstructed=reconstructed, generated=generated),
+        }
+        return losses if part is None else {part: losses[part]}
