@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import sys
@@ -15,6 +16,8 @@ from vaebench.mistakes import explain
 from vaebench.words import arrange
 
 if TYPE_CHECKING:
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
     from omegaconf import DictConfig
 
 
@@ -106,19 +109,22 @@ def run(verb: str, words: list[str]) -> int:
 
 def register_search_path() -> None:
     """Let Hydra search the user's folders before the built-in one, so that they replace as well as add."""
-    user = user_folders()
-    if not user:
-        return
-    from hydra.core.config_search_path import ConfigSearchPath
+    user_folders()  # one that is missing is a mistake now, and a warning of Hydra's later
     from hydra.core.plugins import Plugins
+
+    Plugins.instance().register(_search_path_plugin())
+
+
+@functools.cache
+def _search_path_plugin() -> type[SearchPathPlugin]:
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
     class UserFolders(SearchPathPlugin):
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for folder in reversed(user):
+            for folder in reversed(user_folders()):
                 search_path.prepend(provider=ENVIRONMENT, path=f"file://{folder}")
 
-    Plugins.instance().register(UserFolders)
+    return UserFolders
 
 
 def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> None:
