@@ -60,7 +60,7 @@ def _read_npz(path: Path) -> list[np.ndarray]:
             )
     arrays = [file.read(part) for part in MD5]
     for part, array in zip(MD5, arrays, strict=True):
-        if not np.isin(array, (0, 1)).all():
+        if ((array != 0) & (array != 1)).any():
             raise ValueError(f"expected 0 and 1 in '{part}' of '{path}' (dataset.root), got other values")
     return [array.astype(np.uint8) for array in arrays]
 
@@ -78,9 +78,9 @@ def _read_amat(path: Path) -> np.ndarray:
     num_digits, num_lines = int(is_digit.sum()), int((text == ord("\n")).sum())
     others = text[~is_digit]
     is_blank = (others == ord(" ")) | (others == ord("\n")) | (others == ord("\r"))
-    if num_digits == 0 or num_digits != 784 * num_lines or not is_blank.all():
+    if num_digits == 0 or num_digits not in (784 * num_lines, 784 * (num_lines + 1)) or not is_blank.all():
         raise ValueError(
             f"expected lines of 784 times 0 or 1 in '{path}' (dataset.root), got {num_digits} digits in {num_lines} "
             "lines; delete the file to get it again"
         )
-    return (text[is_digit] - ord("0")).reshape(num_lines, 784)
+    return (text[is_digit] - ord("0")).reshape(-1, 784)

@@ -70,6 +70,37 @@ def hold_out(pool: Examples, *, num_validation: int, num_test: int | None = None
     return [pool.take(part) for part in parts]
 
 
+def fill_parts(
+    parts: dict[str, Examples], *, validation_fraction: float, test_fraction: float, where: str
+) -> list[Examples]:
+    """Return training, validation and test examples, where a user's own data may bring some of them or none.
+
+    Args:
+        parts: "train", and "validation" and "test" where the data bring them.
+        validation_fraction: Share of "train" to validate with, where the data have no validation part.
+        test_fraction: Share of "train" to test with, where the data have no test part.
+        where: What the data are, for messages.
+
+    Raises:
+        ValueError: A share is out of range, or too few examples for three parts.
+    """
+    counts = {"validation": 0, "test": 0}
+    for part, fraction in (("validation", validation_fraction), ("test", test_fraction)):
+        is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
+        if not is_number or not 0 <= fraction < 1:
+            raise ValueError(f"expected dataset.{part}_fraction from 0 to below 1, got {fraction!r}")
+        if part not in parts and fraction > 0:
+            counts[part] = max(1, round(fraction * len(parts["train"])))
+    if sum(counts.values()) >= len(parts["train"]):
+        raise ValueError(
+            f"expected enough examples in {where} for training beside {counts['validation']} to validate and "
+            f"{counts['test']} to test, got {len(parts['train'])}; lower dataset.validation_fraction or "
+            "dataset.test_fraction"
+        )
+    train, validation, test = hold_out(parts["train"], num_validation=counts["validation"], num_test=counts["test"])
+    return [train, parts.get("validation", validation), parts.get("test", test)]
+
+
 def check_count(key: str, value: int, *, most: int, least: int = 0) -> None:
     """Refuse a number of examples that the data cannot give.
 

@@ -1,0 +1,150 @@
+"""A user's own folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vaebench.core import did_you_mean
+from vaebench.data.dataset import Dataset
+from vaebench.data.examples import Examples, fill_parts
+from vaebench.data.own_path import memory_limit, own_path
+from vaebench.data.picture_files import SUFFIXES, PictureFiles, decoders, find_pictures, look
+
+MODES = ("auto", "grey", "rgb")
+PART_FOLDERS = {
+    "train": "train",
+    "valid": "validation",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+
+
+class Images(Dataset):
+    """A user's own folder of pictures of any size, grey or colour.
+
+    x is k / 255, shape (C, H, W), C = 1 if all pictures are grey and otherwise 3. All files with a picture's suffix are
+    taken, in folders below too; hidden ones are not. Folders train, valid (or val, validation) and test at the top keep
+    their parts; otherwise a fixed shuffle splits. Where every picture lies in a folder, and there are at least
+    two, the names of the topmost ones are the classes. Pictures that take more memory than `memory_gib` are decoded
+    batch by batch. The likelihood that suits colour is DiscretizedLogistic(256), and for grey a continuous Bernoulli.
+
+    Args:
+        path: The folder.
+        root: The folder from which a relative path counts; the working directory by default.
+        size: Height and width, one number or two; pictures are scaled to cover it and cut to fit, equally on both
+            sides. By default all must have the same size, and keep it.
+        mode: grey, rgb, or auto, which is rgb unless all pictures are grey.
+        validation_fraction: Share that validates, where there is no such folder.
+        test_fraction: Share that tests, where there is no such folder.
+        num_examples: Keep this many of the training pictures; all by default.
+        binarization: none, threshold (x > 0.5), static (drawn once), or dynamic (drawn for every training batch; the
+            validation and test pictures once).
+        memory_gib: More than this is streamed from disk, and kept nowhere.
+    Raises:
+        ValueError: The folder is missing or holds no picture; a file cannot be read; sizes differ and no size is given;
+            a number of examples is more than there are.
+    """
+
+    name = "images"
+
+    def __init__(
+        self,
+        path: str | None = None,
+        root: str | None = None,
+        size: int | Sequence[int] | None = None,
+        mode: str = "auto",
+        validation_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        num_examples: int | None = None,
+        binarization: str = "none",
+        memory_gib: float = 4.0,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(
+                f"expected dataset.mode to be one of {', '.join(MODES)}, got {mode!r}" + did_you_mean(str(mode), MODES)
+            )
+        limit = memory_limit(memory_gib)
+        wanted = _height_and_width(size)
+        folder = own_path(path, root, "pictures/")
+        if not folder.is_dir():
+            raise ValueError(f"expected dataset.path to be a folder of pictures, got the file '{folder}'")
+        files = find_pictures(folder)
+        if not files:
+            raise ValueError(
+                f"expected pictures in '{folder}' (dataset.path), got no file that ends in "
+                f"{', '.join(sorted(SUFFIXES))}"
+            )
+        shape = _common_shape(files, wanted, mode)
+        by_part = _parts(folder, files)
+        labels, num_classes = _labels(by_part)
+        is_large = len(files) * shape[0] * shape[1] * shape[2] > limit
+        parts = {}
+        for part, members in by_part.items():
+            source = PictureFiles([file for file, _ in members], shape, resize=wanted is not None)
+            parts[part] = Examples(source if is_large else source.read_all(), labels.get(part))
+        train, validation, test = fill_parts(
+            parts, validation_fraction=validation_fraction, test_fraction=test_fraction, where=f"'{folder}'"
+        )
+        is_colour = shape[0] == 3
+        super().__init__(
+            train,
+            validation,
+            test,
+            likelihood_name="discretized_logistic" if is_colour else "continuous_bernoulli",
+            likelihood_arguments={"num_levels": 256} if is_colour else None,
+            binarization=binarization,
+            num_examples=num_examples,
+            num_classes=num_classes,
+        )
+
+
+def _height_and_width(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, Sequence) else []
+    if len(sides) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
+        raise ValueError(f"expected dataset.size to be a positive number, or [height, width], got {size!r}")
+    return sides[0], sides[1]
+
+
+def _common_shape(files: list[Path], wanted: tuple[int, int] | None, mode: str) -> tuple[int, int, int]:
+    """Channels, height and width of all pictures, from their headers."""
+    headers = list(decoders().map(look, files))
+    height, width = wanted or headers[0][0]
+    for file, ((h, w), _) in zip(files, headers, strict=True):
+        if wanted is None and (h, w) != (height, width):
+            raise ValueError(
+                f"expected pictures of one size (dataset.path), got {width}x{height} in '{files[0]}' and {w}x{h} in "
+                f"'{file}'; set dataset.size to scale them"
+            )
+    is_grey = mode == "grey" or (mode == "auto" and all(grey for _, grey in headers))
+    return (1 if is_grey else 3), height, width
+
+
+def _parts(folder: Path, files: list[Path]) -> dict[str, list[tuple[Path, str | None]]]:
+    """Part -> its files and the folder that each lies in, below the part's own."""
+    tops = {file.relative_to(folder).parts[0] for file in files}
+    has_parts = "train" in tops and tops <= PART_FOLDERS.keys()
+    found: dict[str, list[tuple[Path, str | None]]] = {}
+    for file in files:
+        inside = file.relative_to(folder).parts
+        part = PART_FOLDERS[inside[0]] if has_parts else "train"
+        inside = inside[1:] if has_parts else inside
+        found.setdefault(part, []).append((file, inside[0] if len(inside) > 1 else None))
+    return found
+
+
+def _labels(parts: dict[str, list[tuple[Path, str | None]]]) -> tuple[dict[str, Tensor], int | None]:
+    """Part -> numbers of the classes, in the order of their names, and how many there are."""
+    names = {name for members in parts.values() for _, name in members}
+    if None in names or len(names) < 2:
+        return {}, None
+    number = {name: i for i, name in enumerate(sorted(name for name in names if name is not None))}
+    return {part: torch.tensor([number[name] for _, name in members if name]) for part, members in parts.items()}, len(
+        number
+    )
