@@ -121,6 +121,6 @@ def test_solve_differentiates_implicitly():
 
 
 def test_what_cannot_be_solved_is_said():
-    with pytest.raises(FloatingPointError, match="lower model.step_size"):
+    with pytest.raises(FloatingPointError, match=r"lower model\.step_size"):
         solve(lambda x: -2 * x + 1, torch.ones(1, 2))
     assert hamiltonian.MAX_ITERATIONS >= 50

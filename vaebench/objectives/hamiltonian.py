@@ -156,6 +156,6 @@ def _iterate(update: Callable[[Tensor], Tensor], start: Tensor, tolerance: float
     if not (torch.isfinite(start).all() and torch.isfinite(update(start)).all()):
         return torch.full_like(start, math.nan)  # what came in was not finite; the loss shows it and names its term
     raise FloatingPointError(
-        f"an implicit equation of the leapfrog integrator did not reach {tolerance:.1e} in {MAX_ITERATIONS} iterations; "
-        f"lower model.step_size"
+        f"an implicit equation of the leapfrog integrator did not reach {tolerance:.1e} in {MAX_ITERATIONS} "
+        f"iterations; lower model.step_size"
     )
