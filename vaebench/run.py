@@ -344,6 +344,14 @@ class Run:
             _held_locks.discard(descriptor)
             os.close(descriptor)
 
+    def discard(self) -> None:
+        """Remove a directory in which nothing but a log was written, after a mistake that a run never began with."""
+        with contextlib.suppress(OSError):
+            if {entry.name for entry in self.path.iterdir()} <= {self.log.name, ".lock"}:
+                for path in (self.log, self.path / ".lock"):
+                    path.unlink(missing_ok=True)
+                self.path.rmdir()
+
     def _remove_temporaries(self) -> None:
         """Remove the temporary files of processes that were killed while they wrote."""
         for path in self.path.rglob(f"{_TEMPORARY}*"):

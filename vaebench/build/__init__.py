@@ -3,6 +3,7 @@
 Targets are judged against the allow-list over the whole tree first, then keys and types against the constructors.
 """
 
+from vaebench.build.continuation import continued, refuse_differences
 from vaebench.build.objects import (
     callbacks,
     check,
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "callbacks",
     "check",
+    "continued",
     "dataset",
     "hardware",
     "load_config",
@@ -29,6 +31,7 @@ __all__ = [
     "metrics",
     "model",
     "plain",
+    "refuse_differences",
     "sampler",
     "save_config",
     "trainer",

@@ -16,6 +16,7 @@ Config = Mapping[str, Any] | DictConfig
 
 ONE = ("dataset", "model", "trainer", "hardware", "sampler", "target")
 MANY = ("metric", "callback")
+_TRAINER_NAMES = (("model", "trainer"), ("trainer", "name"))
 _FROM_THE_DATA = ("shape", "likelihood", "num_classes")
 
 
@@ -42,11 +43,15 @@ def check(cfg: Config) -> None:
     """
     tree = plain(cfg)
     check_targets(tree)
-    for group in ONE:
-        if tree.get(group) is not None:
-            _recipe(tree, group)
+    recipes = {group: _recipe(tree, group) for group in ONE if tree.get(group) is not None}
     for group in MANY:
         _recipes(tree, group)
+    if "model" in recipes and "trainer" in recipes:
+        needed, given = (getattr(recipes[group].target, name, None) for group, name in _TRAINER_NAMES)
+        if needed != given:
+            raise ConfigError(
+                f"trainer: model {recipes['model'].target.__name__} needs trainer={needed}, got trainer={given}"
+            )
 
 
 def dataset(cfg: Config) -> Any:

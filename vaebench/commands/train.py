@@ -1,0 +1,107 @@
+"""`vaebench train`: one run, from a configuration to a run directory; started again on it, the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from vaebench import build, provenance
+from vaebench.commands.console import show_table, to_log_file
+from vaebench.commands.summary import results, settings
+from vaebench.hardware import rank_of_environment
+from vaebench.run import Run
+from vaebench.trainers.trainer import LENGTH_KEYS
+
+# What a run may change when it goes on: how long it is, what it runs on, who watches, where the same data lie.
+MAY_DIFFER = (*(f"trainer.{key}" for key in sorted(LENGTH_KEYS)), "hardware", "callback", "dataset.root")
+_log = logging.getLogger(__name__)
+
+
+def task(cfg: DictConfig) -> float | None:
+    """Train, or continue to train.
+
+    Returns: the best value of the metric that is kept, for sweeps.
+    """
+    hydra = HydraConfig.get()
+    run = Run(_as_typed(hydra.runtime.output_dir))
+    if cfg.resume is not None and not run.config.is_file():
+        Run.open(cfg.resume)
+    if rank_of_environment() > 0:  # another process of the same run writes
+        return _train(run, *_configuration(run, cfg, list(hydra.overrides.task)))
+    with run.lock():
+        is_new = not run.config.is_file()
+        try:
+            return _train(run, *_configuration(run, cfg, list(hydra.overrides.task)))
+        except BaseException as error:
+            if is_new and not run.config.is_file():
+                run.discard()
+            elif isinstance(error, Exception):
+                to_log_file("failed", error=error)
+            raise
+
+
+def _configuration(
+    run: Run, cfg: DictConfig, overrides: list[str]
+) -> tuple[dict[str, Any], list[str], dict[str, Any] | None]:
+    """The configuration to train with, what was typed for it, and the stored one where there is one."""
+    composed = build.plain(cfg)
+    del composed["resume"]
+    if not run.config.is_file():
+        return composed, overrides, None
+    stored = build.load_config(run)
+    return build.continued(stored, composed, overrides), overrides, stored
+
+
+def _train(run: Run, tree: dict[str, Any], overrides: list[str], stored: dict[str, Any] | None) -> float | None:
+    started = time.monotonic()
+    build.check(tree)
+    dataset = build.dataset(tree)
+    tree = build.with_likelihood(tree, dataset)
+    if stored is not None:
+        changes = build.refuse_differences(stored, tree, MAY_DIFFER)
+        status = run.read_status()
+        if status.get("status") == "done" and not any(key.startswith("trainer.") for key in changes):
+            print(f"'{run.path}' is finished: {status['epoch']} epochs; raise trainer.num_epochs to extend it")
+            return None
+    hardware, trainer, callbacks = build.hardware(tree), build.trainer(tree), build.callbacks(tree)
+    hardware.prepare(tree["seed"])  # before the model: its first weights depend on the seed
+    model = build.model(tree, dataset)
+    training = trainer.start(model, dataset, run=run, callbacks=callbacks, hardware=hardware, seed=tree["seed"])
+    is_main = training.is_main
+    if is_main:
+        build.save_config(run, tree)
+        provenance.record_start(run, seed=tree["seed"], overrides=overrides)
+        run.set_status("running")
+        show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
+        if not run.last_state.is_file():  # it starts from the first step
+            run.truncate_metrics(0)
+    try:
+        training.run_to_end()
+    except KeyboardInterrupt:
+        _log.warning("interrupted in epoch %d; to go on: vaebench train resume=%s", training.epoch + 1, run.path)
+        raise
+    finally:
+        if is_main:
+            provenance.record_end(run)
+    if is_main:
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        show_table(
+            f"{type(model).__name__} on {dataset.name}: {training.epoch} epochs, {training.step} steps, "
+            f"{parameters:,} parameters, {time.monotonic() - started:.1f} s",
+            ("value", "train", "validation", "best validation"),
+            results(run, trainer),
+        )
+        print(f"run directory: {run.path}")
+    return training.best
+
+
+def _as_typed(folder: str) -> Path:
+    """Relative to where the user stands, if beneath it."""
+    path = os.path.relpath(folder)
+    return Path(folder if path.startswith(os.pardir) else path)
