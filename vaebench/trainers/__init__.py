@@ -1,0 +1,5 @@
+"""Trainers: one loop, and the update rules on it."""
+
+from vaebench.trainers.base import BaseTrainer
+
+__all__ = ["BaseTrainer"]

@@ -1,0 +1,1 @@
+"""Behaviour around the training loop."""

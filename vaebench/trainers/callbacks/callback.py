@@ -1,0 +1,69 @@
+"""Behaviour around the training loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from vaebench.trainers.training import Training
+
+
+class Callback:
+    """Base of the callbacks: every hook does nothing.
+
+    Hooks may read everything on `training`, and call `training.log` and `training.stop`. What they draw at random must
+    be drawn inside `vaebench.hardware.fixed_rng`, so that a run does not depend on who watches it.
+
+    Attributes:
+        on_every_rank: Whether the hooks also run on processes that do not write.
+    """
+
+    on_every_rank: ClassVar[bool] = False
+
+    def on_train_start(self, training: Training) -> None:
+        """Before the first step; a checkpoint is loaded already."""
+
+    def on_train_end(self, training: Training) -> None:
+        """After the last step."""
+
+    def on_epoch_start(self, training: Training) -> None:
+        """Before the first step of an epoch; not repeated when training resumes in its middle."""
+
+    def on_epoch_end(self, training: Training) -> None:
+        """After an epoch, its validation and its log rows."""
+
+    def on_step_start(self, training: Training) -> None:
+        """Before a step."""
+
+    def on_step_end(self, training: Training) -> None:
+        """After a step; reading a value of the device here makes every step wait for it."""
+
+    def on_evaluation_start(self, training: Training) -> None:
+        """Before a validation, in training weights."""
+
+    def on_evaluation_end(self, training: Training, values: dict[str, float]) -> None:
+        """After a validation.
+
+        Args:
+            training: The training.
+            values: Means over the validation split.
+        """
+
+    def on_log(self, training: Training, row: dict[str, Any]) -> None:
+        """When a row of metrics.jsonl is written: step, epoch, split, values."""
+
+    def on_save(self, training: Training) -> None:
+        """While a checkpoint is written, before the one rename that makes it count."""
+
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """When an error or an interruption ends the training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the callback must remember across a restart: plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_") and name != "on_every_rank")

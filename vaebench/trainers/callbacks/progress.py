@@ -1,0 +1,125 @@
+"""How far the training is: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from vaebench.trainers.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from vaebench.trainers.training import Training
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Callback):
+    """Shows progress: a live bar where stderr is a terminal, otherwise one log line now and then.
+
+    The bar is moved by the clock, not by the device: no step waits for it.
+
+    Args:
+        every_seconds: Time between log lines, > 0; the first and last epochs always get one.
+        bar: Whether to show a bar; null: on a terminal.
+    """
+
+    def __init__(self, every_seconds: float = 10.0, bar: bool | None = None) -> None:
+        if not every_seconds > 0:
+            raise ValueError(f"callback.progress.every_seconds must be above 0, got {every_seconds}")
+        self.every_seconds = every_seconds
+        self.bar = bar
+        self._bar: Bar | None = None
+        self._told_at = 0.0
+        self._drawn_at = 0.0
+        self._latest: dict[str, dict[str, Any]] = {}
+        self._is_first = True
+
+    def on_train_start(self, training: Training) -> None:
+        """Open the bar."""
+        self._told_at = time.monotonic()
+        if self.bar if self.bar is not None else is_interactive():
+            self._bar = self._open(training)
+
+    def on_step_end(self, training: Training) -> None:
+        """Move the bar ten times a second; where there is none, speak up during long epochs."""
+        now = time.monotonic()
+        if self._bar is not None:
+            if now - self._drawn_at > 0.1:
+                self._drawn_at = now
+                self._bar.update(self._bar.task_ids[0], completed=training.step, epoch=training.epoch + 1)
+        elif now - self._told_at > self.every_seconds:
+            self._told_at = now
+            log.info("epoch %d, step %d of %d", training.epoch + 1, training.step, training.num_steps)
+
+    def on_log(self, training: Training, row: dict[str, Any]) -> None:
+        """Remember what to show."""
+        self._latest[row["split"]] = row
+
+    def on_epoch_end(self, training: Training) -> None:
+        """Show the epoch's numbers."""
+        text = self._sentence()
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=training.step, epoch=training.epoch, text=text)
+            return
+        now = time.monotonic()
+        is_last = training.step >= training.num_steps or training.stop_reason is not None
+        if self._is_first or is_last or now - self._told_at > self.every_seconds:
+            self._is_first = False
+            self._told_at = now
+            log.info("epoch %d, step %d of %d: %s", training.epoch, training.step, training.num_steps, text)
+
+    def on_train_end(self, training: Training) -> None:
+        """Close the bar."""
+        self._close()
+        if training.stop_reason is not None:
+            log.info("stopped at step %d: %s", training.step, training.stop_reason)
+
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _sentence(self) -> str:
+        words = []
+        for split in ("train", "validation"):
+            value = self._latest.get(split, {}).get("loss")
+            if value is not None:
+                words.append(f"{split} loss {value:.4f}")
+        return ", ".join(words)
+
+    def _open(self, training: Training) -> Bar:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        bar = Bar(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True),
+            refresh_per_second=5,
+        )
+        bar.add_task("", total=training.num_steps, completed=training.step, epoch=training.epoch + 1, text="")
+        bar.start()
+        return bar
+
+
+def is_interactive() -> bool:
+    """Whether stderr is a terminal of this run's own: not a log file, not one job of a sweep among others."""
+    if not sys.stderr.isatty():
+        return False
+    hydra = sys.modules.get("hydra.core.hydra_config")  # loaded only where Hydra runs the program
+    if hydra is None or not hydra.HydraConfig.initialized():
+        return True
+    return str(hydra.HydraConfig.get().mode).rpartition(".")[2] != "MULTIRUN"

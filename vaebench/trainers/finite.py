@@ -1,0 +1,123 @@
+"""What happens when a loss or a gradient is not finite."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaebench.trainers.parts import Part
+
+log = logging.getLogger(__name__)
+_EVERY = 50  # steps between two looks at a GPU: each look waits for it
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient is infinite or not a number."""
+
+
+class FiniteCheck:
+    """Watches the values of every step.
+
+    On a CPU each step is checked; on a GPU values are kept on the device and read every 50 steps and before each save.
+
+    Attributes:
+        skipped: Whether the step at hand was left out.
+        num_skipped: How many were.
+
+    Args:
+        policy: "stop" or "skip"; "skip" reads every step before the weights change, on a GPU too.
+        max_skipped: Steps that may be left out.
+        device: Where the values are.
+    """
+
+    def __init__(self, policy: str, max_skipped: int, device: torch.device) -> None:
+        self.policy = policy
+        self.max_skipped = max_skipped
+        self.num_skipped = 0
+        self._every = 1 if device.type == "cpu" else _EVERY
+        self._waiting: list[tuple[int, Mapping[str, Tensor]]] = []
+        self.skipped = False
+
+    def allows(self, step: int, terms: Mapping[str, Tensor], parts: Iterable[Part]) -> bool:
+        """Whether the weights may be updated by the gradients at hand.
+
+        Raises:
+            NonFiniteError: too many steps were left out.
+        """
+        if self.policy != "skip":
+            return True
+        values = dict(terms)
+        values.update({f"gradient of {p.name}": p.gradient_norm for p in parts if p.gradient_norm is not None})
+        found = first_non_finite(values)
+        if found is None:
+            return True
+        self.skipped = True
+        self.num_skipped += 1
+        name, value = found
+        if self.num_skipped > self.max_skipped:
+            raise NonFiniteError(
+                f"step {step + 1}: {name} is {value}, and trainer.max_skipped={self.max_skipped} steps were left out "
+                f"already; lower trainer.learning_rate"
+            )
+        log.warning("step %d left out: %s is %s (%d so far)", step + 1, name, value, self.num_skipped)
+        return False
+
+    def note(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        """Look at the values of a step that was taken, now or later."""
+        if self.skipped:
+            self.skipped = False
+            return
+        if self.policy == "skip":
+            return
+        self._waiting.append((step, terms))
+        if len(self._waiting) >= self._every:
+            self.check()
+
+    def check(self) -> None:
+        """Look at every value that was not looked at yet.
+
+        Raises:
+            NonFiniteError: with the first step and term that are not finite.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        if len(waiting) == 1:
+            totals = waiting[0][1].values()
+            if all(math.isfinite(value.item()) for value in totals):
+                return
+        else:
+            stacked = torch.stack([value.float() for _, terms in waiting for value in terms.values()])
+            if bool(torch.isfinite(stacked).all()):
+                return
+        for step, terms in waiting:
+            found = first_non_finite(terms)
+            if found is not None:
+                name, value = found
+                raise NonFiniteError(
+                    f"step {step}: {name} is {value}; the last checkpoint is from before. Lower trainer.learning_rate, "
+                    f"set trainer.gradient_clip_norm, or leave such steps out with trainer.non_finite=skip"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count of steps that were left out."""
+        return {"num_skipped": self.num_skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+        self.num_skipped = state["num_skipped"]
+
+
+def first_non_finite(terms: Mapping[str, Tensor]) -> tuple[str, float] | None:
+    """Return the name and value of the first term that is not finite; the total comes last, it only follows."""
+    names = sorted(terms, key=lambda name: name == "loss" or name.endswith("_loss"))
+    for name in names:
+        value = float(terms[name])
+        if not math.isfinite(value):
+            return name, value
+    return None

@@ -1,0 +1,138 @@
+"""State files: a tree of plain values and tensors in one safetensors file, written in one rename. Nothing is pickled.
+
+The tensors are numbered entries of the file; the tree around them is JSON in its header. What can be read back is
+therefore numbers, text, lists, tuples and dictionaries, whatever a stranger puts into the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vaebench.run import write_atomic
+
+FORMAT = "vaebench-state-1"
+
+
+def save_state(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
+    """Write a tree of None, bool, int, float, str, tensors, lists, tuples and dictionaries.
+
+    Raises:
+        OSError: no space or no permission; the previous file is as it was.
+    """
+    tensors: dict[str, Tensor] = {}
+    encoded = json.dumps(_encode(dict(tree), tensors, "state"))
+    metadata = {"format": FORMAT, "tree": encoded}
+    write_atomic(path, lambda temporary: _save(tensors, temporary, metadata))
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_state` wrote, tensors on the CPU.
+
+    Raises:
+        ValueError: the file is missing, damaged, or not a state file; the sentence names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint '{path}' is missing")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError("it was not written by vaebench")
+            tree = _decode(json.loads(metadata["tree"]), file)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError) as error:
+        raise ValueError(f"checkpoint '{path}' is damaged or foreign: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"checkpoint '{path}' is damaged or foreign: expected a dictionary at its top")
+    return tree
+
+
+def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Tensor]) -> None:
+    """Write named tensors as an ordinary safetensors file; tensors that share memory are stored apart.
+
+    Raises:
+        OSError: no space or no permission; the previous file is as it was.
+    """
+    tensors = _detached(weights)
+    write_atomic(path, lambda temporary: _save(tensors, temporary))
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read named tensors, on the CPU.
+
+    Raises:
+        ValueError: the file is missing or damaged; the sentence names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"weights '{path}' are missing")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"weights '{path}' are damaged: expected safetensors ({error})") from None
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    save_file(tensors, path, metadata)
+    os.chmod(path, 0o644)  # safetensors makes files that only their owner can read
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    storages: set[int] = set()
+    stored = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        shared = pointer in storages or tensor.untyped_storage().nbytes() != tensor.nbytes
+        stored[name] = tensor.clone() if shared else tensor
+        storages.add(pointer)
+    return stored
+
+
+def _encode(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, list):
+        return [_encode(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]}
+    if isinstance(value, dict):
+        kind = {Counter: "counter", OrderedDict: "ordered"}.get(type(value), "dict")
+        return {
+            kind: [
+                [_encode(key, tensors, where), _encode(item, tensors, f"{where}.{key}")] for key, item in value.items()
+            ]
+        }
+    raise TypeError(f"{where}: a checkpoint holds numbers, text, tensors and containers, got {type(value).__name__}")
+
+
+def _decode(value: Any, file: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return [_decode(item, file) for item in value]
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return file.get_tensor(content)
+    if kind == "tuple":
+        return tuple(_decode(item, file) for item in content)
+    if kind in ("dict", "counter", "ordered"):
+        pairs = [(_decode(key, file), _decode(item, file)) for key, item in content]
+        return {"dict": dict, "counter": Counter, "ordered": OrderedDict}[kind](
+            dict(pairs) if kind == "counter" else pairs
+        )
+    raise ValueError(f"unknown kind '{kind}'")

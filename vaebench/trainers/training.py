@@ -1,0 +1,426 @@
+"""One training: the loop, its state, and what callbacks see of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaebench import collective
+from vaebench.core import Batch, Loss
+from vaebench.hardware import Hardware, fixed_rng, rng_state, set_rng_state
+from vaebench.run import Run
+from vaebench.trainers import resume
+from vaebench.trainers.callbacks.callback import HOOKS, Callback
+from vaebench.trainers.callbacks.defaults import with_defaults
+from vaebench.trainers.finite import FiniteCheck, NonFiniteError
+from vaebench.trainers.parts import Part, build_parts
+from vaebench.trainers.running import RunningMeans
+from vaebench.trainers.signals import Interrupted, SignalFlag
+from vaebench.trainers.trainer import Trainer
+
+_VALIDATION, _END_EPOCH, _PREDICT = 1, 2, 3  # streams of random numbers beside the training's own
+
+
+class Training:
+    """A model on its way through a data set.
+
+    Attributes:
+        trainer: The options and the update rule.
+        model: The model, on the device.
+        dataset: The data set.
+        train: Its training split, on the device if it fits; likewise `validation`.
+        run: The directory to write to; None without one, and on processes that do not write.
+        device: Where the model is.
+        parts: The model's parts with their optimisers.
+        step: Optimiser steps done.
+        epoch: Epochs done.
+        position: Steps done in the current epoch.
+        num_steps: Length of the training in steps.
+        average: Averaged weights (`callbacks.ema.EMA`), or None.
+        history: The rows logged since this start of the program.
+        best: The best value of the metric that is kept, or None.
+        stop_reason: Why training ended before its length, or None.
+
+    Args: those of `Trainer.train`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: Any,
+        dataset: Any,
+        *,
+        run: Run | None = None,
+        callbacks: Iterable[Callback] = (),
+        hardware: Hardware | None = None,
+        seed: int = 0,
+    ) -> None:
+        if model.trainer != trainer.name:
+            raise ValueError(f"model {type(model).__name__} needs trainer={model.trainer}, got trainer={trainer.name}")
+        self.trainer = trainer
+        self.dataset = dataset
+        self.hardware = hardware or Hardware()
+        self.seed = seed
+        self.is_main = collective.rank() == 0
+        self.run = run if self.is_main else None
+        self.device = self.hardware.prepare(seed)
+        self.model = model.to(self.device)
+        if self.hardware.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.train = self._placed(dataset.train)
+        self.validation = self._placed(dataset.validation)
+        check_data(trainer, self.train, self.validation)
+
+        self.rows_per_step = trainer.batch_size * trainer.accumulate
+        self.steps_per_epoch = -(-len(self.train) // self.rows_per_step)
+        self.num_steps = trainer.num_steps or trainer.num_epochs * self.steps_per_epoch
+        self.parts = build_parts(trainer, model, self.num_steps, -(-self.num_steps // self.steps_per_epoch))
+        self.scaler = self.hardware.scaler()
+        self._loss = self.hardware.compiled(model.loss)
+        self._losses = self.hardware.compiled(model.losses)
+
+        self.step = self.epoch = self.position = 0
+        self.means = RunningMeans()
+        self.finite = FiniteCheck(trainer.non_finite, trainer.max_skipped, self.device)
+        self.average: Any = None
+        self.best: float | None = None
+        self.history: list[dict[str, Any]] = []
+        self.stop_reason: str | None = None
+        self.measure_gradient_norm = trainer.non_finite == "skip"
+        self.signals = SignalFlag(enabled=self.is_main)
+        self.callbacks = with_defaults(trainer, self.run, callbacks)
+        self._hooks = {name: self._hook(name) for name in HOOKS}
+        self._recorded: dict[str, Tensor] = {}
+        self._shard: collective.Shard | None = None
+        self._started = time.monotonic()
+
+    # The loop
+
+    def run_to_end(self) -> None:
+        """Train from the last checkpoint, or the first step, to the end; see `Trainer.train` for what it raises."""
+        with self.signals:
+            try:
+                resume.restore(self)
+                self.set_status("running")
+                self.call("on_train_start")
+                while self.step < self.num_steps and self.stop_reason is None:
+                    self._train_epoch()
+                self.call("on_train_end")
+                self.set_status("done", self.stop_reason)
+            except BaseException as error:
+                self.call("on_exception", error)
+                interrupted = isinstance(error, KeyboardInterrupt)
+                self.set_status("interrupted" if interrupted else "failed", str(error) or type(error).__name__)
+                raise
+
+    def _train_epoch(self) -> None:
+        if self.position == 0:
+            self.call("on_epoch_start")
+        self.model.train()
+        order = data_order(len(self.train), self.seed, self.epoch)[self.position * self.rows_per_step :]
+        batches = self.train.batches(order, self.rows_per_step, device=self.device, sharded=collective.is_distributed())
+        with contextlib.closing(batches):
+            for batch in batches:
+                self.train_step(batch)
+                self._look_up()
+                if self.step >= self.num_steps or self.stop_reason is not None:
+                    break
+        self.finite.check()
+        is_whole = self.position == self.steps_per_epoch
+        self._close_epoch(is_whole)
+
+    def _close_epoch(self, is_whole: bool) -> None:
+        """Log, refresh the model's statistics, validate: at the end of an epoch, or of the training in its middle."""
+        number = self.epoch + 1
+        self.log("train", self.means.values(), epoch=number)
+        if is_whole:
+            self.means.clear()
+            self.epoch, self.position = number, 0
+        with self.evaluating(), fixed_rng(self.seed, _END_EPOCH, number):
+            self.model.end_epoch(self.train, self.trainer.batch_size)
+        every = self.trainer.validate_every
+        if every is not None and (number % every == 0 or self.step >= self.num_steps or self.stop_reason is not None):
+            self.validate(number)
+        if is_whole:
+            for part in self.parts.values():
+                part.schedule.after_epoch()
+            self.call("on_epoch_end")
+        self.model.train()
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one step on this process's examples of a batch.
+
+        Returns: scalars on the device.
+        """
+        self.call("on_step_start")
+        total = min(self.rows_per_step, len(self.train) - self.position * self.rows_per_step)
+        self._shard = collective.shard_of(total) if collective.is_distributed() else None
+        terms = self.trainer.train_step(self, batch)
+        if self.average is not None:
+            self.average.update()
+        self.step += 1
+        self.position += 1
+        if not self.finite.skipped:
+            self.means.add(terms, len(batch) if self._shard is None else self._shard.total)
+        self.finite.note(self.step, terms)
+        self.call("on_step_end")
+        return terms
+
+    def _look_up(self) -> None:
+        """Between two steps: has a signal come, or the time run out?"""
+        if (signum := self._of_main(self.signals.received)) != 0:
+            self.finite.check()
+            self.save()
+            self.set_status("interrupted", f"signal {signum}")
+            self.signals.leave(signum)
+            self.set_status("running")
+        limit = self.trainer.max_minutes
+        if limit is not None and self._of_main(int(time.monotonic() - self._started > 60 * limit)):
+            self.stop(f"trainer.max_minutes={limit} are over")
+
+    def stop(self, reason: str) -> None:
+        """End the training after the current step or epoch."""
+        self.stop_reason = reason
+
+    # Losses, gradients and updates: what update rules are written with
+
+    def pieces(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
+        """Yield the batch in pieces of the user's batch size, each with its share of the step's gradient.
+
+        Inside, random draws are those of the whole batch over all processes: neither the number of pieces nor that of
+        processes changes them.
+        """
+        shard = self._shard
+        num_pieces = self.trainer.accumulate
+        if shard is None and num_pieces == 1:
+            yield self._prepared(batch), 1.0
+            return
+        start, total = (shard.start, shard.total) if shard is not None else (0, len(batch))
+        state = rng_state() if num_pieces > 1 else None
+        for k in range(num_pieces):
+            first, last = len(batch) * k // num_pieces, len(batch) * (k + 1) // num_pieces
+            if first == last:
+                continue
+            if state is not None:
+                set_rng_state(state)
+            with collective.shard(start + first, start + last, total):
+                yield self._prepared(batch[first:last]), (last - first) / total
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the model's loss, computed in the precision of the hardware."""
+        with self.hardware.autocast():
+            return self._loss(batch, self.step)
+
+    def losses(self, batch: Batch, part: str | None = None) -> dict[str, Loss]:
+        """Return the model's losses, or the one of `part`, computed in the precision of the hardware."""
+        with self.hardware.autocast():
+            return self._losses(batch, self.step, part)
+
+    def record(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Add one piece's share to the step's log values."""
+        for name, value in values.items():
+            value = value.detach() if weight == 1.0 else value.detach() * weight
+            self._recorded[name] = self._recorded[name] + value if name in self._recorded else value
+
+    def recorded(self) -> dict[str, Tensor]:
+        """Return the step's log values, summed over processes, and start anew."""
+        values, self._recorded = self._recorded, {}
+        if self._shard is None or not values:
+            return values
+        stacked = torch.stack([value.float() for value in values.values()])
+        torch.distributed.all_reduce(stacked)
+        return dict(zip(values, stacked.unbind(), strict=True))
+
+    def backward(self, loss: Tensor, weight: float = 1.0) -> None:
+        """Add a loss's gradient to every parameter."""
+        loss = loss if weight == 1.0 else loss * weight
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def backward_into(self, part: Part, loss: Tensor, weight: float = 1.0, retain_graph: bool = False) -> None:
+        """Add a loss's gradient to the parameters of `part`, and to no others."""
+        loss = loss if weight == 1.0 else loss * weight
+        loss = loss if self.scaler is None else self.scaler.scale(loss)
+        gradients = torch.autograd.grad(loss, part.parameters, retain_graph=retain_graph, allow_unused=True)
+        for parameter, gradient in zip(part.parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+    def update(self, *parts: Part) -> None:
+        """Step the optimisers by the gradients that were gathered, and clear these."""
+        for part in parts:
+            if self._shard is not None:
+                sum_over_processes(part)
+            if self.scaler is not None:
+                self.scaler.unscale_(part.optimizer)
+            part.clip(self.measure_gradient_norm)
+        terms = self._recorded if self._shard is None else {}  # gradients are the same in every process, terms are not
+        if self.finite.allows(self.step, terms, parts if self.scaler is None else ()):
+            for part in parts:
+                if self.scaler is None:
+                    part.optimizer.step()
+                else:
+                    self.scaler.step(part.optimizer)
+                part.schedule.after_update()
+        if self.scaler is not None:
+            self.scaler.update()
+        for part in parts:
+            part.optimizer.zero_grad(set_to_none=True)
+
+    # Evaluation
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, without gradients, by the averaged weights where there are any."""
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.averaged():
+            yield
+        self.model.train(was_training)
+
+    def averaged(self) -> contextlib.AbstractContextManager[Any]:
+        """Context in which the model's weights are the averaged ones, where there are any."""
+        return contextlib.nullcontext() if self.average is None else self.average.swapped()
+
+    def eval_step(self, batch: Batch) -> Loss:
+        """Return the validation loss of one batch."""
+        with self.hardware.autocast():
+            return self.trainer.eval_step(self, self._prepared(batch))
+
+    def validate(self, epoch: int | None = None) -> dict[str, float]:
+        """Return means over the validation split, with the same noise every time."""
+        self.call("on_evaluation_start")
+        means = RunningMeans()
+        size = self.trainer.batch_size
+        distributed = collective.is_distributed()
+        with self.evaluating(), fixed_rng(self.seed, _VALIDATION):
+            for number, batch in enumerate(
+                self.validation.batches(None, size, device=self.device, sharded=distributed)
+            ):
+                total = min(size, len(self.validation) - number * size)
+                shard = collective.shard_of(total)
+                with collective.shard(shard.start, shard.stop, total) if distributed else contextlib.nullcontext():
+                    loss = self.eval_step(batch)
+                means.add({"loss": loss.total.detach(), **loss.terms}, len(batch))
+        values = means.values(over_processes=distributed)
+        self.log("validation", values, epoch=epoch)
+        for part in self.parts.values():
+            part.schedule.after_validation(values.get(self.trainer.keep_best or "loss", values["loss"]))
+        self.call("on_evaluation_end", values)
+        return values
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return reconstructions of x, shape (B, *shape), through the posterior mean, on the CPU."""
+        size = self.trainer.batch_size
+        with self.evaluating(), fixed_rng(self.seed, _PREDICT), self.hardware.autocast():
+            pieces = [self.model.reconstruct(part.to(self.device), deterministic=True) for part in x.split(size)]
+        return torch.cat(pieces).float().cpu()
+
+    # Records
+
+    def log(self, split: str, values: Mapping[str, Any], epoch: int | None = None) -> None:
+        """Write one row to metrics.jsonl, and show it to the callbacks."""
+        row = {"step": self.step, "epoch": self.epoch if epoch is None else epoch, "split": split, **values}
+        self.history.append(row)
+        if self.run is not None:
+            self.run.append_metrics([row])
+        self.call("on_log", row)
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        resume.save(self)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that evaluation sees, copied."""
+        with self.averaged():
+            return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def set_status(self, status: str, reason: str | None = None) -> None:
+        """Write status.json; an error while an error is being reported stays quiet."""
+        if self.run is None:
+            return
+        quiet = contextlib.suppress(OSError) if status in ("failed", "interrupted") else contextlib.nullcontext()
+        with quiet:
+            self.run.set_status(status, epoch=self.epoch, step=self.step, reason=reason)
+
+    # Parts of the above
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Call one hook of every callback."""
+        for function in self._hooks[hook]:
+            function(self, *arguments)
+
+    def _hook(self, name: str) -> list[Callable[..., None]]:
+        return [
+            getattr(callback, name)
+            for callback in self.callbacks
+            if getattr(type(callback), name) is not getattr(Callback, name) and (self.is_main or callback.on_every_rank)
+        ]
+
+    def _of_main(self, number: int) -> int:
+        """What the writing process says: clocks and signals differ between processes."""
+        if not collective.is_distributed():
+            return number
+        told = torch.tensor([number])
+        torch.distributed.broadcast(told, 0)
+        return int(told)
+
+    def _placed(self, split: Any) -> Any:
+        if split.in_memory and len(split) and self.hardware.fits(split.nbytes):
+            return split.to(self.device)
+        return split
+
+    def _prepared(self, batch: Batch) -> Batch:
+        x = self.hardware.place(batch.x)
+        if self.hardware.compile:
+            for tensor in (x, batch.y, batch.index):
+                if tensor is not None:
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return batch if x is batch.x else Batch(x, batch.y, batch.index)
+
+
+def data_order(num_examples: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of one epoch: a pure function of seed and epoch, shape (num_examples,)."""
+    generator = torch.Generator()
+    generator.manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(num_examples, generator=generator)
+
+
+def sum_over_processes(part: Part) -> None:
+    """Sum a part's gradients over the processes, in one message."""
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in part.parameters]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    offset = 0
+    for parameter in part.parameters:
+        parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter)
+        offset += parameter.numel()
+
+
+def check_data(trainer: Trainer, train: Any, validation: Any) -> None:
+    """Refuse splits that the options cannot use."""
+    if len(train) == 0:
+        raise ValueError("the training split is empty; choose a dataset with examples")
+    if trainer.batch_size > len(train):
+        raise ValueError(
+            f"trainer.batch_size={trainer.batch_size} is larger than the training split of {len(train)} examples; "
+            f"choose at most {len(train)}"
+        )
+    if trainer.validate_every is not None and len(validation) == 0:
+        raise ValueError("the validation split is empty; choose a dataset with one, or set trainer.validate_every=null")
+    processes = collective.world_size()
+    rows = trainer.batch_size * trainer.accumulate
+    for name, split, size in (("training", train, rows), ("validation", validation, trainer.batch_size)):
+        last = len(split) % size or size
+        if processes > 1 and last < processes and len(split) > 0:
+            raise ValueError(
+                f"the last batch of the {name} split holds {last} of {len(split)} examples, too few for {processes} "
+                f"processes; choose another trainer.batch_size than {trainer.batch_size}"
+            )
+
+
+__all__ = ["Interrupted", "NonFiniteError", "Training", "check_data", "data_order"]
