@@ -26,7 +26,11 @@ def answer(words: Sequence[str], verbs: Sequence[str]) -> int:
         return MISTAKE
     if action != "query":
         return _hydra("train", words)
-    with contextlib.suppress(Exception), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+    with (
+        contextlib.suppress(Exception, SystemExit),
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stderr(nowhere),
+    ):
         _query(words, verbs, shell)  # a shell in the middle of a line has no use for an error
     return 0
 

@@ -116,7 +116,7 @@ def _with_resume(overrides: list[str], is_sweep: bool) -> list[str]:
         raise CommandError("resume continues one run; leave out -m")
     if "hydra.run.dir" in keys:
         raise CommandError("resume and hydra.run.dir both name the run directory; give one of them")
-    if not Path(text).is_dir():
+    if not Run(text).config.is_file():
         try:
             Run.open(text)
         except ValueError as error:

@@ -98,7 +98,7 @@ def _comment(file: Path) -> str:
         if not line.startswith("#") or (lines and not text):
             break
         lines.append(text)
-    return " ".join(lines)
+    return " ".join(lines).strip()
 
 
 def _paper(text: str) -> str:
@@ -123,14 +123,20 @@ def _target(group: str, name: str, places: Sequence[Path], depth: int = 0) -> st
 def _docstring(target: str) -> str:
     """The docstring of the class or function `package.module.Name`, found without importing any of it."""
     module, _, name = target.rpartition(".")
-    for place in [Path(__file__).resolve().parents[2], *map(Path, sys.path)]:
-        path = place.joinpath(*module.split("."))
+    places = [Path(__file__).resolve().parents[2], *map(Path, sys.path)] if module else []
+    for path in (place.joinpath(*module.split(".")) for place in places):
         for file in (path.with_suffix(".py"), *sorted(path.glob("*.py"))):
-            if module and file.is_file():
-                for node in ast.parse(file.read_text(encoding="utf-8")).body:
-                    if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
-                        return ast.get_docstring(node) or ""
+            for node in _statements(file):
+                if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+                    return ast.get_docstring(node) or ""
     return ""
+
+
+def _statements(file: Path) -> list[ast.stmt]:
+    try:
+        return ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):  # a user's file in the middle of an edit must not hide the others
+        return []
 
 
 def _references(documentation: str) -> str:
