@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaebench.build.recipes import Recipe, recipe
-from vaebench.build.signatures import parameters
+from vaebench.build.signatures import convert, parameters
 from vaebench.build.targets import AUTO, ConfigError, check_targets
 
 Config = Mapping[str, Any] | DictConfig
@@ -43,6 +43,7 @@ def check(cfg: Config) -> None:
     """
     tree = plain(cfg)
     check_targets(tree)
+    convert(tree.get("seed", 0), int, "seed", lambda value: None)
     recipes = {group: _recipe(tree, group) for group in ONE if tree.get(group) is not None}
     for group in MANY:
         _recipes(tree, group)

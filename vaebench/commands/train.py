@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -30,8 +31,6 @@ def task(cfg: DictConfig) -> float | None:
     """
     hydra = HydraConfig.get()
     run = Run(_as_typed(hydra.runtime.output_dir))
-    if cfg.resume is not None and not run.config.is_file():
-        Run.open(cfg.resume)
     if rank_of_environment() > 0:  # another process of the same run writes
         return _train(run, *_configuration(run, cfg, list(hydra.overrides.task)))
     with run.lock():
@@ -63,17 +62,18 @@ def _train(run: Run, tree: dict[str, Any], overrides: list[str], stored: dict[st
     build.check(tree)
     dataset = build.dataset(tree)
     tree = build.with_likelihood(tree, dataset)
-    if stored is not None:
-        changes = build.refuse_differences(stored, tree, MAY_DIFFER)
-        status = run.read_status()
-        if status.get("status") == "done" and not any(key.startswith("trainer.") for key in changes):
-            print(f"'{run.path}' is finished: {status['epoch']} epochs; raise trainer.num_epochs to extend it")
-            return None
+    if stored is not None and _is_finished(run, build.refuse_differences(stored, tree, MAY_DIFFER)):
+        print(f"'{run.path}' is finished; raise trainer.num_epochs to extend it")
+        return None
     hardware, trainer, callbacks = build.hardware(tree), build.trainer(tree), build.callbacks(tree)
     hardware.prepare(tree["seed"])  # before the model: its first weights depend on the seed
     model = build.model(tree, dataset)
     training = trainer.start(model, dataset, run=run, callbacks=callbacks, hardware=hardware, seed=tree["seed"])
     is_main = training.is_main
+    if training.num_steps < run.read_status().get("step", 0):
+        raise ValueError(
+            f"trainer: {training.num_steps} steps are fewer than '{run.path}' already has; raise trainer.num_epochs"
+        )
     if is_main:
         build.save_config(run, tree)
         provenance.record_start(run, seed=tree["seed"], overrides=overrides)
@@ -83,13 +83,15 @@ def _train(run: Run, tree: dict[str, Any], overrides: list[str], stored: dict[st
             run.truncate_metrics(0)
     try:
         training.run_to_end()
-    except KeyboardInterrupt:
-        _log.warning("interrupted in epoch %d; to go on: vaebench train resume=%s", training.epoch + 1, run.path)
-        raise
-    finally:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            _log.warning("interrupted in epoch %d; to go on: vaebench train resume=%s", training.epoch + 1, run.path)
         if is_main:
-            provenance.record_end(run)
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                provenance.record_end(run)
+        raise
     if is_main:
+        provenance.record_end(run)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         show_table(
             f"{type(model).__name__} on {dataset.name}: {training.epoch} epochs, {training.step} steps, "
@@ -99,6 +101,13 @@ def _train(run: Run, tree: dict[str, Any], overrides: list[str], stored: dict[st
         )
         print(f"run directory: {run.path}")
     return training.best
+
+
+def _is_finished(run: Run, changes: list[str]) -> bool:
+    status = run.read_status()
+    has_time_run_out = str(status.get("reason")).startswith("trainer.max_minutes")  # which every start has anew
+    is_longer = any(key.startswith("trainer.") for key in changes)
+    return status.get("status") == "done" and not has_time_run_out and not is_longer
 
 
 def _as_typed(folder: str) -> Path:
