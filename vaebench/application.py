@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vaebench.configurations import ENVIRONMENT, conf_dir, folders, user_folders
-from vaebench.mistakes import explain
+from vaebench.mistakes import FAILED, explain
 from vaebench.words import arrange
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Task:
             places = folders()
         except ValueError:  # the error itself is about a missing folder
             places = [conf_dir()]
-        return explain(error, self.verb, places, started=started)
+        code, sentence = explain(error, self.verb, places, started=started)
+        return code, sentence + (_where_the_traceback_is() if code == FAILED and not self.with_traceback else "")
 
 
 def run(verb: str, words: list[str]) -> int:
@@ -125,6 +127,14 @@ def _search_path_plugin() -> type[SearchPathPlugin]:
                 search_path.prepend(provider=ENVIRONMENT, path=f"file://{folder}")
 
     return UserFolders
+
+
+def _where_the_traceback_is() -> str:
+    logs = [handler.baseFilename for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]
+    for log in logs:
+        if os.path.exists(log):
+            return f" (traceback in {os.path.relpath(log)})"
+    return " (for the traceback set HYDRA_FULL_ERROR=1)"
 
 
 def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> None:

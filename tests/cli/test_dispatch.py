@@ -144,15 +144,27 @@ def test_a_failed_job_does_not_stop_the_others(command):
 def test_resume_uses_the_folder_of_the_run(command, tmp_path):
     run = tmp_path / "an old run, it's = [mine]"
     run.mkdir()
+    (run / "config.yaml").write_text("")
     answer = command("train", f"resume={run}", task=lambda cfg: logging.getLogger().info(cfg.resume))
     assert (answer.code, answer.err) == (0, f"{run}\n")
-    assert [path.name for path in run.iterdir()] == ["train.log"]
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "train.log"}
     assert [path.name for path in tmp_path.iterdir()] == [run.name]
 
 
 @pytest.mark.parametrize("words", [("-m",), ("hydra.run.dir=elsewhere",)])
 def test_resume_is_for_one_run(command, tmp_path, words):
+    (tmp_path / "config.yaml").write_text("")
     assert command("train", f"resume={tmp_path}", *words).code == 2
+
+
+def test_resume_of_what_is_no_run_leaves_it_alone(command, tmp_path):
+    (tmp_path / "mine").write_text("")
+    answer = command("train", f"resume={tmp_path}")
+    assert (answer.code, answer.err) == (
+        2,
+        f"vaebench train: resume: '{tmp_path}' is not a run directory (it has no config.yaml)\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_resume_null_is_a_new_run(command):

@@ -89,8 +89,10 @@ def test_a_failure_is_not_a_mistake(command):
 
     answer = command("train", task=task)
     assert answer.code == 1
-    assert answer.err.startswith("vaebench train: failed: RuntimeError: the third term is not finite")
+    assert answer.err.startswith("vaebench train: failed: RuntimeError: the third term is not finite (traceback in out")
+    assert answer.err.endswith("train.log)\n")
     assert answer.err.count("\n") == 1
+    assert "HYDRA_FULL_ERROR" in command("sample", task=task).err  # which has no log
 
 
 def test_a_failure_of_the_disk(command):
