@@ -17,11 +17,11 @@ def _pixels(image):
 
 def test_a_small_grid_pixel_by_pixel(monkeypatch):
     monkeypatch.setattr(pictures, "MIN_TILE", 1)
-    tiles = torch.tensor([[[[0.0, 1.0]]], [[[0.2, 0.4]]], [[[0.6, 0.8]]]])  # three pictures of 1 x 2
+    tiles = torch.tensor([[[[0.0, 1.0]]], [[[0.29, 0.4]]], [[[0.6, 0.8]]]])  # three pictures of 1 x 2
     b = BACKGROUND
     expected = [
         [b, b, b, b, b, b, b],
-        [b, 0, 255, b, 51, 102, b],
+        [b, 0, 255, b, 74, 102, b],
         [b, b, b, b, b, b, b],
         [b, 153, 204, b, b, b, b],
         [b, b, b, b, b, b, b],

@@ -1,0 +1,112 @@
+"""The benchmark program: it runs, prints, and stores valid JSON. No test looks at how long anything took."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    for name in [name for name in sys.modules if name.startswith("bench")]:
+        del sys.modules[name]
+
+
+def _run(tmp_path, *names):
+    import benchmark
+
+    output = tmp_path / "new" / "benchmark.json"
+    assert benchmark.main(["--quick", "--only", *names, "--output", str(output)]) == 0
+    return json.loads(output.read_text())
+
+
+def test_a_tiny_run_prints_a_table_and_stores_it(scripts, tmp_path, capsys):
+    stored = _run(tmp_path, "vae", "sampler")
+    printed = capsys.readouterr().out
+    assert stored["settings"] == {"repeats": 1, "quick": True, "threads": 1}
+    assert {"vaebench", "torch", "python", "cores", "threads"} <= stored["machine"].keys()
+    by_name = {(row["benchmark"], row["name"]): row for row in stored["rows"]}
+    bare, ours = by_name["vae", "bare loop"], by_name["vae", "vaebench"]
+    assert bare["ratio"] is None
+    assert ours["against"] == "bare loop"
+    # Rates: the faster one has the greater number, and the ratio is ours to theirs.
+    assert ours["ratio"]["median"] == pytest.approx(ours["value"]["median"] / bare["value"]["median"])
+    # Durations: the faster one has the smaller number.
+    bare, ours = by_name["sampler", "autograd, 20 centroids"], by_name["sampler", "vaebench, 20 centroids"]
+    assert ours["cpu_ratio"]["median"] == pytest.approx(bare["cpu_value"]["median"] / ours["cpu_value"]["median"])
+    for row in stored["rows"]:
+        assert f"{row['benchmark']}: {row['name']}" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rhvae", "start", "memory", "memory-centroids", "conv", "checkpoint", "streaming"])
+def test_every_benchmark_runs(scripts, tmp_path, name):
+    rows = _run(tmp_path, name)["rows"]
+    assert rows
+    assert all(row["value"]["median"] > 0 for row in rows)
+
+
+def test_the_alternatives_are_the_same_networks(scripts):
+    from bench_training import NETWORKS, BareVAE, new_vae
+
+    for kind in NETWORKS:
+        bare, ours = BareVAE(kind), new_vae(kind)
+        assert sum(p.numel() for p in bare.parameters()) == sum(p.numel() for p in ours.parameters())
+
+
+def test_the_bare_loss_is_the_negative_elbo(scripts):
+    from bench_training import SHAPE, BareVAE, new_vae
+
+    from vaebench.core import Batch
+
+    bare, ours = BareVAE("mlp"), new_vae("mlp")
+    for mine, theirs in zip(ours.parameters(), bare.parameters(), strict=True):
+        mine.data.copy_(theirs.data)
+    x = torch.rand(5, *SHAPE).round()
+    torch.manual_seed(1)
+    expected = ours.loss(Batch(x), 0).total
+    torch.manual_seed(1)
+    torch.testing.assert_close(bare(x), expected, rtol=1e-4, atol=0)  # theirs bounds the log-variance softly
+
+
+def test_the_bare_energy_is_the_manifolds_where_no_wall_stands(scripts):
+    from bench_sampler import BareEnergy, metric_of
+
+    from vaebench.energies.manifold import ManifoldEnergy
+    from vaebench.objectives.riemannian_metric import pack
+
+    centroids, factor = torch.randn(30, 10), 0.3 * torch.randn(30, 10, 10)
+    full = factor @ factor.mT
+    z = centroids[:4] + 0.1
+    bare = BareEnergy(centroids, full).value_and_grad(z)
+    ours = ManifoldEnergy(metric_of(centroids, pack(full))).value_and_grad(z)
+    torch.testing.assert_close(bare[0], ours[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(bare[1], ours[1], rtol=1e-2, atol=1e-2)
+
+
+def test_ratios_pair_what_was_measured_together(scripts):
+    from bench_measure import Times, rows
+
+    times = {"a": Times([1.0, 10.0, 2.0], [1.0, 1.0, 1.0]), "b": Times([2.0, 20.0, 4.0], [4.0, 4.0, 4.0])}
+    base, other = rows("g", times, against="a", unit="s", value=float)
+    assert (base.ratio, base.against) == (None, None)
+    assert (other.ratio.median, other.ratio.low, other.ratio.high) == (0.5, 0.5, 0.5)
+    assert other.cpu_ratio.median == 0.25
+    assert other.value.median == 4
+
+
+def test_a_misspelt_name_is_one_sentence(scripts, capsys):
+    import benchmark
+
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["--only", "samplr"])
+    assert stop.value.code == 2
+    assert "--only: unknown name 'samplr'; did you mean 'sampler'?" in capsys.readouterr().err
