@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -226,7 +227,10 @@ class Schedule:
     def _advance(self, *metric: float) -> None:
         for group, rate in zip(self.optimizer.param_groups, self._base, strict=True):
             group["lr"] = rate  # torch's schedules continue from the group's rate; warm-up is not theirs
-        self._torch.step(*metric)
+        with warnings.catch_warnings():
+            # torch sees no step since this process began: the steps were taken before a restart, or left out.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self._torch.step(*metric)
         self._base = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def _apply(self) -> None:

@@ -35,6 +35,7 @@ def save(training: Training) -> None:
         "step": training.step,
         "epoch": training.epoch,
         "position": training.position,
+        "closed_step": training.closed_step,
         "model": dict(training.model.state_dict()),
         "parts": {name: part.state_dict() for name, part in training.parts.items()},
         "scaler": None if training.scaler is None else training.scaler.state_dict(),
@@ -81,7 +82,7 @@ def restore(training: Training) -> bool:
             if name in tree["callbacks"]:  # a callback that was not there before starts afresh
                 callback.load_state_dict(tree["callbacks"][name])
         training.step, training.epoch, training.position = tree["step"], tree["epoch"], tree["position"]
-        training.best = tree["best"]
+        training.closed_step, training.best = tree["closed_step"], tree["best"]
         if training.run is not None:
             training.run.truncate_metrics(tree["metrics_offset"])
         set_rng_state(tree["rng"])
@@ -127,7 +128,6 @@ def fingerprint(training: Training) -> dict[str, Any]:
         "dataset": str(getattr(training.dataset, "name", "")),
         "training examples": len(training.train),
         "validation examples": len(training.validation),
-        "hardware.precision": training.hardware.precision,
         "seed": training.seed,
     }
 

@@ -30,7 +30,7 @@ def save_state(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     encoded = json.dumps(_encode(dict(tree), tensors, "state"))
-    metadata = {"format": FORMAT, "tree": encoded}
+    metadata = {FORMAT: encoded}  # one entry: the library writes several in no fixed order
     write_atomic(path, lambda temporary: _save(tensors, temporary, metadata))
 
 
@@ -46,9 +46,9 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if FORMAT not in metadata:
                 raise ValueError("it was not written by vaebench")
-            tree = _decode(json.loads(metadata["tree"]), file)
+            tree = _decode(json.loads(metadata[FORMAT]), file)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError) as error:
         raise ValueError(f"checkpoint '{path}' is damaged or foreign: {error}") from None
     if not isinstance(tree, dict):

@@ -40,6 +40,7 @@ class Training:
         step: Optimiser steps done.
         epoch: Epochs done.
         position: Steps done in the current epoch.
+        closed_step: The step after which the last epoch, or the training in its middle, was logged and validated.
         num_steps: Length of the training in steps.
         average: Averaged weights (`callbacks.ema.EMA`), or None.
         history: The rows logged since this start of the program.
@@ -85,6 +86,7 @@ class Training:
         self._losses = self.hardware.compiled(model.losses)
 
         self.step = self.epoch = self.position = 0
+        self.closed_step = -1
         self.means = RunningMeans()
         self.finite = FiniteCheck(trainer.non_finite, trainer.max_skipped, self.device)
         self.average: Any = None
@@ -108,7 +110,7 @@ class Training:
                 resume.restore(self)
                 self.set_status("running")
                 self.call("on_train_start")
-                while self.step < self.num_steps and self.stop_reason is None:
+                while self.stop_reason is None and (self.step < self.num_steps or self.closed_step != self.step):
                     self._train_epoch()
                 self.call("on_train_end")
                 self.set_status("done", self.stop_reason)
@@ -123,12 +125,13 @@ class Training:
             self.call("on_epoch_start")
         self.model.train()
         order = data_order(len(self.train), self.seed, self.epoch)[self.position * self.rows_per_step :]
+        order = order[: max(0, self.num_steps - self.step) * self.rows_per_step]
         batches = self.train.batches(order, self.rows_per_step, device=self.device, sharded=collective.is_distributed())
         with contextlib.closing(batches):
             for batch in batches:
                 self.train_step(batch)
                 self._look_up()
-                if self.step >= self.num_steps or self.stop_reason is not None:
+                if self.stop_reason is not None:
                     break
         self.finite.check()
         is_whole = self.position == self.steps_per_epoch
@@ -137,6 +140,7 @@ class Training:
     def _close_epoch(self, is_whole: bool) -> None:
         """Log, refresh the model's statistics, validate: at the end of an epoch, or of the training in its middle."""
         number = self.epoch + 1
+        self.closed_step = self.step
         self.log("train", self.means.values(), epoch=number)
         if is_whole:
             self.means.clear()

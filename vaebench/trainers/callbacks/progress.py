@@ -90,9 +90,10 @@ class Progress(Callback):
     def _sentence(self) -> str:
         words = []
         for split in ("train", "validation"):
-            value = self._latest.get(split, {}).get("loss")
-            if value is not None:
-                words.append(f"{split} loss {value:.4f}")
+            row = self._latest.get(split, {})
+            name = "loss" if "loss" in row else next((key for key in row if key.endswith("_loss")), None)
+            if name is not None:
+                words.append(f"{split} {name.replace('_', ' ')} {row[name]:.4f}")
         return ", ".join(words)
 
     def _open(self, training: Training) -> Bar:

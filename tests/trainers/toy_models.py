@@ -1,0 +1,117 @@
+"""The smallest models that exercise the trainers: noise, dropout, buffers, several parts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from vaebench import collective
+from vaebench.core import Loss
+from vaebench.data.split import Split
+
+DIM = 6
+
+
+class Toy(nn.Module):
+    """A noisy linear autoencoder with batch normalisation and dropout."""
+
+    trainer = "base"
+    capabilities = frozenset()
+    shape = (DIM,)
+
+    def __init__(self, dropout=0.1):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(DIM, 4), nn.BatchNorm1d(4), nn.Tanh())
+        self.decoder = nn.Sequential(nn.Dropout(dropout), nn.Linear(4, DIM))
+        self.register_buffer("centre", torch.zeros(DIM))
+
+    def loss(self, batch, step):
+        z = self.encoder(batch.x)
+        z = z + 0.1 * collective.standard_normal(z.shape, like=z)
+        error = (self.decoder(z) - batch.x).square().sum(1)
+        rate = 0.01 * z.square().sum(1)
+        return Loss.mean(error + rate, distortion=error, rate=rate)
+
+    def losses(self, batch, step, part=None):
+        return {"model": self.loss(batch, step)}
+
+    def parts(self):
+        return {"model": [self]}
+
+    def validation_loss(self, batch, step):
+        return self.loss(batch, step)
+
+    def end_epoch(self, train, batch_size):
+        self.centre.copy_(train.x.mean(0) + torch.randn(DIM))
+
+
+class ToyParts(Toy):
+    """Two parts, one loss."""
+
+    def parts(self):
+        return {"encoder": [self.encoder], "decoder": [self.decoder]}
+
+
+class ToyCoupled(ToyParts):
+    """Two parts, each with a loss of its own on one forward pass."""
+
+    trainer = "coupled"
+
+    def losses(self, batch, step, part=None):
+        z = self.encoder(batch.x)
+        z = z + 0.1 * collective.standard_normal(z.shape, like=z)
+        error = (self.decoder(z) - batch.x).square().sum(1)
+        rate = z.square().sum(1)
+        return {
+            "encoder": Loss.mean(error + 0.1 * rate, rate=rate),
+            "decoder": Loss.mean(error, distortion=error),
+        }
+
+
+class ToyAdversarial(Toy):
+    """An autoencoder whose latents a critic with batch normalisation tells from noise."""
+
+    trainer = "adversarial"
+
+    def __init__(self, dropout=0.1):
+        super().__init__(dropout)
+        self.critic = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
+
+    def parts(self):
+        return {"autoencoder": [self.encoder, self.decoder], "discriminator": [self.critic]}
+
+    def losses(self, batch, step, part=None):
+        z = self.encoder(batch.x)
+        losses = {}
+        if part in (None, "autoencoder"):
+            error = (self.decoder(z) - batch.x).square().sum(1)
+            fooled = nn.functional.softplus(-self.critic(z)[:, 0])
+            losses["autoencoder"] = Loss.mean(error + fooled, distortion=error)
+        if part in (None, "discriminator"):
+            real = collective.standard_normal(z.shape, like=z)
+            score = nn.functional.softplus(-self.critic(real)) + nn.functional.softplus(self.critic(z.detach()))
+            losses["discriminator"] = Loss.mean(score[:, 0])
+        return losses
+
+
+class ToyCoupledAdversarial(ToyAdversarial):
+    """Three parts, the critic last."""
+
+    trainer = "coupled_adversarial"
+
+    def parts(self):
+        return {"encoder": [self.encoder], "decoder": [self.decoder], "discriminator": [self.critic]}
+
+    def losses(self, batch, step, part=None):
+        losses = super().losses(batch, step, part)
+        if "autoencoder" in losses:
+            losses["encoder"] = losses["decoder"] = losses.pop("autoencoder")
+        return losses
+
+
+def toy_data(num_train=50, num_validation=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(num_train + num_validation, DIM, generator=generator)
+    return SimpleNamespace(name="toy", shape=(DIM,), train=Split(x[:num_train]), validation=Split(x[num_train:]))

@@ -1,0 +1,61 @@
+"""Parts in turn, each by its own loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from vaebench.core import Batch
+from vaebench.trainers.rules import update_alone
+from vaebench.trainers.trainer import Trainer
+
+if TYPE_CHECKING:
+    from vaebench.trainers.training import Training
+
+
+@dataclass(kw_only=True)
+class AdversarialTrainer(Trainer):
+    r"""Alternating gradient descent (Goodfellow et al., 2014, algorithm 1).
+
+    In each step every part of `model.parts()`, in that order, takes a forward pass with the weights that the parts
+    before it just got, and follows the gradient of its own loss in its own parameters:
+
+    .. math:: \theta_i \leftarrow \theta_i - \eta \nabla_i L_i(\theta_1', \dots, \theta_{i-1}', \theta_i, \dots)
+
+    The last part is the critic. Statistics of a part (those of batch normalisation, say) move in its own passes only.
+
+    References:
+        Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
+    Deviations:
+        The critic comes last, and its steps share the batch, each with noise of its own.
+    Args: those of `Trainer`, and
+        num_critic_steps: Updates of the critic in a step, >= 1.
+    """
+
+    name: ClassVar[str] = "adversarial"
+    min_parts: ClassVar[int] = 2
+
+    num_critic_steps: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_critic_steps(self.num_critic_steps)
+
+    def train_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
+        """Update the parts in turn."""
+        *others, critic = training.parts.values()
+        for part in others:
+            update_alone(training, part, batch)
+        values = training.recorded()
+        for _ in range(self.num_critic_steps):
+            update_alone(training, critic, batch)
+            last = training.recorded()
+        return {**values, **last}
+
+
+def check_critic_steps(value: int) -> None:
+    """Refuse fewer than one."""
+    if value < 1:
+        raise ValueError(f"trainer.num_critic_steps must be at least 1, got {value}")
