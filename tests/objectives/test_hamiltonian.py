@@ -110,7 +110,11 @@ def test_solve_differentiates_implicitly():
     torch.manual_seed(4)
     a = (0.3 * torch.randn(3, 3, dtype=torch.float64)).requires_grad_()
     b = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    x = solve(lambda x: torch.tanh(x @ a) + b, torch.zeros(2, 3, dtype=torch.float64))
+    x = solve(
+        lambda x: torch.tanh(x @ a) + b,
+        torch.zeros(2, 3, dtype=torch.float64),
+        lambda x: (1 - torch.tanh(x @ a).square())[..., None] * a.mT,
+    )
     got = torch.autograd.grad(x.square().sum(), (a, b))
     unrolled = torch.zeros(2, 3, dtype=torch.float64)
     for _ in range(200):
@@ -122,5 +126,5 @@ def test_solve_differentiates_implicitly():
 
 def test_what_cannot_be_solved_is_said():
     with pytest.raises(FloatingPointError, match=r"lower model\.step_size"):
-        solve(lambda x: -2 * x + 1, torch.ones(1, 2))
+        solve(lambda x: -2 * x + 1, torch.ones(1, 2), lambda x: -2 * torch.eye(2)[None])
     assert hamiltonian.MAX_ITERATIONS >= 50

@@ -49,6 +49,22 @@ def test_pull_is_the_gradient_of_a_trace():
     torch.testing.assert_close(metric.pull(z.detach(), metric.weights(z.detach()), square), expected)
 
 
+def test_pull_jacobian_is_that_of_autograd():
+    centroids, matrices = make(dim=4)
+    metric = RiemannianMetric(centroids, pack(matrices), temperature=1.3, regularization=0.02)
+    z, v = torch.randn(2, 1, 4, dtype=torch.float64)
+
+    def pulled(v):
+        return metric.pull(z, metric.weights(z), v[..., :, None] * v[..., None, :])[0]
+
+    def applied(z):
+        return (metric.inverse(z) @ v[..., None])[0, :, 0]
+
+    got = metric.pull_jacobian(z, metric.weights(z), v)[0]
+    torch.testing.assert_close(torch.autograd.functional.jacobian(pulled, v)[:, 0], 2 * got)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(applied, z)[:, 0], got.mT)
+
+
 def test_far_from_every_centroid_only_the_regularization_is_left():
     centroids, matrices = make()
     metric = RiemannianMetric(centroids, pack(matrices), temperature=0.8, regularization=0.001)

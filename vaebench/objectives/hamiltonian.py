@@ -68,10 +68,14 @@ def apply(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector[..., None])[..., 0]
 
 
+def outer(vector: Tensor) -> Tensor:
+    """v v^T for (B, D); shape (B, D, D)."""
+    return vector[..., :, None] * vector[..., None, :]
+
+
 def grad_hamiltonian(at: Point, rho: Tensor, metric: RiemannianMetric) -> Tensor:
     """Gradient of H in z at a fixed momentum, shape (B, D)."""
-    outer = rho[..., :, None] * rho[..., None, :]
-    return at.grad_potential + 0.5 * metric.pull(at.z, at.weights, outer - at.metric)
+    return at.grad_potential + 0.5 * metric.pull(at.z, at.weights, outer(rho) - at.metric)
 
 
 def generalised_leapfrog(
@@ -99,24 +103,42 @@ def generalised_leapfrog(
         FloatingPointError: if an implicit equation has no solution in reach.
     """
     half = 0.5 * step_size
-    middle = solve(lambda r: rho - half * grad_hamiltonian(at, r, metric), rho, tolerance)
+    kicked = rho - half * (at.grad_potential - 0.5 * metric.pull(at.z, at.weights, at.metric))
+    middle = solve(
+        lambda r: kicked - 0.5 * half * metric.pull(at.z, at.weights, outer(r)),
+        rho,
+        lambda r: -half * metric.pull_jacobian(at.z, at.weights, r),
+        tolerance,
+    )
     drift = half * apply(at.inverse, middle)
-    z = solve(lambda end: at.z + drift + half * apply(metric.inverse(end), middle), at.z + 2 * drift, tolerance)
+    drifted = at.z + drift
+    z = solve(
+        lambda end: drifted + half * apply(metric.inverse(end), middle),
+        drifted + drift,
+        lambda end: half * metric.pull_jacobian(end, metric.weights(end), middle).mT,
+        tolerance,
+    )
     end = point(z, grad_potential(z), metric)
     return end, middle - half * grad_hamiltonian(end, middle, metric)
 
 
-def solve(update: Callable[[Tensor], Tensor], start: Tensor, tolerance: float | None = None) -> Tensor:
+def solve(
+    update: Callable[[Tensor], Tensor],
+    start: Tensor,
+    jacobian: Callable[[Tensor], Tensor],
+    tolerance: float | None = None,
+) -> Tensor:
     """Return the fixed point x = update(x), iterated from `start` (B, D).
 
     Gradients come from the implicit function theorem: the iterations leave no trace, and the adjoint equation
-    v = g + J^T v is solved by the same iteration to the same tolerance.
+    v = g + J^T v is iterated to the same tolerance.
 
     Args:
         update: A contraction.
         start: First guess.
-        tolerance: Largest change of an entry in the last iteration, relative to 1 + its magnitude; by default
-            epsilon^(3/4) of the dtype: 6e-6 in float32, 2e-12 in float64.
+        jacobian: J of the update at x, shape (B, D, D), with J_jk the derivative of entry j by entry k of x.
+        tolerance: Largest change of an entry in the last iteration, relative to 1 + the largest magnitude of the first
+            guess; by default epsilon^(3/4) of the dtype: 6e-6 in float32, 2e-12 in float64.
 
     Raises:
         FloatingPointError: if the tolerance is not reached in 100 iterations.
@@ -126,30 +148,27 @@ def solve(update: Callable[[Tensor], Tensor], start: Tensor, tolerance: float | 
         x = _iterate(update, start.detach(), tolerance)
     if not torch.is_grad_enabled():
         return x
-    x.requires_grad_()
     image = update(x)
     if not image.requires_grad:
         return image
+    with torch.no_grad():
+        transposed = jacobian(x).mT
 
     def adjoint(grad: Tensor) -> Tensor:
-        def transposed(v: Tensor) -> Tensor:
-            return grad + torch.autograd.grad(image, x, v, retain_graph=True)[0]
+        return _iterate(lambda v: grad + apply(transposed, v), grad, tolerance)
 
-        return _iterate(transposed, grad, tolerance)
-
-    # The hook sits on a view, so that it sees the gradient that arrives from outside and not its own products; the
-    # caller gets another view, since a hook also fires where a gradient with respect to its tensor is asked for.
-    hooked = image.view_as(image)
-    hooked.register_hook(adjoint)
-    return hooked.view_as(hooked)
+    # The hook sits on a view, since a hook also fires where a gradient with respect to its own tensor is asked for.
+    image.register_hook(adjoint)
+    return image.view_as(image)
 
 
 def _iterate(update: Callable[[Tensor], Tensor], start: Tensor, tolerance: float) -> Tensor:
     x = start
+    bound = tolerance * (1 + start.abs().max().item())
     for _ in range(MAX_ITERATIONS):
         x, before = update(x), x
-        change = ((x - before).abs() / (1 + x.abs())).max().item()
-        if change <= tolerance:
+        change = torch.dist(x, before, math.inf).item()
+        if change <= bound:
             return x
         if not math.isfinite(change):
             break

@@ -5,8 +5,8 @@ r"""The Riemannian metric of a latent space that is learned from centroids.
 (Chadebec, Mantoux and Allassonniere, 2020, https://arxiv.org/abs/2010.11518, eq. 11).
 
 Every M_i is symmetric, so it is held as its D (D + 1) / 2 lower entries. G^{-1} is then one product of (B, N) weights
-with (N, P) entries, every gradient is in closed form, and nothing of size B x N x D x D exists. Where a contraction
-sums over both triangles, the entries below the diagonal count twice.
+with (N, D (D + 1) / 2) entries, every gradient is in closed form, and nothing of size B x N x D x D exists. Where a
+contraction sums over both triangles, the entries below the diagonal count twice.
 """
 
 from __future__ import annotations
@@ -30,27 +30,24 @@ class RiemannianMetric:
         self.matrices = matrices
         self.temperature = temperature
         self.regularization = regularization
-        self.dim = centroids.shape[-1]
-        rows, columns = torch.tril_indices(self.dim, self.dim, device=centroids.device).unbind()
-        self._rows, self._columns = rows, columns
-        self._flat = rows * self.dim + columns
-        # Position in the packed form of each entry (i, j) of the full matrix.
-        full = torch.empty(self.dim, self.dim, dtype=torch.long, device=centroids.device)
+        self.dim = dim = centroids.shape[-1]
+        rows, columns = torch.tril_indices(dim, dim, device=centroids.device).unbind()
+        self._lower = rows * dim + columns  # where a packed entry lies in the flattened matrix
+        full = torch.empty(dim, dim, dtype=torch.long, device=centroids.device)
         full[rows, columns] = full[columns, rows] = torch.arange(len(rows), device=centroids.device)
-        self._unpack = full.flatten()
-        # Minus half the count of each entry in a trace, ready for `force`: 1 on the diagonal, 2 below it.
-        self._count = 2.0 - (rows == columns).to(centroids.dtype)
-        self._scaled = centroids * (2 / temperature**2)
-        self._scaled_t = self._scaled.mT.contiguous()
-        self._matrices_t = matrices.mT.contiguous()
-        self._offset = centroids.square().sum(-1) / -(temperature**2)
-        self._eye = regularization * torch.eye(self.dim, dtype=centroids.dtype, device=centroids.device)
+        self._unpack = full.flatten()  # and where an entry of the flattened matrix lies in the packed form
+        self._eye = (rows == columns).to(centroids.dtype) * regularization
+        self._counted = (matrices * (2.0 - (rows == columns).to(centroids.dtype))).mT.contiguous()
+        self._scale = 2 / temperature**2
+        scaled = centroids * self._scale
+        self._scaled = torch.cat([scaled, torch.full_like(scaled[:, :1], self._scale)], -1)
+        self._exponent = scaled.mT.contiguous()
+        self._offset = centroids.square().sum(-1) * (-0.5 * self._scale)
 
     def weights(self, z: Tensor) -> Tensor:
         """exp(-||c_i - z||^2 / T^2) for z of shape (B, D); shape (B, N)."""
-        exponent = torch.addmm(self._offset, z, self._scaled_t)
-        exponent = exponent - z.square().sum(-1, keepdim=True) / self.temperature**2
-        return exponent.clamp_max(0).exp()  # above 0 only by rounding
+        exponent = torch.addmm(self._offset, z, self._exponent)
+        return exponent.sub(z.square().sum(-1, keepdim=True), alpha=0.5 * self._scale).exp()
 
     def inverse(self, z: Tensor) -> Tensor:
         """G^-1(z) for z of shape (B, D); shape (B, D, D)."""
@@ -58,8 +55,8 @@ class RiemannianMetric:
 
     def inverse_at(self, weights: Tensor) -> Tensor:
         """G^-1 where the centroids have these weights (B, N); shape (B, D, D)."""
-        packed = weights @ self.matrices
-        return packed.index_select(-1, self._unpack).unflatten(-1, (self.dim, self.dim)) + self._eye
+        packed = torch.addmm(self._eye, weights, self.matrices)
+        return packed.index_select(-1, self._unpack).unflatten(-1, (self.dim, self.dim))
 
     def log_det_inverse(self, z: Tensor) -> Tensor:
         """log det G^-1(z), shape (B,)."""
@@ -85,9 +82,20 @@ class RiemannianMetric:
 
         With S = G it is the gradient of log det G^-1, with S = rho rho^T that of rho^T G^-1 rho.
         """
-        packed = matrix.flatten(-2).index_select(-1, self._flat) * self._count
-        shares = weights * (packed @ self._matrices_t)
-        return shares @ self._scaled - z * (shares.sum(-1, keepdim=True) * (2 / self.temperature**2))
+        packed = matrix.flatten(-2).index_select(-1, self._lower)
+        pulled = (weights * (packed @ self._counted)) @ self._scaled
+        return pulled[..., :-1] - z * pulled[..., -1:]
+
+    def pull_jacobian(self, z: Tensor, weights: Tensor, vector: Tensor) -> Tensor:
+        r"""Return K with K_jk = sum_i w_i (2 / T^2) (c_i - z)_j (M_i v)_k for v of shape (B, D); shape (B, D, D).
+
+        2 K is the Jacobian of `pull(z, w, v v^T)` in v, and K^T that of G^-1(z) v in z. This is of size B x N x D, and
+        for the flows of training, whose centroids are a batch.
+        """
+        full = self.matrices.index_select(-1, self._unpack).view(-1, self.dim)
+        images = (vector @ full.mT).unflatten(-1, (-1, self.dim)) * weights[..., None]
+        moved = self._scaled.mT @ images
+        return moved[..., :-1, :] - z[..., None] * moved[..., -1:, :]
 
 
 def log_det(factor: Tensor) -> Tensor:
