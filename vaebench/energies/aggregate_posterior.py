@@ -88,13 +88,13 @@ class AggregatePosteriorEnergy(ExactEnergy):
         constant = -0.5 * (mean.square() * precision + log_var + math.log(2 * math.pi)).sum(-1) - math.log(len(mean))
         self.register_buffer("mean", mean)
         self.register_buffer("scale", (0.5 * log_var).exp())
-        self.register_buffer("natural", torch.cat([-0.5 * precision, mean * precision], -1))
+        self.register_buffer("natural", torch.cat([-0.5 * precision, mean * precision], -1).mT.contiguous())
         self.register_buffer("constant", constant)
 
     def energy(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
         features = torch.cat([x.square(), x], -1).to(self.natural)
-        parts = [torch.addmm(c, features, w.T).logsumexp(-1) for w, c in self._chunks(len(x))]
+        parts = [torch.addmm(c, features, w).logsumexp(-1) for w, c in self._chunks(len(x))]
         return -torch.stack(parts).logsumexp(0).to(x)
 
     @torch.no_grad()
@@ -106,12 +106,13 @@ class AggregatePosteriorEnergy(ExactEnergy):
         total = torch.zeros_like(highest)
         weighted = torch.zeros_like(features)
         for natural, constant in self._chunks(len(x)):
-            logits = torch.addmm(constant, features, natural.T)
+            logits = torch.addmm(constant, features, natural)
             top = torch.maximum(logits.amax(-1, keepdim=True), highest)
             weights = logits.sub_(top).exp_()
             shrink = torch.exp(highest - top)
             total = total * shrink + weights.sum(-1, keepdim=True)
-            weighted = torch.addmm(weighted * shrink, weights, natural)
+            # this way round: a product with a few columns is several times slower than one with a few rows
+            weighted = torch.addmm((weighted * shrink).mT, natural, weights.mT).mT
             highest = top
         square, linear = (weighted / total).chunk(2, -1)
         energy = -(highest + total.log()).squeeze(-1)
@@ -124,4 +125,4 @@ class AggregatePosteriorEnergy(ExactEnergy):
 
     def _chunks(self, num_rows: int) -> Iterator[tuple[Tensor, Tensor]]:
         size = max(1, CHUNK // max(1, num_rows))
-        return zip(self.natural.split(size), self.constant.split(size), strict=True)
+        return zip(self.natural.split(size, 1), self.constant.split(size), strict=True)

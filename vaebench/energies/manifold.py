@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -11,19 +12,24 @@ from torch import Tensor
 from vaebench.energies.base import Energy
 from vaebench.energies.target import Split, Target
 
+# Exponents below count as -inf: they add 1e-26 of a matrix M_i, and denormal weights make the products far slower.
+NEGLIGIBLE = -60.0
+
 
 class Metric(Protocol):
-    """The part of a Riemannian metric that the target reads."""
+    """The part of a Riemannian metric G^-1(z) = sum_i M_i exp(-|c_i - z|^2 / T^2) + lambda I that the target reads."""
 
     centroids: Tensor
+    """c_i, shape (N, D)."""
+    matrices: Tensor
+    """M_i as lower triangles, row by row, shape (N, D (D + 1) / 2)."""
     temperature: float
+    """T."""
+    regularization: float
+    """lambda."""
 
     def log_det_inverse(self, z: Tensor) -> Tensor:
         """log det G^-1(z), (B, D) -> (B,)."""
-        ...
-
-    def log_det_inverse_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with its gradient, shape (B, D)."""
         ...
 
 
@@ -50,9 +56,16 @@ class ManifoldEnergy(Energy):
     paper restricts it to a compact set S, which it leaves open. Here S is the ball about the centroids' mean that
     reaches one temperature T, the width of the metric's kernels, beyond the farthest centroid.
 
+    The gradient is in closed form,
+
+    .. math:: \nabla U(z) = T^{-2} \sum_i w_i \, tr(G M_i) \, (z - c_i), \quad w_i = \exp(-\|c_i - z\|^2 / T^2)
+
+    in three matrix products over the centroids. Because a trained metric stands still, everything that does not depend
+    on z is computed once.
+
     Deviations:
-        Outside S the energy rises by (distance / T)^2 / 2 instead of jumping to infinity, so that trajectories turn
-        round rather than being rejected. Inside S the density is the paper's.
+        Outside S the energy rises smoothly, about as (distance / T)^2 / 2, instead of jumping to infinity, so that
+        trajectories turn round rather than being rejected. Inside S the density is the paper's.
     Args:
         metric: The learned metric.
 
@@ -60,36 +73,58 @@ class ManifoldEnergy(Energy):
         ValueError: if the metric has no centroids yet.
     """
 
-    centre: Tensor
-    radius: Tensor
-
     def __init__(self, metric: Metric) -> None:
         super().__init__()
-        self.metric = metric
         centroids = metric.centroids
         if not len(centroids):
             raise ValueError("expected a metric with centroids, got none; train the model for at least one epoch first")
-        self.width = float(metric.temperature)
-        centre = centroids.mean(0)
-        self.register_buffer("centre", centre)
-        self.register_buffer("radius", (centroids - centre).norm(dim=-1).amax() + self.width)
+        self.metric = metric
+        self.centre = centroids.mean(0)
+        centred = centroids - self.centre
+        squared_width = metric.temperature**2
+        radius = float(centred.norm(dim=-1).amax()) + metric.temperature
+        self.squared_radius = radius**2
+        self.steepness = 1 / (2 * self.squared_radius * squared_width)
+
+        num_dims = centroids.shape[-1]
+        rows, columns = torch.tril_indices(num_dims, num_dims, device=centroids.device).unbind()
+        is_diagonal = (rows == columns).to(centroids)
+        place = torch.empty(num_dims, num_dims, dtype=torch.long, device=centroids.device)
+        place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=centroids.device)
+        self._unpack = place.flatten()
+        self._pack = rows * num_dims + columns
+        # Stored so that each product has the centroids inside or along its rows: with a few columns it is far slower.
+        column = torch.ones_like(centred[:, :1])
+        self._exponent = (torch.cat([2 * centred, -column], -1) / squared_width).mT.contiguous()
+        self._offset = centred.square().sum(-1) / -squared_width
+        self._matrices = metric.matrices.mT.contiguous()
+        self._floor = (metric.regularization * is_diagonal).unsqueeze(-1)
+        self._traces = (metric.matrices * (2 - is_diagonal)).mT.contiguous()  # entries below the diagonal count twice
+        self._pull = (torch.cat([-centred, column], -1) / squared_width).mT.contiguous()
 
     def energy(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
-        excess = torch.relu((x - self.centre).norm(dim=-1) - self.radius) / self.width
-        return 0.5 * (excess.square() - self.metric.log_det_inverse(x))
+        excess = torch.relu((x - self.centre).square().sum(-1) - self.squared_radius)
+        return 0.25 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
 
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U and its gradient, in closed form."""
-        log_det, log_det_grad = self.metric.log_det_inverse_and_grad(x)
-        outward = x - self.centre
-        distance = outward.norm(dim=-1)
-        excess = torch.relu(distance - self.radius) / self.width
-        energy = 0.5 * (excess.square() - log_det)
-        # at the centre excess is 0 and the direction undefined: radius > 0 keeps the quotient finite
-        pull = excess / (self.width * distance.clamp(min=self.width * 1e-6))
-        return energy, torch.addcmul(-0.5 * log_det_grad, outward, pull.unsqueeze(-1))
+        num_dims = x.shape[-1]
+        y = x - self.centre
+        squared = y.square().sum(-1, keepdim=True)
+        exponent = torch.addmm(self._offset, torch.cat([y, squared], -1), self._exponent)
+        weights = torch.threshold_(exponent, NEGLIGIBLE, -math.inf).exp_()
+        inverse = torch.addmm(self._floor, self._matrices, weights.mT)
+        inverse = inverse.index_select(0, self._unpack).view(num_dims, num_dims, -1).permute(2, 1, 0)
+        factor, _ = torch.linalg.cholesky_ex(inverse)  # what fails is nan, and the kernel rejects it
+        metric = torch.cholesky_inverse(factor).mT.flatten(-2).index_select(-1, self._pack)
+        shares = torch.mm(metric, self._traces).mul_(weights)
+        pull, total = torch.mm(self._pull, shares.mT).mT.split((num_dims, 1), -1)
+        excess = torch.relu(squared - self.squared_radius)
+        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
+        energy = torch.addcmul(-half_log_det, excess, excess, value=0.25 * self.steepness)
+        return energy.squeeze(-1), torch.addcmul(pull, y, torch.add(total, excess, alpha=self.steepness))
 
     def start(self, num_chains: int) -> Tensor:
         """Draw centroids, as the paper does, shape (S, D)."""

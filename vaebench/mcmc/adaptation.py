@@ -19,11 +19,14 @@ class DualAveraging:
 
     .. math:: \log \epsilon_{t+1} = \mu - \frac{\sqrt t}{\gamma} \frac{1}{t + t_0} \sum_{i \le t} (\delta - \alpha_i)
 
-    with :math:`\mu = \log 10 \epsilon_0`, averaged with weights :math:`t^{-\kappa}`. Everything is a tensor of no
-    dimension: the host reads nothing.
+    averaged with weights :math:`t^{-\kappa}`. Everything is a tensor of no dimension: the host reads nothing.
 
     References:
         The No-U-Turn Sampler (Hoffman & Gelman, 2014), https://arxiv.org/abs/1111.4246
+    Deviations:
+        mu is log epsilon_0 and gamma 0.2, where the paper has log 10 epsilon_0 and 0.05. Those are made for the
+        acceptance of a single chain; it swings so widely under them that after 50 transitions the averaged step still
+        accepts 0.05 to 0.25 more than it should. A rate pooled over chains has little noise, and settles within 0.05.
     Args:
         step_size: Where to start, a positive scalar.
         target: The acceptance rate delta.
@@ -31,7 +34,7 @@ class DualAveraging:
 
     step_size: Tensor
     target: float
-    gamma: float = 0.05
+    gamma: float = 0.2
     t0: float = 10.0
     kappa: float = 0.75
 
@@ -41,7 +44,7 @@ class DualAveraging:
     def restart(self, step_size: Tensor) -> None:
         """Begin again from `step_size`, as is needed when the mass matrix changed."""
         self.step_size = step_size
-        self._mu = torch.log(10 * step_size)
+        self._mu = torch.log(step_size)
         self._error = torch.zeros_like(step_size)
         self._log_average = torch.zeros_like(step_size)
         self._t = 0

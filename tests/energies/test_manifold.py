@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vaebench.energies.manifold import ManifoldEnergy
+from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
+
+
+def metric(num_centroids: int, num_dims: int) -> RiemannianMetric:
+    centroids = torch.randn(num_centroids, num_dims, dtype=torch.float64)
+    factor = torch.tril(0.5 * torch.randn(num_centroids, num_dims, num_dims)).double() + torch.eye(num_dims)
+    return RiemannianMetric(centroids, pack(factor @ factor.mT), temperature=0.8, regularization=0.01)
+
+
+@pytest.mark.parametrize("num_dims", [1, 2, 5])
+def test_inside_the_ball_it_is_the_metrics_volume(num_dims):
+    learned = metric(30, num_dims)
+    energy = ManifoldEnergy(learned)
+    x = learned.centroids + 0.2 * torch.randn_like(learned.centroids)
+    expected, gradient = learned.log_det_inverse_and_grad(x)
+    torch.testing.assert_close(energy.value_and_grad(x), (-0.5 * expected, -0.5 * gradient))
+    dense = torch.logdet(learned.inverse(x))  # the definition
+    torch.testing.assert_close(energy.energy(x), -0.5 * dense)
+
+
+def test_the_density_has_finite_mass():
+    learned = metric(10, 2)
+    energy = ManifoldEnergy(learned)
+    masses = []
+    for reach in (10.0, 20.0):
+        axis = torch.linspace(-reach, reach, 801, dtype=torch.float64)
+        points = torch.cartesian_prod(axis, axis)
+        masses.append(float(torch.exp(-energy.energy(points)).sum() * (axis[1] - axis[0]) ** 2))
+    assert masses[0] == pytest.approx(masses[1], rel=1e-3)
+
+
+def test_starts_are_centroids():
+    learned = metric(10, 3)
+    start = ManifoldEnergy(learned).start(50)
+    assert torch.cdist(start, learned.centroids).amin(1).max() < 1e-6
+
+
+def test_a_metric_without_centroids_is_refused():
+    empty = RiemannianMetric(torch.zeros(0, 2), torch.zeros(0, 3), temperature=0.8, regularization=0.01)
+    with pytest.raises(ValueError, match="train the model"):
+        ManifoldEnergy(empty)

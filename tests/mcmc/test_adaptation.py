@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import doctest
+import math
+
+import pytest
+import torch
+
+from tests.mcmc.targets import TARGETS
+from vaebench.energies.gaussian import Gaussian
+from vaebench.mcmc import adaptation, hmc
+from vaebench.mcmc.adaptation import DualAveraging, PooledVariance, WindowAdaptation, reasonable_step_size, window_ends
+from vaebench.mcmc.chains import run_chains
+from vaebench.mcmc.kernel import Parameters
+
+
+def test_examples():
+    assert doctest.testmod(adaptation).failed == 0
+
+
+@pytest.mark.parametrize("num_warmup", [20, 60, 149, 150, 151, 200, 300, 500, 1000, 2000])
+def test_windows_cover_the_middle(num_warmup):
+    first, ends = window_ends(num_warmup)
+    assert 0 < first < ends[0]
+    assert ends == sorted(set(ends))
+    assert ends[-1] == num_warmup - (50 if num_warmup >= 150 else int(0.1 * num_warmup))
+
+
+def test_dual_averaging_finds_the_crossing():
+    """On a known acceptance curve, with noise, it settles where the curve meets the target."""
+    averaging = DualAveraging(torch.tensor(1.0, dtype=torch.float64), 0.8)
+    for _ in range(3000):
+        rate = torch.exp(-averaging.step_size) + 0.05 * torch.randn((), dtype=torch.float64)
+        averaging.update(rate.clamp(0, 1))
+    assert float(averaging.average) == pytest.approx(-math.log(0.8), rel=0.05)
+
+
+def test_dual_averaging_is_the_papers_recursion():
+    averaging = DualAveraging(torch.tensor(0.5, dtype=torch.float64), 0.8)
+    rates = [0.9, 0.1, 0.6, 0.95]
+    mu, error, log_average = math.log(0.5), 0.0, 0.0
+    for t, rate in enumerate(rates, start=1):
+        averaging.update(torch.tensor(rate, dtype=torch.float64))
+        error += 0.8 - rate
+        # the paper's running mean with weight 1/(t + t0) is the sum over t + t0: one form checks the other
+        log_step = mu - math.sqrt(t) / 0.2 * error / (t + 10)
+        log_average = t**-0.75 * log_step + (1 - t**-0.75) * log_average
+    assert float(averaging.step_size) == pytest.approx(math.exp(log_step))
+    assert float(averaging.average) == pytest.approx(math.exp(log_average))
+
+
+def test_pooled_variance_is_that_of_all_positions():
+    x = 5 + torch.randn(30, 8, 3, dtype=torch.float64) * torch.tensor([0.1, 1.0, 10.0])
+    pooled = PooledVariance(torch.ones(3, dtype=torch.float64))
+    for positions in x:
+        pooled.update(positions)
+    variance, n = x.flatten(0, 1).var(0), 240
+    torch.testing.assert_close(pooled.regularised(), variance * n / (n + 5) + 1e-3 * 5 / (n + 5))
+
+
+def test_the_first_step_size_is_where_acceptance_crosses():
+    energy = TARGETS["gaussian"][0]
+    move = hmc.HMC(energy.value_and_grad, 5)
+    state = move.init(energy.exact_sample(200))
+    ones = torch.ones(2, dtype=torch.float64)
+    for guess in (1e-4, 100.0):
+        step_size = reasonable_step_size(move, state, Parameters(torch.tensor(guess).double(), ones))
+        rates = [
+            float(move.step(state, Parameters(step_size * factor, ones))[1].acceptance_probability.mean())
+            for factor in (0.5, 2)
+        ]
+        assert rates[0] > 0.8 > rates[1]
+
+
+def test_an_energy_that_accepts_every_step_is_refused():
+    flat = hmc.HMC(lambda x: (torch.zeros(len(x)).double(), torch.zeros_like(x)), 2)
+    ones = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="integrable"):
+        reasonable_step_size(flat, flat.init(torch.zeros(4, 2).double()), Parameters(ones[0], ones))
+
+
+def test_learns_the_scales_and_hits_the_target_acceptance():
+    scales = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
+    energy = Gaussian(torch.zeros(3, dtype=torch.float64), torch.diag(scales.square()))
+    move = hmc.HMC(energy.value_and_grad, 8)
+    chains = run_chains(move, energy.exact_sample(16), num_draws=300, num_warmup=300, target_acceptance=0.8)
+    torch.testing.assert_close(chains.parameters.inverse_mass_matrix, scales.square(), rtol=0.35, atol=1e-4)
+    assert float(chains.acceptance_probability.mean()) == pytest.approx(0.8, abs=0.05)
+    assert not chains.is_divergent.any()
+
+
+def test_adaptation_is_frozen_after_warm_up():
+    energy = TARGETS["double_well"][0]
+    move = hmc.HMC(energy.value_and_grad, 5)
+    state = move.init(energy.exact_sample(8))
+    start = Parameters(torch.tensor(0.1, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    learner = WindowAdaptation(start, 100, 0.8)
+    seen = []
+    for _ in range(120):
+        state, info = move.step(state, learner.parameters)
+        learner.update(state, info)
+        seen.append(learner.parameters)
+    assert seen[98].step_size != seen[99].step_size
+    for later in seen[100:]:
+        assert torch.equal(later.step_size, seen[99].step_size)
+        assert torch.equal(later.inverse_mass_matrix, seen[99].inverse_mass_matrix)

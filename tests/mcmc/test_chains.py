@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.mcmc.targets import TARGETS, statistics
+from vaebench.energies.base import Energy
+from vaebench.mcmc import hmc
+from vaebench.mcmc.chains import run_chains
+from vaebench.mcmc.diagnostics import diagnose, ess_mean, verdict
+
+
+class Gumbel(Energy):
+    """Independent standard Gumbel coordinates: skewed, with mean Euler's constant and variance pi^2 / 6."""
+
+    def energy(self, x):
+        return (x + torch.exp(-x)).sum(-1)
+
+    def start(self, num_chains):
+        return 2 * torch.randn(num_chains, 2, dtype=torch.float64)
+
+
+def test_a_skewed_target_within_four_standard_errors():
+    energy = Gumbel()
+    chains = run_chains(hmc.HMC(energy.value_and_grad, 8), energy.start(8), num_draws=600, target_acceptance=0.8)
+    report = diagnose(chains)
+    assert verdict(report) == []
+    x = chains.positions
+    truth = {1: 0.5772156649, 2: math.pi**2 / 6 + 0.5772156649**2}
+    for power, expected in truth.items():
+        moment = x**power
+        error = moment.flatten(0, 1).std(0) / ess_mean(moment).sqrt()
+        assert ((moment.mean((0, 1)) - expected).abs() <= 4 * error).all()
+    error = torch.tensor(report.mcse_mean, dtype=torch.float64)
+    assert ((torch.tensor(report.mean, dtype=torch.float64) - truth[1]).abs() <= 4 * error).all()
+
+
+def test_adapted_parameters_leave_exact_draws_invariant():
+    energy = TARGETS["double_well"][0]
+    move = hmc.HMC(energy.value_and_grad, 5)
+    parameters = run_chains(move, energy.exact_sample(16), num_draws=1, num_warmup=150).parameters
+    start = energy.exact_sample(50_000)
+    state = move.init(start)
+    for _ in range(3):
+        state, _ = move.step(state, parameters)
+    before, after = (statistics(x, energy.energy(x)) for x in (start, state.position))
+    for name in before:
+        change = after[name] - before[name]
+        z = change.mean(0) / (change.std(0) / math.sqrt(len(change))).clamp(min=1e-12)
+        assert (z.abs() <= 4.5).all(), name
+
+
+def test_shapes_counts_and_thinning():
+    energy, step_size = TARGETS["gaussian"]
+    seen = []
+    move = hmc.HMC(energy.value_and_grad, 4, jitter=0)
+    chains = run_chains(
+        move,
+        energy.exact_sample(3),
+        num_draws=10,
+        num_warmup=7,
+        thinning=2,
+        step_size=step_size,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert chains.positions.shape == (10, 3, 2)
+    assert chains.acceptance_probability.shape == chains.total_energy.shape == (20, 3)
+    assert chains.num_gradients == 1 + 27 * 4
+    assert seen[0] == (1, 27)
+    assert seen[-1] == (27, 27)
+    assert torch.equal(chains.positions[-1], chains.state.position)
+    assert float(chains.parameters.step_size) == step_size
+
+
+def test_thinning_keeps_every_nth_state():
+    energy, step_size = TARGETS["gaussian"]
+    start = energy.exact_sample(3)
+    runs = []
+    for thinning in (1, 3):
+        generator = torch.Generator().manual_seed(1)
+        move = hmc.HMC(energy.value_and_grad, 4)
+        settings = dict(num_draws=12 // thinning, num_warmup=2, thinning=thinning, step_size=step_size)
+        runs.append(run_chains(move, start, generator=generator, **settings).positions)
+    assert torch.equal(runs[0][2::3], runs[1])
+
+
+def test_the_same_generator_gives_the_same_chains():
+    energy, _ = TARGETS["double_well"]
+    start = energy.exact_sample(3)
+    first, second = (
+        run_chains(
+            hmc.HMC(energy.value_and_grad, 4),
+            start,
+            num_draws=5,
+            num_warmup=30,
+            generator=torch.Generator().manual_seed(seed),
+        ).positions
+        for seed in (5, 5)
+    )
+    assert torch.equal(first, second)
+
+
+def test_chains_that_are_stuck_in_two_modes_are_reported():
+    energy, _ = TARGETS["double_well"]
+    start = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
+    chains = run_chains(hmc.HMC(energy.value_and_grad, 1), start, num_draws=100, num_warmup=0, step_size=0.02)
+    assert any("R-hat" in sentence for sentence in verdict(diagnose(chains)))
+
+
+def test_an_absurd_step_size_is_reported():
+    energy, _ = TARGETS["rosenbrock"]
+    chains = run_chains(
+        hmc.HMC(energy.value_and_grad, 5), energy.exact_sample(4), num_draws=50, num_warmup=0, step_size=10.0
+    )
+    report = diagnose(chains)
+    assert report.num_divergences > 150
+    assert report.acceptance_rate < 0.01
+    words = " ".join(verdict(report))
+    assert "diverged" in words
+    assert "accepted" in words
+
+
+def test_tuning_without_warm_up_is_refused():
+    with pytest.raises(ValueError, match="set step_size"):
+        run_chains(hmc.HMC(lambda x: (x.sum(-1), x)), torch.zeros(2, 2), num_draws=5, num_warmup=0)
