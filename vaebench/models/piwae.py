@@ -41,7 +41,7 @@ class PIWAE(LatentVariableModel):
         num_samples: K, draws in each of them, >= 1; 8 as in the paper.
     """
 
-    trainer: ClassVar[str] = "coupled_optimizer"
+    trainer: ClassVar[str] = "coupled"
 
     def __init__(
         self,

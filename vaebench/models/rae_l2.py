@@ -53,7 +53,7 @@ class RAEL2(LatentVariableModel):
             "prior": "it is a deterministic autoencoder; fit a density to its codes with sampler=gaussian_mixture",
         }
     )
-    trainer: ClassVar[str] = "coupled_optimizer"
+    trainer: ClassVar[str] = "coupled"
 
     def __init__(
         self,

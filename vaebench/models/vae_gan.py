@@ -57,7 +57,7 @@ class VAEGAN(LatentVariableModel):
             CelebA.
     """
 
-    trainer: ClassVar[str] = "coupled_optimizer_adversarial"
+    trainer: ClassVar[str] = "coupled_adversarial"
 
     def __init__(
         self,
