@@ -238,15 +238,20 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+def seed_stream(*numbers: int) -> None:
+    """Seed every generator from several numbers, such as a seed, a purpose and an epoch."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % 2**63
+    seed_everything(seed)
+
+
 @contextlib.contextmanager
 def fixed_rng(*numbers: int) -> Iterator[None]:
     """Seed every generator from `numbers` inside, and leave them outside as if nothing had been drawn."""
     before = rng_state()
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % 2**63
     try:
-        seed_everything(seed)
+        seed_stream(*numbers)
         yield
     finally:
         set_rng_state(before)
@@ -268,16 +273,3 @@ def world_size_of_environment() -> int | None:
 def rank_of_environment() -> int:
     """This process's number among those that a launcher such as torchrun started; 0 without one."""
     return int(os.environ.get("RANK", 0)) if world_size_of_environment() is not None else 0
-
-
-def launch(hardware: Hardware, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call `function` in every process that the hardware asks for; this process is number 0.
-
-    Args:
-        hardware: Says how many.
-        function: Importable by name; `vaebench.collective.rank()` tells it which process it is in.
-        arguments: Picklable.
-
-    Returns: what it returned in process 0.
-    """
-    return function(*arguments)

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 import torch
-from tests.trainers.toy_models import Toy, ToyAdversarial, ToyCoupled, ToyCoupledAdversarial, toy_data
 
+from tests.trainers.toy_models import Toy, ToyAdversarial, ToyCoupled, ToyCoupledAdversarial, toy_data
 from vaebench.run import Run
 from vaebench.trainers import (
     AdversarialTrainer,

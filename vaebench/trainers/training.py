@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaebench import collective
 from vaebench.core import Batch, Loss
-from vaebench.hardware import Hardware, fixed_rng, rng_state, set_rng_state
+from vaebench.hardware import Hardware, fixed_rng, rng_state, seed_stream, set_rng_state
 from vaebench.run import Run
 from vaebench.trainers import resume
 from vaebench.trainers.callbacks.callback import HOOKS, Callback
@@ -23,7 +23,7 @@ from vaebench.trainers.running import RunningMeans
 from vaebench.trainers.signals import Interrupted, SignalFlag
 from vaebench.trainers.trainer import Trainer
 
-_VALIDATION, _END_EPOCH, _PREDICT = 1, 2, 3  # streams of random numbers beside the training's own
+_TRAINING, _VALIDATION, _END_EPOCH, _PREDICT = 1, 2, 3, 4  # streams of random numbers
 
 
 class Training:
@@ -69,8 +69,12 @@ class Training:
         self.seed = seed
         self.is_main = collective.rank() == 0
         self.run = run if self.is_main else None
-        self.device = self.hardware.prepare(seed)
+        self.device = self.hardware.prepare()
+        seed_stream(seed, _TRAINING)  # not the numbers again that made the first weights
         self.model = model.to(self.device)
+        if collective.is_distributed():
+            for tensor in (*self.model.parameters(), *self.model.buffers()):
+                torch.distributed.broadcast(tensor.data, 0)
         if self.hardware.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.train = self._placed(dataset.train)
@@ -200,7 +204,10 @@ class Training:
         processes changes them.
         """
         shard = self._shard
-        num_pieces = self.trainer.accumulate
+        # Every process takes the same number of pieces, or their messages would not meet.
+        num_pieces = min(
+            self.trainer.accumulate, len(batch) if shard is None else shard.total // collective.world_size()
+        )
         if shard is None and num_pieces == 1:
             yield self._prepared(batch), 1.0
             return
@@ -208,8 +215,6 @@ class Training:
         state = rng_state() if num_pieces > 1 else None
         for k in range(num_pieces):
             first, last = len(batch) * k // num_pieces, len(batch) * (k + 1) // num_pieces
-            if first == last:
-                continue
             if state is not None:
                 set_rng_state(state)
             with collective.shard(start + first, start + last, total):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vaebench.trainers.training import Training
 
 log = logging.getLogger(__name__)
-_STREAM = 4
+_STREAM = 5
 
 
 class Pictures(Callback):
