@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from omegaconf import DictConfig
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -51,11 +52,13 @@ def task(cfg: DictConfig) -> None:
         "checkpoint": _checkpoint(run, cfg.checkpoint),
         "split": cfg.split,
         "num_examples": len(split),
+        "limit": cfg.num_examples,
         "seed": cfg.seed,
         "batch_size": cfg.batch_size,
         "beta": 1.0,
         "dataset": build.plain(trained)["dataset"],
         "likelihood": type(model.likelihood_head).__name__,
+        "measure": "mass" if model.likelihood_head.is_discrete else "density",
         "hardware": hardware.describe(),
         "version": __version__,
     }
@@ -114,20 +117,26 @@ def _progress(name: str, total: int) -> Iterator[Any]:
 
 
 def _show(run: Run, settings: dict[str, Any], records: dict[str, dict[str, Any]]) -> None:
-    table = Table(title=Text(str(run.path)), title_justify="left", caption_justify="left")
-    table.caption = Text(
-        f"{settings['checkpoint']['name']} checkpoint, {settings['split']} split, {settings['num_examples']} examples, "
-        f"seed {settings['seed']}, beta 1; ± is one standard error over examples"
-    )
-    for column in ("metric", "value", "n", "unit", "how"):
-        table.add_column(column, justify="right" if column in ("value", "n") else "left", no_wrap=column != "how")
+    table = Table(box=box.SIMPLE_HEAD, title=Text(str(run.path)), title_justify="left", header_style="bold")
+    for column in ("metric", "value", "n", "unit"):
+        table.add_column(column, justify="right" if column in ("value", "n") else "left")
+    notes = [
+        f"{settings['checkpoint']['name']} checkpoint, {settings['split']} split, "
+        f"{settings['num_examples']} examples, seed {settings['seed']}, beta 1; ± is one standard error over examples"
+    ]
     for name, record in records.items():
-        for problem in ("skipped", "failed"):
-            if problem in record:
-                table.add_row(name, problem, "", "", Text(record[problem]), end_section=True)
         for value_name, value in record.get("values", {}).items():
             number = with_error(value["value"], value["standard_error"])
-            last = value_name == list(record["values"])[-1]
-            table.add_row(value_name, number, str(value["n"]), value["unit"], record["how"], end_section=last)
+            table.add_row(value_name, number, str(value["n"]), value["unit"])
+        for problem in ("skipped", "failed"):
+            if problem in record:
+                table.add_row(name, problem)
+                notes.append(f"{name} {problem}: {record[problem]}")
+        table.add_section()
+        if "how" in record:
+            notes.append(f"{name}: {record['how']}")
     console = Console()
-    (console if console.is_terminal else Console(width=140)).print(table)
+    console = console if console.is_terminal else Console(width=120)
+    console.print(table)
+    for note in notes:
+        console.print(Text(note))

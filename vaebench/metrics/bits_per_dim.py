@@ -51,7 +51,7 @@ class BitsPerDim(Metric):
         return reason
 
     def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
-        """Return bits_per_dim."""
+        """Return bits_per_dim from the ELBO, or bits_per_dim_<K> from the importance bound."""
         parts = []
         for batch in batches:
             check_on_grid(model.likelihood_head, batch.x)
@@ -61,10 +61,11 @@ class BitsPerDim(Metric):
             else:
                 bound = importance_bound(model, batch, self.num_samples, self.chunk_size).bounds[self.num_samples]
             parts.append(bits_per_dim(bound, math.prod(model.shape)))
+        name = "bits_per_dim" if self.num_samples == 1 else f"bits_per_dim_{self.num_samples}"
         source = "the ELBO" if self.num_samples == 1 else f"the importance bound with {self.num_samples} samples"
         levels = model.likelihood_head.num_levels
         return Result(
-            {"bits_per_dim": Estimate.mean(torch.cat(parts), "bits/dim", "lower")},
+            {name: Estimate.mean(torch.cat(parts), "bits/dim", "lower")},
             f"from {source}; {math.prod(model.shape)} dimensions of {levels} levels",
             {"num_samples": self.num_samples, "num_dims": math.prod(model.shape), "num_levels": levels},
         )

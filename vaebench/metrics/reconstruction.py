@@ -42,8 +42,8 @@ class Reconstruction(Metric):
                 raise NotApplicableError("the data leave [0, 1], the range to which MSE and PSNR refer")
             errors.append(mse(model.reconstruct(batch.x, deterministic=True, y=batch.y), batch.x).cpu())
         per_example = torch.cat(errors)
-        values = {"mse": Estimate.mean(per_example, "squared value in [0, 1]", "lower")}
-        how = "mean of p(x|z) at the posterior's mean; "
+        values = {"mse": Estimate.mean(per_example, "squared", "lower")}
+        how = "values in [0, 1], mean of p(x|z) at the posterior's mean; "
         if bool((per_example > 0).all()):
             values["psnr_db"] = Estimate.mean(psnr(per_example), "dB", "higher")
             how += "PSNR per example with data range 1, then averaged"

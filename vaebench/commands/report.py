@@ -1,0 +1,49 @@
+"""`vaebench report`: what the runs found, side by side."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.text import Text
+
+from vaebench.report import cells, files, page, reading, table
+from vaebench.report.grouping import make_sections
+from vaebench.run import write_atomic, write_json
+
+# Checked here and not by `vaebench.build`, which imports torch.
+KINDS = {"output": (str,), "sort_by": (str, type(None)), "descending": (bool, type(None))}
+WORDS = {"output": "a folder", "sort_by": "the name of a column, or null", "descending": "true, false or null"}
+_log = logging.getLogger(__name__)
+
+
+def task(cfg: DictConfig) -> None:
+    """Read runs, print a table for each data set, and write the report."""
+    for key, kinds in KINDS.items():
+        if not isinstance(cfg[key], kinds) or cfg[key] == "":
+            raise ValueError(f"{key}: expected {WORDS[key]}, got {cfg[key]!r}")
+    places = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs or ["outputs"])
+    if not all(isinstance(place, str) for place in places):
+        raise ValueError(f"runs: expected a list of paths, got {places}")
+    records = [reading.read_run(path) for path in reading.find_runs(places)]
+    problems = [record for record in records if record.problem is not None]
+    readable = [record for record in records if record.problem is None]
+    sections = make_sections(readable, cfg.sort_by, cfg.descending)
+
+    folder = Path(cfg.output)
+    write_atomic(folder / "report.html", page.render(sections, problems))
+    write_json(folder / "report.json", files.as_json(sections, problems))
+    write_atomic(folder / "report.csv", files.as_csv(sections))
+    write_atomic(folder / "report.md", files.as_markdown(sections, problems))
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    for section in sections:
+        table.print_section(section, console)
+    if sections:
+        console.print(Text(files.LEGEND))
+    for record in problems:
+        console.print(Text(f"not readable: {cells.clean(record.path, 200)}: {cells.clean(record.problem, 300)}"))
+    console.print(Text(f"{folder / 'report.html'}"))

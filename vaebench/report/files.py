@@ -1,0 +1,119 @@
+"""The report as files for other programs: JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from vaebench.report import cells
+from vaebench.report.grouping import Column, Section, column_label, key_label
+from vaebench.report.reading import Record
+
+LEGEND = (
+    "Mean ± standard deviation over seeds. Rank 1 is best; configurations share a rank where they differ by less than "
+    "two standard errors. n/a: the metric has no meaning there."
+)
+
+
+def as_json(sections: Sequence[Section], problems: Sequence[Record]) -> dict[str, Any]:
+    """Everything in the report, as plain values."""
+    return {
+        "datasets": [
+            {
+                "dataset": section.dataset,
+                "sort_by": section.sort_by and column_label(section.sort_by, section.columns),
+                "configurations": [
+                    {
+                        "rank": group.rank,
+                        "settings": {key_label(key): group.config.get(key) for key in section.settings},
+                        "state": group.state,
+                        "values": {
+                            column_label(column, section.columns): {
+                                "mean": found.mean,
+                                "standard_deviation": found.spread,
+                                "num_seeds": found.num_seeds,
+                                "unit": section.values[column].unit,
+                                "better": section.values[column].better,
+                            }
+                            for column, found in group.summaries.items()
+                        },
+                        "runs": [_run(record, record in group.counted, section.columns) for record in group.records],
+                        "config": group.config,
+                    }
+                    for group in section.groups
+                ],
+            }
+            for section in sections
+        ],
+        "unreadable": [{"path": str(record.path), "reason": record.problem} for record in problems],
+    }
+
+
+def _run(record: Record, is_counted: bool, columns: Sequence[Column]) -> dict[str, Any]:
+    return {
+        "path": str(record.path),
+        "seed": record.seed,
+        "status": record.status,
+        "reason": record.reason,
+        "epoch": record.epoch,
+        "step": record.step,
+        "is_counted": is_counted,
+        "is_evaluated": record.is_evaluated,
+        "values": {
+            column_label(column, columns): {"value": value.value, "standard_error": value.standard_error}
+            for column, value in record.values.items()
+        },
+        "not_applicable": record.skipped,
+        "notes": record.notes,
+    }
+
+
+def as_csv(sections: Sequence[Section]) -> str:
+    """One line for each run: where it lies, what it was, and each number with its standard error over examples."""
+    rows: list[dict[str, Any]] = []
+    for section in sections:
+        for group in section.groups:
+            for record in group.records:
+                row: dict[str, Any] = {"dataset": section.dataset}
+                row |= {key_label(key): cells.setting(group, key) for key in section.settings}
+                row |= {"seed": record.seed, "status": record.status, "epoch": record.epoch, "run": str(record.path)}
+                row["counted"] = record in group.counted
+                for column, value in record.values.items():
+                    label = column_label(column, section.columns)
+                    row |= {label: value.value, f"{label} standard_error": value.standard_error}
+                rows.append(row)
+    fields = list({field: None for row in rows for field in row})
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def as_markdown(sections: Sequence[Section], problems: Sequence[Record]) -> str:
+    """The tables, for a pull request or a notebook."""
+    parts = ["# Report", LEGEND]
+    for section in sections:
+        columns = [column for column in section.columns]
+        header = ["rank", *map(key_label, section.settings), "seeds"]
+        header += [cells.heading(column, section) for column in columns]
+        lines = [header, ["---"] * len(header)]
+        for group in section.groups:
+            line = [cells.rank(group), *(cells.setting(group, key) for key in section.settings), cells.seeds(group)]
+            lines.append([*line, *(cells.summary(group, column, section) for column in columns)])
+            if group.state:
+                lines[-1][1] += f" ({group.state})"
+        table = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+        parts += [f"## {_escaped(section.dataset)}", table]
+    if problems:
+        parts += ["## Runs that cannot be read"]
+        parts += ["\n".join(f"- {_escaped(str(record.path))}: {_escaped(str(record.problem))}" for record in problems)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown takes literally, on one line."""
+    text = "".join("\\" + character if character in "\\`*[]<>|#" else character for character in text)
+    return " ".join(text.split())

@@ -1,0 +1,255 @@
+"""Runs of one configuration under different seeds, side by side: means, spreads, ranks, and what differs."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vaebench.names import did_you_mean
+from vaebench.report.reading import VALIDATION_LOSS, Conditions, Record, Value
+
+# Where and how fast a run was computed, and with which noise, is not what was computed.
+IGNORED = ("seed", "run", "resume", "hydra", "hardware", "dataset.root")
+_LIKELIHOOD = "model.likelihood._target_"
+TIE = 2.0  # standard errors of a difference below which two configurations share a rank
+
+Column = tuple[str, Conditions]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A column of one configuration.
+
+    Attributes:
+        mean: Mean over seeds.
+        spread: Standard deviation over seeds (n - 1 in the denominator), or None for one seed.
+        num_seeds: How many.
+        error: Standard error of the mean: over seeds, for one seed over the examples, or None.
+    """
+
+    mean: float
+    spread: float | None
+    num_seeds: int
+    error: float | None
+
+
+@dataclass
+class Group:
+    """Runs of one configuration; `counted` are those that the means are made of."""
+
+    config: dict[str, Any]
+    records: list[Record]
+    counted: list[Record]
+    summaries: dict[Column, Summary] = field(default_factory=dict)
+    rank: int | None = None
+
+    @property
+    def state(self) -> str:
+        """What a reader must know about the runs before trusting the means; "" where all is well."""
+        states = [] if any(record.is_done for record in self.counted) else [self.counted[0].status]
+        return ", ".join(states + ["not evaluated"] * (not any(record.is_evaluated for record in self.counted)))
+
+
+@dataclass
+class Section:
+    """The configurations of one data set, best first.
+
+    Attributes:
+        dataset: Its name.
+        groups: The configurations.
+        settings: Keys in which they differ, the model first.
+        columns: What was measured, in order.
+        values: For each column one of its values, for unit, direction and metric.
+        sort_by: The column by which they are sorted, or None where there is no number at all.
+        better: Which of its directions is better, or None.
+    """
+
+    dataset: str
+    groups: list[Group]
+    settings: list[str]
+    columns: list[Column]
+    values: dict[Column, Value]
+    sort_by: Column | None
+    better: str | None
+
+
+def make_sections(
+    records: Sequence[Record], sort_by: str | None = None, descending: bool | None = None
+) -> list[Section]:
+    """Group, summarise and sort; numbers that do not compare (other data, mass against density) share no table.
+
+    Args:
+        records: Readable runs.
+        sort_by: Name of a column; None takes the tightest bound on log p(x) that there is.
+        descending: Larger values first; None puts the better ones first.
+
+    Raises:
+        ValueError: no run has a column of that name.
+    """
+    names = {name for record in records for name, _ in record.values}
+    if sort_by is not None and sort_by not in names:
+        raise ValueError(f"sort_by: no run has '{sort_by}'{did_you_mean(sort_by, names)}")
+    measures = {r.config.get(_LIKELIHOOD): r.measure for r in records if r.measure is not None}
+    by_kind: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        likelihood = record.config.get(_LIKELIHOOD)
+        measure = record.measure or measures.get(likelihood) or value_label(likelihood)
+        by_kind.setdefault((dataset_label(record), _dataset_key(record), measure), []).append(record)
+    datasets = Counter(dataset for _, dataset, _ in by_kind)
+    sections = []
+    for (label, key, measure), members in sorted(by_kind.items()):
+        kind = f"probability {measure}" if measure in ("mass", "density") else f"likelihood {measure}"
+        sections.append(_section(f"{label}, {kind}" if datasets[key] > 1 else label, members, sort_by, descending))
+    return sections
+
+
+def _section(label: str, records: list[Record], sort_by: str | None, descending: bool | None) -> Section:
+    by_key: dict[str, list[Record]] = {}
+    for record in records:
+        by_key.setdefault(_key(_configuration(record)), []).append(record)
+    groups = [_group(members) for members in by_key.values()]
+    columns = _columns(groups)
+    column = _sort_column(columns, sort_by)
+    values = {column: value for record in records for column, value in record.values.items()}
+    better = values[column].better if column is not None else None
+    if column is not None:
+        reverse = better == "higher" if descending is None else descending
+        sign = -1.0 if reverse else 1.0
+        groups.sort(key=lambda g: sign * g.summaries[column].mean if column in g.summaries else math.inf)
+        if better is not None:
+            _rank(groups, column, better)
+    settings = differing([group.config for group in groups])
+    return Section(label, groups, settings, columns, values, column, better)
+
+
+def _group(records: list[Record]) -> Group:
+    records = sorted(records, key=lambda record: (str(record.seed), record.start))
+    candidates = [record for record in records if record.is_done] or records
+    # Of runs that repeat a seed the evaluated one counts, then the newest: a repetition is no further seed.
+    newest = {_key(r.seed): r for r in sorted(candidates, key=lambda r: (r.is_evaluated, r.start))}
+    counted = [record for record in records if newest.get(_key(record.seed)) is record]
+    group = Group(_configuration(records[0]), records, counted)
+    for column in {column: None for record in counted for column in record.values}:
+        found = [record.values[column] for record in counted if column in record.values]
+        values = [value.value for value in found]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        error = found[0].standard_error if spread is None else spread / math.sqrt(len(values))
+        group.summaries[column] = Summary(statistics.fmean(values), spread, len(values), error)
+    return group
+
+
+def _rank(groups: list[Group], column: Column, better: str) -> None:
+    """Rank is one more than the number of configurations that are clearly better."""
+    ranked = [(group, group.summaries[column]) for group in groups if column in group.summaries]
+    sign = 1 if better == "higher" else -1
+    for group, own in ranked:
+        ahead = 0
+        for _, other in ranked:
+            margin = TIE * math.hypot(own.error or 0.0, other.error or 0.0)
+            ahead += sign * (other.mean - own.mean) > margin
+        group.rank = ahead + 1
+
+
+def _columns(groups: list[Group]) -> list[Column]:
+    """Every column once: bounds first, the validation loss last, the others as their metrics wrote them.
+
+    Of columns that share a name, the one under the conditions of most configurations stands first.
+    """
+    found = Counter(column for group in groups for column in group.summaries)
+    first = {name: position for position, (name, _) in reversed(list(enumerate(found)))}
+    return sorted(found, key=lambda c: (c[0] == VALIDATION_LOSS, not c[0].endswith("_nats"), first[c[0]], -found[c]))
+
+
+def _sort_column(columns: list[Column], name: str | None) -> Column | None:
+    if name is None:
+        bounds = [column for column in columns if column[0].startswith("importance_bound_")]
+        name = max(bounds, key=_num_samples)[0] if bounds else "elbo_nats"
+        if name not in {column[0] for column in columns}:
+            name = VALIDATION_LOSS
+    return next((column for column in columns if column[0] == name), None)
+
+
+def _num_samples(column: Column) -> int:
+    return int("".join(filter(str.isdigit, column[0])) or 0)
+
+
+def headline(section: Section, most: int) -> list[Column]:
+    """The columns that a narrow table shows: what it is sorted by, then the tightest bound, then one of each kind."""
+    ladders = [column for column in section.columns if column[0].startswith(("importance_bound_", "importance_ess_"))]
+    bounds = [column for column in ladders if column[0].startswith("importance_bound_")]
+    first = [section.sort_by] if section.sort_by in section.columns else []
+    chosen = [*first, *([max(bounds, key=_num_samples)] if bounds else [])]
+    chosen += [column for column in section.columns if column not in ladders]
+    return list(dict.fromkeys(column for column in chosen if column is not None))[:most]
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys in which the configurations differ, the model first.
+
+    A key that only some models have says nothing by its absence, unless without it two configurations look alike.
+    """
+    keys = list({key: None for config in configs for key in config})
+    shown = [key for key in keys if len({_key(config[key]) for config in configs if key in config}) > 1]
+    rows = [tuple(_key(config.get(key)) for key in shown) for config in configs]
+    if len(set(rows)) < len(rows):
+        shown = [key for key in keys if len({_key(config[key]) if key in config else None for config in configs}) > 1]
+    order = ["model._target_", "model", "dataset", "trainer"]
+    shown = list(dict.fromkeys(["model._target_", *shown]))
+    return sorted(shown, key=lambda key: next((i for i, name in enumerate(order) if key.startswith(name)), len(order)))
+
+
+def column_label(column: Column, columns: Sequence[Column]) -> str:
+    """The column's name, and those conditions in which it differs from others of its name."""
+    name, protocol = column
+    others = [set(other.items) for other_name, other in columns if other_name == name]
+    shared = set.intersection(*others) if others else set()
+    own = [f"{key} {value}" for key, value in protocol.items if (key, value) not in shared]
+    return f"{name} ({', '.join(own)})" if own else name
+
+
+def key_label(key: str) -> str:
+    """A dotted key as a heading: `model._target_` is the model."""
+    return key.removesuffix("._target_")
+
+
+def value_label(value: object) -> str:
+    """A setting as text: a target by its file's name where class and file share it, otherwise by its class."""
+    if isinstance(value, str) and value.count(".") >= 2 and value.startswith("vaebench."):
+        module, name = value.split(".")[-2:]
+        return module if module.replace("_", "") == name.lower() else name
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def dataset_label(record: Record) -> str:
+    """The data set's name and settings that are not the usual."""
+    name = value_label(record.config.get("dataset._target_", "unknown"))
+    binarization = record.config.get("dataset.binarization", "none")
+    path = record.config.get("dataset.path")
+    extras = [str(binarization)] * (binarization not in ("none", None)) + [str(path)] * (path is not None)
+    return f"{name} ({', '.join(extras)})" if extras else name
+
+
+def _dataset_key(record: Record) -> str:
+    parts = {key: value for key, value in _configuration(record).items() if key.startswith("dataset.")}
+    # The number of training examples is a condition of the experiment; the test set is the same.
+    parts.pop("dataset.num_examples", None)
+    return _key(parts)
+
+
+def _configuration(record: Record) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in record.config.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in IGNORED)
+    }
+
+
+def _key(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,225 @@
+"""What a run directory says about itself. Its files are a stranger's text: read as plain values, never trusted."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from vaebench.run import Run, read_json
+
+MAX_DEPTH = 50  # of a configuration; deeper nesting is an attack on the parser, not an experiment
+MARKS = ("config.yaml", "status.json", "provenance.json", "metrics.jsonl", "checkpoints")
+VALIDATION_LOSS = "validation_loss"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions under which a number was found; numbers under different ones do not compare.
+
+    Attributes:
+        items: Pairs of a name and a value as text, sorted.
+    """
+
+    items: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of one run.
+
+    Attributes:
+        value: The number.
+        standard_error: Over examples, or None.
+        unit: Of both.
+        better: "higher", "lower" or None.
+        metric: Name of the metric that gave it; "" for the validation loss.
+    """
+
+    value: float
+    standard_error: float | None
+    unit: str
+    better: str | None
+    metric: str = ""
+
+
+@dataclass
+class Record:
+    """One run as the report sees it.
+
+    `problem` says why nothing could be read; the other fields are then empty. `measure` says what log p(x) is the
+    logarithm of, a "mass" or a "density": the two do not compare. It is known once the run was evaluated.
+    """
+
+    path: Path
+    problem: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    status: str = "unknown"
+    epoch: int | None = None
+    step: int | None = None
+    reason: str | None = None
+    start: str = ""
+    measure: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    values: dict[tuple[str, Conditions], Value] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    images: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether training came to its end."""
+        return self.status == "done"
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether `vaebench evaluate` left a number."""
+        return any(name != VALIDATION_LOSS for name, _ in self.values)
+
+    @property
+    def seed(self) -> object:
+        """The run's seed."""
+        return self.config.get("seed")
+
+
+def find_runs(places: Sequence[str]) -> list[Path]:
+    """Expand run directories, folders of them and globs into run directories, each once.
+
+    Raises:
+        ValueError: one of the places leads to no run; the sentence names it.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        matches = [place] if Path(place).exists() else sorted(glob.glob(place, recursive=True))
+        runs = [run for match in matches for run in _walk(match)]
+        if not runs:
+            if not matches and not glob.has_magic(place):
+                Run.open(place)  # says what is wrong, and names a run near it
+            raise ValueError(f"runs: found no run in '{place}'; train one with 'vaebench train', or name others: runs=")
+        found.update((run.resolve(), run) for run in runs)
+    return list(found.values())
+
+
+def _walk(place: str) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(place):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if sum(mark in files or mark in subfolders for mark in MARKS) >= 2:
+            subfolders.clear()
+            yield Path(folder)
+
+
+def read_run(path: Path) -> Record:
+    """Read one run; damage becomes a `problem` or a note, never an error."""
+    try:
+        run = Run.open(path)
+        config = flatten(_load_yaml(run.config))
+        status, provenance = run.read_status(), dict(read_json(run.provenance))
+    except (ValueError, OSError) as error:
+        return Record(path, problem=" ".join(str(error).removeprefix("run: ").split()))
+    record = Record(
+        path,
+        config=config,
+        status=str(status.get("status", "unknown")),
+        epoch=_integer(status.get("epoch")),
+        step=_integer(status.get("step")),
+        reason=str(status["reason"]) if status.get("reason") else None,
+        start=run.start,
+        provenance=provenance,
+    )
+    _read_curves(run, record)
+    for file in sorted((run.path / "evaluation").glob("*.json")):
+        try:
+            _read_evaluation(file, record)
+        except (ValueError, TypeError, AttributeError, OSError) as error:
+            record.notes.append(f"evaluation/{file.name} cannot be read: {' '.join(str(error).split())}")
+    pictures = {"samples": run.images / "samples.png", "reconstructions": run.images / "reconstructions.png"}
+    pictures |= {f"sampler {file.parent.name}": file for file in sorted(run.path.glob("samples/*/grid.png"))}
+    record.images = {name: file for name, file in pictures.items() if file.is_file()}
+    return record
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give every value of nested mappings its dotted key; lists stay whole, an empty mapping leaves nothing."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        flat.update(flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value})
+    return flat
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    """Plain values only: an alias could unfold into more than memory holds, deep nesting could exhaust the stack."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        text = path.read_text(encoding="utf-8")
+        depth = 0
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+                raise ValueError("expected plain values, got a YAML alias or very deep nesting")
+        tree = yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or error
+        raise ValueError(f"config.yaml is damaged: {problem}") from None
+    if not isinstance(tree, dict):
+        raise ValueError("config.yaml is damaged: expected a mapping at its top")
+    return tree
+
+
+def _read_curves(run: Run, record: Record) -> None:
+    try:
+        rows = run.read_metrics()
+    except (ValueError, OSError) as error:
+        record.notes.append(" ".join(str(error).split()))
+        return
+    for row in rows:
+        epoch, loss = (_number(row.get(key)) for key in ("epoch", "loss")) if isinstance(row, dict) else (None, None)
+        if epoch is not None and loss is not None:
+            record.curves.setdefault(str(row.get("split")), []).append((epoch, loss))
+    losses = [loss for _, loss in record.curves.get("validation", [])]
+    if losses:
+        record.values[VALIDATION_LOSS, Conditions()] = Value(min(losses), None, "nats", "lower")
+
+
+def _read_evaluation(file: Path, record: Record) -> None:
+    content = read_json(file)
+    for problem in ("skipped", "failed"):
+        if problem in content:
+            record.skipped[file.stem] = f"{problem}: {content[problem]}"
+    settings = content.get("settings", {})
+    checkpoint = settings.get("checkpoint", {})
+    conditions = {"split": settings.get("split"), "checkpoint": checkpoint.get("name")}
+    if settings.get("limit") is not None:
+        conditions["first"] = f"{settings['limit']} examples"
+    own = settings.get("metric", {})
+    conditions |= {key: own[key] for key in own if key not in ("_target_", "num_samples", "chunk_size")}
+    protocol = Conditions(tuple(sorted((str(key), str(value)) for key, value in conditions.items())))
+    for name, entry in content.get("values", {}).items():
+        value = _number(entry["value"])
+        if value is None:
+            record.notes.append(f"evaluation/{file.name}: {name} is not finite")
+            continue
+        better = entry.get("better") if entry.get("better") in ("higher", "lower") else None
+        error = _number(entry.get("standard_error"))
+        record.values[str(name), protocol] = Value(value, error, str(entry.get("unit", "")), better, file.stem)
+    if settings.get("measure") in ("mass", "density"):
+        record.measure = settings["measure"]
+    seen = checkpoint.get("run_step")
+    if seen is not None and record.step is not None and seen != record.step:
+        record.notes.append(f"{file.stem} is of step {seen}, the run is at step {record.step}: evaluate it again")
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
