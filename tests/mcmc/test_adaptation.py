@@ -104,3 +104,13 @@ def test_adaptation_is_frozen_after_warm_up():
     for later in seen[100:]:
         assert torch.equal(later.step_size, seen[99].step_size)
         assert torch.equal(later.inverse_mass_matrix, seen[99].inverse_mass_matrix)
+
+
+def test_one_chain_far_out_comes_back():
+    """Its energy rises so fast that it cannot move at the step that suits the other fifteen."""
+    energy = TARGETS["double_well"][0]
+    start = energy.exact_sample(16)
+    start[3] = 6.0
+    chains = run_chains(hmc.HMC(energy.value_and_grad, 5), start, num_draws=50, num_warmup=200)
+    assert (chains.positions[:, 3].abs() < 2.5).all()
+    assert (chains.positions[:, 3].std(0) > 0).all()

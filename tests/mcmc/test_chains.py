@@ -24,7 +24,7 @@ class Gumbel(Energy):
 
 def test_a_skewed_target_within_four_standard_errors():
     energy = Gumbel()
-    chains = run_chains(hmc.HMC(energy.value_and_grad, 8), energy.start(8), num_draws=600, target_acceptance=0.8)
+    chains = run_chains(hmc.HMC(energy.value_and_grad, 4), energy.start(8), num_draws=1000, target_acceptance=0.8)
     report = diagnose(chains)
     assert verdict(report) == []
     x = chains.positions

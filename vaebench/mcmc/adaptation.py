@@ -103,6 +103,10 @@ class WindowAdaptation:
     The mass matrix is :math:`M^{-1} = \frac{n}{n+5} \mathrm{Var} + 10^{-3} \frac{5}{n+5}`, the variance being that of
     all chains' positions in a window, about their common mean. After the last transition nothing changes any more.
 
+    In the first buffer, while chains come from their starting points, the step size follows the harmonic mean of their
+    acceptance probabilities: a single chain that is too far out to move at the others' step holds all of them back
+    until it does, instead of staying there for ever.
+
     References:
         Stan Reference Manual, section HMC Algorithm Parameters, https://mc-stan.org/docs/reference-manual/mcmc.html
     Args:
@@ -130,13 +134,20 @@ class WindowAdaptation:
         if self._t >= self._num_warmup:
             return
         self._t += 1
-        self._averaging.update(info.acceptance_probability.mean())
+        rates = info.acceptance_probability
+        is_settling = self._t <= self._first and self._ends
+        self._averaging.update(harmonic_mean(rates) if is_settling else rates.mean())
         if self._ends and self._first < self._t <= self._ends[-1]:
             self._moments.update(state.position)
         if self._t in self._ends:
             self._inverse_mass = self._moments.regularised()
             self._moments = PooledVariance(self._inverse_mass)
             self._averaging.restart(self._averaging.average)
+
+
+def harmonic_mean(rates: Tensor) -> Tensor:
+    """The harmonic mean over chains, with rates below 1e-3 counted as that: a scalar near the worst chain's rate."""
+    return 1 / (1 / rates.clamp(min=1e-3)).mean()
 
 
 class PooledVariance:
