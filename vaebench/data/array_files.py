@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+MOST_NAMED = 6
+
 
 @dataclass(frozen=True)
 class ArrayFile:
@@ -30,8 +32,10 @@ class ArrayFile:
         return int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
 
     def describe(self) -> str:
-        """Names and shapes, for messages."""
-        return ", ".join(f"'{name}' {shape} {dtype}" for name, (shape, dtype) in self.headers.items()) or "nothing"
+        """Names, shapes and types of the first arrays, for messages."""
+        arrays = [f"{name or 'one array'} {shape} {dtype}" for name, (shape, dtype) in self.headers.items()]
+        more = [f"{len(arrays) - MOST_NAMED} more"] if len(arrays) > MOST_NAMED else []
+        return ", ".join(arrays[:MOST_NAMED] + more) or "no array"
 
     def read(self, name: str, *, mapped: bool = False) -> np.ndarray:
         """Read one array, or map the file into memory (only .npy files can be mapped).

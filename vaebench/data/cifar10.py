@@ -125,7 +125,10 @@ def _parse_pickle(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
             f"expected '{where}' (dataset.root) to have the published checksum, got other content, which is not "
             f"unpickled; delete it, or put the binary version, {BINARY_ARCHIVE}, in its place"
         )
-    batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    try:
+        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"cannot read '{where}' (dataset.root): {error}") from error
     return _checked(np.asarray(batch[b"data"]), np.asarray(batch[b"labels"]), where)
 
 

@@ -19,7 +19,7 @@ def own_path(path: str | None, root: str | None, example: str) -> Path:
         ValueError: No path is given, or nothing is there.
     """
     if path is None or not str(path):
-        raise ValueError(f"expected dataset.path, which says where the data are, for example dataset.path={example}")
+        raise ValueError(f"expected dataset.path to say where the data are, for example {example}, got nothing")
     found = Path(path).expanduser()
     if root is not None:
         found = data_root(root) / found

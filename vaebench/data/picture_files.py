@@ -62,10 +62,14 @@ def look(path: Path) -> tuple[tuple[int, int], bool]:
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
+            mode = image.mode
             if image.getexif().get(ORIENTATION) in SIDEWAYS:
-                width, height = height, width
-            return (height, width), image.mode in GREY_MODES
+                if image.format == "TIFF" and image.info.get("compression") == "raw":
+                    raise ValueError("it lies on its side and is not compressed, which Pillow misreads; turn it")
+                # Only after decoding do all formats and versions agree on the size.
+                image.load()
+                image = ImageOps.exif_transpose(image)
+            return (image.height, image.width), mode in GREY_MODES
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
@@ -97,7 +101,9 @@ def decode(path: Path, shape: tuple[int, int, int], *, resize: bool) -> Tensor:
         raise _unreadable(path, error) from error
     if picture.size != (width, height):
         if not resize:
-            raise ValueError(f"expected {width}x{height} pixels in '{path}' (dataset.path), got {picture.size}")
+            raise ValueError(
+                f"expected {width}x{height} pixels in '{path}' (dataset.path), got {picture.width}x{picture.height}"
+            )
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(picture, dtype=np.uint8)).reshape(height, width, channels)
     return pixels.permute(2, 0, 1).contiguous()
