@@ -66,8 +66,8 @@ def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
 
     if isinstance(error, OverrideParseException):
         reason = one_line(error.message).partition(" See http")[0].partition(" expecting {")[0]
-        reason = reason.removeprefix(f"Error parsing override '{error.override}' ")
-        return f"cannot read '{error.override}': {reason}"
+        reason = reason.rpartition("]. ")[2]  # Hydra 1.4 begins with the whole command line
+        return f"cannot read '{error.override}': {reason.removeprefix(f'Error parsing override {error.override!r} ')}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         valid = error.options or options(folders).get(error.missing_cfg_file.rpartition("/")[0]) or []
         return _no_option(error.missing_cfg_file, valid, folders)
