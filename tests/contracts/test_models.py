@@ -1,0 +1,240 @@
+"""What holds for every model in conf/model, on a toy data set: prototypes with noise, pictures that are not square."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load, save
+from torch import Tensor
+
+from vaebench import build
+from vaebench.application import conf_dir
+from vaebench.core import Batch
+from vaebench.data.dataset import Dataset
+from vaebench.data.examples import Examples
+from vaebench.hardware import seed_everything
+
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+WIDTHS = [24]
+
+
+class Prototypes(Dataset):
+    name = "prototypes"
+
+    def __init__(self, shape: tuple[int, ...] = (1, 5, 4), num_classes: int = 3) -> None:
+        generator = torch.Generator().manual_seed(0)
+        centres = torch.randint(2, 15, (num_classes, *shape), generator=generator)
+
+        def examples(n: int) -> Examples:
+            y = torch.arange(n) % num_classes
+            x = centres[y] + torch.randint(-2, 3, (n, *shape), generator=generator)
+            return Examples(x.clamp(0, 16).to(torch.uint8), y)
+
+        super().__init__(
+            examples(120),
+            examples(30),
+            examples(30),
+            likelihood_name="binomial",
+            likelihood_arguments={"total_count": 16},
+            scale=16,
+            num_classes=num_classes,
+        )
+
+
+@cache
+def configuration(name: str) -> dict[str, Any]:
+    """The model as a user gets it, with narrow layers."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = build.plain(compose("train", [f"model={name}"]))
+    build.check(cfg)  # with the trainer that the model needs
+    cfg["model"]["latent_dim"] = 3
+    narrow(cfg["model"])
+    return cfg
+
+
+def narrow(node: dict[str, Any]) -> None:
+    for name, value in node.items():
+        if name == "hidden_dims":
+            node[name] = WIDTHS[: len(value)]
+        elif isinstance(value, dict):
+            narrow(value)
+
+
+def make(name: str, dataset: Dataset | None = None, seed: int = 0) -> Any:
+    seed_everything(seed)
+    return build.model(configuration(name), dataset or DATA)
+
+
+def batch_of(dataset: Dataset, n: int = 20) -> Batch:
+    return dataset.train.batch(torch.arange(n))
+
+
+def losses(model: Any, batch: Batch) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {part: loss.total for part, loss in model.losses(batch, 3).items()}
+
+
+def parameters_of(modules: list[torch.nn.Module]) -> list[torch.nn.Parameter]:
+    found = {id(parameter): parameter for module in modules for parameter in module.parameters()}
+    return list(found.values())
+
+
+DATA = Prototypes()
+pytestmark = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 4), (3, 7, 5), (6,)], ids=str)
+def test_losses_are_finite_scalars_with_detached_terms(name, shape):
+    dataset = Prototypes(shape)
+    model, batch = make(name, dataset), batch_of(dataset)
+    assert set(model.losses(batch, 0)) == set(model.parts())
+    for part in model.parts():
+        loss = model.losses(batch, 0, part)[part]
+        assert loss.total.shape == ()
+        assert torch.isfinite(loss.total)
+        for term in loss.terms.values():
+            assert term.shape == ()
+            assert torch.isfinite(term)
+            assert not term.requires_grad
+    assert any(loss.terms for loss in model.losses(batch, 0).values())
+    validation = model.eval().validation_loss(batch, 0)
+    assert torch.isfinite(validation.total)
+
+
+def test_every_parameter_gets_a_finite_gradient_from_its_part(name):
+    model = make(name)
+    totals = losses(model, batch_of(DATA))
+    names = {id(parameter): path for path, parameter in model.named_parameters()}
+    for part, modules in model.parts().items():
+        parameters = parameters_of(modules)
+        gradients = torch.autograd.grad(totals[part], parameters, allow_unused=True, retain_graph=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            assert gradient is not None, f"{part}: no gradient for {names[id(parameter)]}"
+            assert torch.isfinite(gradient).all(), f"{part}: gradient of {names[id(parameter)]}"
+        assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_parts_partition_the_parameters(name):
+    model = make(name)
+    found = [id(parameter) for modules in model.parts().values() for parameter in parameters_of(modules)]
+    assert len(found) == len(set(found)), "a parameter belongs to two parts"
+    assert set(found) == {id(parameter) for parameter in model.parameters()}, "a parameter belongs to no part"
+
+
+def test_the_same_seed_gives_the_same_weights_and_losses(name):
+    batch = batch_of(DATA)
+    first, second, other = make(name), make(name), make(name, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert losses(first, batch) == losses(second, batch)
+    assert losses(first, batch) != losses(other, batch)
+
+
+def test_what_is_saved_and_loaded_answers_the_same(name):
+    model = make(name)
+    model.end_epoch(DATA.train, 20)
+    model.eval()
+    other = make(name, seed=1)
+    other.load_state_dict(load(save({key: value.contiguous() for key, value in model.state_dict().items()})))
+    other.eval()
+    batch = batch_of(DATA)
+    z = torch.randn(4, 3)
+    with torch.no_grad():
+        assert torch.equal(model.decode(z), other.decode(z))
+        assert torch.equal(model.encode(batch.x).mean, other.encode(batch.x).mean)
+        totals = [validation(built, batch) for built in (model, other)]
+    assert torch.equal(*totals)
+
+
+def validation(model: Any, batch: Batch) -> Tensor:
+    torch.manual_seed(2)
+    with torch.enable_grad():  # some posteriors follow a gradient
+        return model.validation_loss(batch, 0).total.detach()
+
+
+def test_descent_on_its_own_loss_lowers_each_parts_loss(name):
+    batch = batch_of(DATA)
+    for part in make(name).parts():
+        model = make(name)
+        parameters = parameters_of(model.parts()[part])
+        optimizer = torch.optim.Adam(parameters, lr=3e-3)
+        before = losses(model, batch)[part].item()
+        for _ in range(30):
+            gradients = torch.autograd.grad(losses(model, batch)[part], parameters)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        after = losses(model, batch)[part].item()
+        assert after < before - 0.002 * abs(before), f"{part}: from {before} to {after}"
+
+
+def test_what_a_user_does_with_any_model(name):
+    model = make(name).eval()
+    x = batch_of(DATA, 5).x
+    shape = tuple(x.shape[1:])
+    q = model.encode(x)
+    mean, log_var = q
+    assert mean.shape == log_var.shape == (5, 3)
+    assert model.encode(x[0]).mean.shape == (1, 3)
+    assert model.reparameterize(mean, log_var).shape == (5, 3)
+    assert model.decode(mean).shape == x.shape
+    assert model.decode(mean.expand(2, 7, 5, 3)).shape == (2, 7, 5, *shape)
+    outputs = model(x)
+    assert {key: tuple(outputs[key].shape) for key in ("reconstruction", "mean", "log_var", "z")} == {
+        "reconstruction": tuple(x.shape), "mean": (5, 3), "log_var": (5, 3), "z": (5, 3),
+    }  # fmt: skip
+    assert outputs["reconstructed"] is outputs["reconstruction"]
+    assert outputs["logvar"] is outputs["log_var"]
+    assert model.reconstruct(x).shape == x.shape
+    assert torch.equal(model.reconstruct(x, deterministic=True), model.reconstruct(x, deterministic=True))
+    assert model.interpolate(x[0], x[1], steps=4).shape == (4, *shape)
+    assert model.interpolate(x[:1], x[1:2], steps=4, spherical=True).shape == (4, *shape)
+    assert model.latent_traversal(x[:1], dim=2, steps=6).shape == (6, *shape)
+    for picture in (model.reconstruct(x), model.interpolate(x[0], x[1])):
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+    with pytest.raises(ValueError, match="expected x of shape"):
+        model.encode(x[..., :-1])
+    with pytest.raises(ValueError, match="dim must be in"):
+        model.latent_traversal(x[:1], dim=3)
+
+
+def test_it_samples_or_says_why_not(name):
+    model = make(name).eval()
+    model.end_epoch(DATA.train, 20)
+    if "prior" in model.capabilities:
+        assert model.sample(3).shape == model.generate(3).shape == (3, *DATA.shape)
+        with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+            model.sample(0)
+    else:
+        with pytest.raises(ValueError, match=r"has no prior: \w+"):
+            model.sample(3)
+
+
+def test_it_has_a_rate_or_says_why_not(name):
+    model = make(name).eval()
+    x = batch_of(DATA, 5).x
+    if "rate" not in model.capabilities:
+        for refused in (
+            lambda: model.distortion_and_rate(x),
+            lambda: model.log_weights(x, 2),
+            lambda: model.loss_fn(x),
+        ):
+            with pytest.raises(ValueError, match=r"has no rate: \w+"):
+                refused()
+        return
+    distortion, rate = model.distortion_and_rate(x)
+    assert distortion.shape == rate.shape == (5,)
+    assert model.log_weights(x, 4).shape == (4, 5)
+    terms = model.loss_fn(x, beta=2.0)
+    assert torch.isclose(terms["loss"], terms["recon_loss"] + 2 * terms["kl_loss"])
+
+
+def test_missing_capabilities_have_reasons(name):
+    model = make(name)
+    known = {"posterior", "likelihood", "prior", "rate", "manifold"}
+    assert model.capabilities <= known
+    assert known - model.capabilities <= set(model.why_not)
