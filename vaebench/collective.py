@@ -18,11 +18,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows [start, stop) of a global batch of `total` rows that belong to this process."""
+    """The rows [start, stop) of a global batch of `total` rows that belong to this process.
+
+    `together` are the rows that all processes hold at the same time, as (start, stop) pairs, where these are not all:
+    a large batch that is worked on in pieces.
+    """
 
     start: int
     stop: int
     total: int
+    together: tuple[tuple[int, int], ...] | None = None
 
 
 _current: Shard | None = None
@@ -45,15 +50,20 @@ def world_size() -> int:
 
 def shard_of(total: int) -> Shard:
     """The contiguous rows of a global batch of `total` that fall to this process."""
-    r, n = rank(), world_size()
-    return Shard(total * r // n, total * (r + 1) // n, total)
+    return shards_of(total)[rank()]
+
+
+def shards_of(total: int) -> list[Shard]:
+    """The contiguous rows of a global batch of `total` that fall to each process."""
+    n = world_size()
+    return [Shard(total * r // n, total * (r + 1) // n, total) for r in range(n)]
 
 
 @contextmanager
-def shard(start: int, stop: int, total: int) -> Iterator[None]:
+def shard(start: int, stop: int, total: int, together: tuple[tuple[int, int], ...] | None = None) -> Iterator[None]:
     """Within this context a leading batch dimension of `stop - start` means rows start..stop of `total`."""
     global _current
-    before, _current = _current, Shard(start, stop, total)
+    before, _current = _current, Shard(start, stop, total, together)
     try:
         yield
     finally:
@@ -106,7 +116,7 @@ def gather(x: Tensor) -> Tensor:
         x: Shape (B, ...); B may differ by one between processes.
 
     Returns:
-        Shape (sum of B, ...). In a single process `x` itself.
+        Shape (sum of B, ...): the rows that all processes hold now. In a single process `x` itself.
     """
     if not is_distributed() or current_shard() is None:
         return x

@@ -15,16 +15,18 @@ DIM = 6
 
 
 class Toy(nn.Module):
-    """A noisy linear autoencoder with batch normalisation and dropout."""
+    """A noisy linear autoencoder, with batch normalisation and dropout unless it is plain."""
 
     trainer = "base"
     capabilities = frozenset()
     shape = (DIM,)
 
-    def __init__(self, dropout=0.1):
+    def __init__(self, plain=False):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(DIM, 4), nn.BatchNorm1d(4), nn.Tanh())
-        self.decoder = nn.Sequential(nn.Dropout(dropout), nn.Linear(4, DIM))
+        self.plain = plain
+        norm, dropout = (nn.Identity(), nn.Identity()) if plain else (nn.BatchNorm1d(4), nn.Dropout(0.1))
+        self.encoder = nn.Sequential(nn.Linear(DIM, 4), norm, nn.Tanh())
+        self.decoder = nn.Sequential(dropout, nn.Linear(4, DIM))
         self.register_buffer("centre", torch.zeros(DIM))
 
     def loss(self, batch, step):
@@ -54,6 +56,16 @@ class ToyParts(Toy):
         return {"encoder": [self.encoder], "decoder": [self.decoder]}
 
 
+class ToyBatchCoupled(Toy):
+    """Its loss couples all examples of a batch, over processes too."""
+
+    def loss(self, batch, step):
+        plain = super().loss(batch, step)
+        z_all = collective.gather(self.encoder(batch.x))
+        spread = (z_all.T @ z_all / len(z_all) - torch.eye(4)).square().sum()
+        return Loss(plain.total + spread, {**plain.terms, "spread": spread.detach()})
+
+
 class ToyCoupled(ToyParts):
     """Two parts, each with a loss of its own on one forward pass."""
 
@@ -75,9 +87,10 @@ class ToyAdversarial(Toy):
 
     trainer = "adversarial"
 
-    def __init__(self, dropout=0.1):
-        super().__init__(dropout)
-        self.critic = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
+    def __init__(self, plain=False):
+        super().__init__(plain)
+        norm = nn.Identity() if plain else nn.BatchNorm1d(4)
+        self.critic = nn.Sequential(nn.Linear(4, 4), norm, nn.Tanh(), nn.Linear(4, 1))
 
     def parts(self):
         return {"autoencoder": [self.encoder, self.decoder], "discriminator": [self.critic]}

@@ -211,14 +211,17 @@ class Training:
         if shard is None and num_pieces == 1:
             yield self._prepared(batch), 1.0
             return
-        start, total = (shard.start, shard.total) if shard is not None else (0, len(batch))
+        own = collective.Shard(0, len(batch), len(batch)) if shard is None else shard
+        everyone = [own] if shard is None else collective.shards_of(shard.total)
         state = rng_state() if num_pieces > 1 else None
         for k in range(num_pieces):
-            first, last = len(batch) * k // num_pieces, len(batch) * (k + 1) // num_pieces
             if state is not None:
                 set_rng_state(state)
-            with collective.shard(start + first, start + last, total):
-                yield self._prepared(batch[first:last]), (last - first) / total
+            together = tuple(piece_of(part, k, num_pieces) for part in everyone)
+            first, last = piece_of(own, k, num_pieces)
+            with collective.shard(first, last, own.total, together if num_pieces > 1 else None):
+                rows = slice(first - own.start, last - own.start)
+                yield self._prepared(batch[rows]), (last - first) / own.total
 
     def loss(self, batch: Batch) -> Loss:
         """Return the model's loss, computed in the precision of the hardware."""
@@ -397,6 +400,12 @@ def data_order(num_examples: int, seed: int, epoch: int) -> Tensor:
     generator = torch.Generator()
     generator.manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(num_examples, generator=generator)
+
+
+def piece_of(shard: collective.Shard, k: int, num_pieces: int) -> tuple[int, int]:
+    """Rows of the global batch, from and to, that are piece k of a shard."""
+    size = shard.stop - shard.start
+    return shard.start + size * k // num_pieces, shard.start + size * (k + 1) // num_pieces
 
 
 def sum_over_processes(part: Part) -> None:

@@ -1,0 +1,58 @@
+"""Two processes and one compute the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.trainers.test_resume import contents
+from tests.trainers.toy_models import Toy, ToyAdversarial, ToyBatchCoupled, ToyCoupled, toy_data
+from vaebench import collective
+from vaebench.hardware import Hardware
+from vaebench.processes import launch
+from vaebench.run import Run
+from vaebench.trainers import AdversarialTrainer, BaseTrainer, CoupledOptimizerTrainer
+
+pytestmark = pytest.mark.slow
+CASES = {
+    "base": (Toy, BaseTrainer, {"ema_decay": 0.9, "patience": 9}),
+    "accumulate": (ToyBatchCoupled, BaseTrainer, {"accumulate": 3}),
+    "batch-coupled": (ToyBatchCoupled, BaseTrainer, {"gradient_clip_norm": 0.5}),
+    "adversarial": (ToyAdversarial, AdversarialTrainer, {}),
+    "coupled": (ToyCoupled, CoupledOptimizerTrainer, {}),
+}
+
+
+def train(case, path, hardware, num_epochs=3):
+    model_class, trainer_class, options = CASES[case]
+    torch.manual_seed(collective.rank())  # process 0's first weights are everyone's
+    model = model_class(plain=True)
+    trainer = trainer_class(num_epochs=num_epochs, batch_size=9, learning_rate=0.01, **options)
+    training = trainer.train(model, toy_data(), run=Run(path), hardware=hardware, seed=1)
+    weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    if collective.is_distributed():
+        others = [torch.empty_like(weights) for _ in range(collective.world_size())]
+        torch.distributed.all_gather(others, weights)
+        assert all(torch.equal(other, weights) for other in others)
+    return weights, training.history
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one(case, tmp_path):
+    one = Hardware(device="cpu", threads=1)
+    two = Hardware(device="cpu", threads=1, num_devices=2)
+    expected, rows = train(case, tmp_path / "one", one)
+    got, rows_of_two = launch(two, train, case, tmp_path / "two", two)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+    for row, other in zip(rows, rows_of_two, strict=True):
+        assert row.pop("split") == other.pop("split")
+        assert row == pytest.approx(other, rel=1e-5)
+    assert contents(tmp_path / "one").keys() == contents(tmp_path / "two").keys()
+
+
+def test_two_processes_continue_what_two_began(tmp_path):
+    two = Hardware(device="cpu", threads=1, num_devices=2)
+    launch(two, train, "base", tmp_path / "whole", two)
+    launch(two, train, "base", tmp_path / "parted", two, 1)
+    launch(two, train, "base", tmp_path / "parted", two)
+    assert contents(tmp_path / "parted") == contents(tmp_path / "whole")
