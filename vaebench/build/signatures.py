@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -54,7 +56,7 @@ def parameters(cls: type[Any]) -> dict[str, Parameter]:
         init = vars(parent).get("__init__")
         if not isinstance(init, types.FunctionType):
             continue
-        hints = _hints(init)
+        hints = _hints(parent, init)
         passes_on = False
         for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
             if parameter.kind is parameter.VAR_KEYWORD:
@@ -195,14 +197,21 @@ def _hint_only(near: str) -> str:
     return near if "did you mean" in near else ""  # the valid names already stand in the sentence
 
 
-def _hints(init: types.FunctionType) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(init, include_extras=True)
-    except NameError:  # a name imported for type checkers only: judge the other parameters
-        hints = {}
-        for name, text in init.__annotations__.items():
-            try:
-                hints[name] = eval(text, init.__globals__) if isinstance(text, str) else text
-            except NameError:
-                hints[name] = Any
-        return hints
+def _hints(cls: type, init: types.FunctionType) -> dict[str, Any]:
+    """Annotations of a constructor; those of a dataclass are its fields', each read in the module that wrote it."""
+    if not dataclasses.is_dataclass(cls):
+        return _evaluated(init.__annotations__, init.__globals__)
+    hints = {}
+    for parent in reversed(cls.__mro__):
+        hints.update(_evaluated(vars(parent).get("__annotations__", {}), vars(sys.modules[parent.__module__])))
+    return hints
+
+
+def _evaluated(annotations: Mapping[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    hints = {}
+    for name, annotation in annotations.items():
+        try:
+            hints[name] = eval(annotation, names) if isinstance(annotation, str) else annotation
+        except NameError:  # imported for type checkers only
+            hints[name] = Any
+    return hints

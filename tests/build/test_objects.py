@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from vaebench import build
+from vaebench.application import conf_dir
+from vaebench.build.recipes import recipe
+from vaebench.distributions.likelihoods import Binomial, Gaussian
+from vaebench.models import RHVAE, VAE
+
+
+def composed(*words: str, verb: str = "train") -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(verb, list(words))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Any:
+    return build.dataset(composed())
+
+
+def test_the_default_experiment_is_built(digits):
+    cfg = composed()
+    model = build.model(cfg, digits)
+    assert type(model) is VAE
+    assert model.shape == (1, 8, 8)
+    assert isinstance(model.likelihood_head, Binomial)
+    assert build.trainer(cfg).name == "base"
+    assert build.hardware(cfg).device == "auto"
+    assert build.callbacks(cfg) == []
+
+
+def test_values_reach_the_constructors(digits):
+    cfg = composed(
+        "model=rhvae", "model.latent_dim=3", "model.metric_network.hidden_dims=[7,5]", "trainer.batch_size=9"
+    )
+    model = build.model(cfg, digits)
+    assert type(model) is RHVAE
+    assert model.latent_dim == 3
+    assert {tuple(p.shape) for p in model.parameters()} >= {(7, 64), (5, 7)}
+    assert build.trainer(cfg).batch_size == 9
+
+
+def test_auto_is_the_data_sets_own_likelihood_and_the_record_says_which(digits):
+    tree = build.with_likelihood(composed(), digits)
+    assert tree["model"]["likelihood"] == {
+        "_target_": "vaebench.distributions.likelihoods.Binomial",
+        "total_count": 16,
+    }
+    assert build.with_likelihood(tree, digits) == tree
+    torch.manual_seed(0)
+    first = build.model(composed(), digits).state_dict()
+    torch.manual_seed(0)
+    second = build.model(tree, digits).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_chosen_likelihood_stays(digits):
+    model = build.model(composed("model/likelihood=gaussian", "model.likelihood.scale=0.5"), digits)
+    assert isinstance(model.likelihood_head, Gaussian)
+
+
+def test_metrics_and_callbacks_keep_names_and_order():
+    cfg = composed("metric=[reconstruction,elbo]", verb="evaluate")
+    assert list(build.metrics(cfg)) == ["reconstruction", "elbo"]
+    assert [type(c).__name__ for c in build.callbacks(composed("callback=[progress,ema]"))] == ["Progress", "EMA"]
+
+
+def test_the_sampler_comes_with_its_target():
+    sampler = build.sampler(composed("sampler=hmc", "target=prior", verb="sample"))
+    assert type(sampler.target).__name__ == "Prior"
+
+
+def test_the_configuration_is_not_changed(digits):
+    cfg = composed()
+    before = OmegaConf.to_yaml(cfg)
+    build.check(cfg)
+    build.with_likelihood(cfg, digits)
+    build.model(cfg, digits)
+    assert OmegaConf.to_yaml(cfg) == before
+
+
+MISTAKES = {
+    ("model.latent_dim=abc",): "model.latent_dim: expected an integer, got 'abc'",
+    ("model.latent_dim=1.5",): "model.latent_dim: expected an integer, got 1.5",
+    ("model.latent_dim=null",): "model.latent_dim: expected an integer, got null",
+    ("model.latent_dim=true",): "model.latent_dim: expected an integer, got true",
+    ("model.latent_dim=[3]",): "model.latent_dim: expected an integer, got [3]",
+    ("+model.latnt_dim=3",): "model.latnt_dim: VAE has no such setting; did you mean 'latent_dim'?",
+    ("+model.network.hidden_dim=[3]",):
+        "model.network.hidden_dim: MLP has no such setting; did you mean 'hidden_dims'?",
+    ("+model.prior.scale=3",):
+        "model.prior.scale: StandardNormalPrior has no such setting; StandardNormalPrior takes no settings",
+    ("model.network.hidden_dims=[1,x]",): "model.network.hidden_dims[1]: expected an integer, got 'x'",
+    ("model.network=null",): "model.network: expected a Network, got null",
+    ("model.network=mlp",): "model.network: expected a Network, got 'mlp'",
+    ("~model.likelihood._target_",): "model.likelihood: expected a Likelihood, got a dict",
+    ("model/likelihood=binomial",):
+        "model.likelihood.total_count: a value is needed; set model.likelihood.total_count=",
+    ("+model.likelihood.scale=3",): "model.likelihood.scale: 'auto' takes no settings; choose model/likelihood=",
+    ("~model._target_",): "model: expected a mapping with a '_target_', got dict; choose one: model=",
+    ("model.latent_dim=${nowhere}",):
+        "Interpolation key 'nowhere' not found full_key: model.latent_dim object_type=dict",
+    ("trainer.num_epochs=many",): "trainer.num_epochs: expected an integer, got 'many'",
+    ("trainer.learning_rate=.nan",): "trainer.learning_rate: expected a number, got '.nan'",
+    ("trainer.optimizer_args=[1]",): "trainer.optimizer_args: expected a mapping, got [1]",
+    ("dataset.root=12",): "dataset.root: expected a string, got 12; quote it: dataset.root=\"'12'\"",
+    ("hardware.compile=1",): "hardware.compile: expected true or false, got 1",
+    ("seed=abc",): "seed: expected an integer, got 'abc'",
+    ("seed=1.5",): "seed: expected an integer, got 1.5",
+    ("model=aae", "trainer=base"): "trainer: model AAE needs trainer=adversarial, got trainer=base",
+    ("trainer=adversarial",): "trainer: model VAE needs trainer=base, got trainer=adversarial",
+    ("++callback=[progress]",): None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES.items(), ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_sentence_with_its_key(words, sentence):
+    if sentence is None:
+        cfg: Any = {**build.plain(composed()), "callback": ["progress"]}
+        sentence = "callback: expected settings by name, got list; choose callback=[a,b]"
+    else:
+        cfg = composed(*words)
+    with pytest.raises(build.ConfigError) as caught:
+        build.check(cfg)
+    assert str(caught.value) == sentence
+
+
+def test_a_part_of_another_kind_is_refused():
+    tree = build.plain(composed())
+    tree["model"]["network"] = tree["model"]["posterior"]
+    with pytest.raises(build.ConfigError) as caught:
+        build.check(tree)
+    assert str(caught.value) == "model.network: expected a Network, got a DiagonalGaussianPosterior"
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("model.latent_dim=0", "model.latent_dim must be at least 1, got 0"),
+        ("model.network.hidden_dims=[0]", "model.network.hidden_dims must be widths of at least 1, got [0]"),
+        ("model.network.activation=rellu", "model.network.activation: unknown name 'rellu'; did you mean 'relu'?"),
+        ("model.posterior.log_var_bound=-1", "model.posterior.log_var_bound must be positive, got -1.0"),
+    ],
+)
+def test_what_a_constructor_refuses_is_told_with_the_key(digits, word, sentence):
+    with pytest.raises(build.ConfigError) as caught:
+        build.model(composed(word), digits)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("group", ["dataset", "trainer", "hardware"])
+def test_a_group_that_is_not_there_is_named(group):
+    cfg = {name: value for name, value in build.plain(composed()).items() if name != group}
+    with pytest.raises(build.ConfigError, match=f"^{group}: nothing is chosen; set {group}=$"):
+        getattr(build, group)(cfg)
+
+
+def test_a_target_elsewhere_in_the_tree_is_refused_before_anything_is_built(monkeypatch):
+    cfg = {**build.plain(composed()), "unused": [{"_target_": "os.system", "command": "true"}]}
+    monkeypatch.setattr("vaebench.build.objects.recipe", lambda *_: pytest.fail("something was built"))
+    for function in (build.check, build.dataset, build.trainer, build.hardware, build.callbacks):
+        with pytest.raises(build.ConfigError, match=r"^unused\[0\]._target_: 'os.system' is not allowed"):
+            function(cfg)
+
+
+def test_keys_of_errors_are_not_doubled():
+    node = {"_target_": "vaebench.data.digits.Digits", "num_validation": 5000}
+    with pytest.raises(build.ConfigError) as caught:
+        recipe(node, "dataset").make()
+    assert str(caught.value).count("dataset.") == 1
