@@ -124,7 +124,8 @@ def gather(x: Tensor) -> Tensor:
     assert part is not None
     if x.shape[0] != part.stop - part.start:
         raise ValueError(f"expected the {part.stop - part.start} rows of this process's shard, got {x.shape[0]}")
-    return _Gather.apply(x, part.start, part.stop, part.total)
+    full = _Gather.apply(x, part.start, part.stop, part.total)
+    return full if part.together is None else torch.cat([full[start:stop] for start, stop in part.together])
 
 
 class _Gather(torch.autograd.Function):

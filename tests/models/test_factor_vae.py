@@ -193,13 +193,8 @@ def test_one_example_has_no_second_half(x):
 def test_a_piece_of_an_accumulated_batch_is_halved_by_itself(x):
     model = small()
     model.discriminator = Recorder()
-    with collective.shard(3, 7, 7):
-        model.losses(Batch(x[3:]), 0, "discriminator")
-    torch.manual_seed(0)
-    seen = model.discriminator.seen
-    with collective.shard(3, 7, 7):
-        torch.manual_seed(5)
-        z = model.posterior(x[3:]).rsample()
+    with collective.shard(3, 7, 7, together=((3, 7),)):
+        z = codes(model, x[3:], seed=5)
         torch.manual_seed(5)
         model.losses(Batch(x[3:]), 0, "discriminator")
     seen = model.discriminator.seen
@@ -224,18 +219,30 @@ def _worker(number, file, model, x, results):
         part = collective.shard_of(len(x))
         with collective.shard(part.start, part.stop, part.total):
             mine = x[part.start : part.stop]
-            torch.save(_gradients(model, mine, len(mine) / len(x)), results / f"{number}.pt")
+            whole = _gradients(model, mine, len(mine) / len(x))
+        # A piece of an accumulated batch: the rows 1, 2 and 4, 5, 6, which meet each other alone.
+        together = ((1, 3), (4, 7))
+        start, stop = together[number]
+        with collective.shard(start, stop, len(x), together):
+            piece = _gradients(model, x[start:stop], (stop - start) / 5)
+        torch.save({"whole": whole, "piece": piece}, results / f"{number}.pt")
     finally:
         dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(tmp_path, x):
+def test_two_processes_have_the_gradients_of_one(monkeypatch, tmp_path, x):
     model = small(latent_dim=3)
     mp.spawn(_worker, (tmp_path / "init", model, x, tmp_path), nprocs=2)  # 3 rows and 4
     first, second = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2))
     for name, whole in _gradients(model, x, 1.0).items():
-        torch.testing.assert_close(first[name] + second[name], whole, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(first["whole"][name] + second["whole"][name], whole, rtol=1e-9, atol=1e-12)
+    rows = torch.tensor([1, 2, 4, 5, 6])
+    monkeypatch.setattr(
+        collective, "standard_normal", lambda shape, like, dim=0: torch.randn(7, shape[1], dtype=like.dtype)[rows]
+    )
+    for name, piece in _gradients(model, x[rows], 1.0).items():
+        torch.testing.assert_close(first["piece"][name] + second["piece"][name], piece, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

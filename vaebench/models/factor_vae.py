@@ -111,8 +111,7 @@ class FactorVAE(LatentVariableModel):
                 "with the other; choose trainer.batch_size so that the last batch of an epoch is larger"
             )
         second = _permute_dims(z_all[1::2])
-        shard = collective.current_shard()
-        start = 0 if shard is None or len(z_all) == len(z) else shard.start
+        start = _first_row_in_gathered(collective.current_shard())
         position = torch.arange(start, start + len(z), device=z.device)
         is_first = position % 2 == 0
         logit = self.discriminator(torch.where(is_first[:, None], z, second[position // 2 % len(second)]))
@@ -121,6 +120,15 @@ class FactorVAE(LatentVariableModel):
         cross_entropy = weight * F.softplus(torch.where(is_first, -logit, logit))
         is_right = weight * ((logit > 0) == is_first)
         return Loss.mean(cross_entropy, accuracy=is_right)
+
+
+def _first_row_in_gathered(shard: collective.Shard | None) -> int:
+    """Where this process's rows begin among those that all processes hold now."""
+    if shard is None:
+        return 0
+    if shard.together is None:
+        return shard.start
+    return sum(stop - start for start, stop in shard.together if start < shard.start)
 
 
 def _permute_dims(z: Tensor) -> Tensor:
