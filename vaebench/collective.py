@@ -48,15 +48,19 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
+def broadcast_text(text: str) -> str:
+    """What process 0 gave; every process of a group calls this."""
+    if not is_distributed():
+        return text
+    given = [text]
+    dist.broadcast_object_list(given, 0)
+    return given[0]
+
+
 def shard_of(total: int) -> Shard:
     """The contiguous rows of a global batch of `total` that fall to this process."""
-    return shards_of(total)[rank()]
-
-
-def shards_of(total: int) -> list[Shard]:
-    """The contiguous rows of a global batch of `total` that fall to each process."""
-    n = world_size()
-    return [Shard(total * r // n, total * (r + 1) // n, total) for r in range(n)]
+    r, n = rank(), world_size()
+    return Shard(total * r // n, total * (r + 1) // n, total)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from vaebench.trainers import (
     CoupledOptimizerAdversarialTrainer,
     CoupledOptimizerTrainer,
 )
+from vaebench.trainers.batches import data_order
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.signals import Interrupted
 from vaebench.trainers.state import load_state
@@ -124,8 +125,6 @@ def test_state_holds_every_generator(tmp_path):
 
 
 def test_data_order_depends_on_epoch_and_seed_alone():
-    from vaebench.trainers.training import data_order
-
     torch.manual_seed(0)
     first = data_order(20, 3, 0)
     torch.manual_seed(1)

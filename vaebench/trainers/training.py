@@ -15,12 +15,13 @@ from vaebench.core import Batch, Loss
 from vaebench.hardware import Hardware, fixed_rng, rng_state, seed_stream, set_rng_state
 from vaebench.run import Run
 from vaebench.trainers import resume
+from vaebench.trainers.batches import check_data, data_order, joined
 from vaebench.trainers.callbacks.callback import HOOKS, Callback
 from vaebench.trainers.callbacks.defaults import with_defaults
-from vaebench.trainers.finite import FiniteCheck, NonFiniteError
-from vaebench.trainers.parts import Part, build_parts
+from vaebench.trainers.finite import FiniteCheck
+from vaebench.trainers.parts import Part, build_parts, sum_over_processes
 from vaebench.trainers.running import RunningMeans
-from vaebench.trainers.signals import Interrupted, SignalFlag
+from vaebench.trainers.signals import SignalFlag
 from vaebench.trainers.trainer import Trainer
 
 _TRAINING, _VALIDATION, _END_EPOCH, _PREDICT = 1, 2, 3, 4  # streams of random numbers
@@ -102,7 +103,7 @@ class Training:
         self.callbacks = with_defaults(trainer, self.run, callbacks)
         self._hooks = {name: self._hook(name) for name in HOOKS}
         self._recorded: dict[str, Tensor] = {}
-        self._shard: collective.Shard | None = None
+        self._num_rows = 0  # of the step's batch, over all processes
         self._started = time.monotonic()
 
     # The loop
@@ -130,9 +131,11 @@ class Training:
         self.model.train()
         order = data_order(len(self.train), self.seed, self.epoch)[self.position * self.rows_per_step :]
         order = order[: max(0, self.num_steps - self.step) * self.rows_per_step]
-        batches = self.train.batches(order, self.rows_per_step, device=self.device, sharded=collective.is_distributed())
+        batches = self.train.batches(
+            order, self.trainer.batch_size, device=self.device, sharded=collective.is_distributed()
+        )
         with contextlib.closing(batches):
-            for batch in batches:
+            for batch in joined(batches, self.trainer.accumulate):
                 self.train_step(batch)
                 self._look_up()
                 if self.stop_reason is not None:
@@ -166,15 +169,15 @@ class Training:
         Returns: scalars on the device.
         """
         self.call("on_step_start")
-        total = min(self.rows_per_step, len(self.train) - self.position * self.rows_per_step)
-        self._shard = collective.shard_of(total) if collective.is_distributed() else None
+        left = len(self.train) - self.position * self.rows_per_step
+        self._num_rows = min(self.rows_per_step, left) if collective.is_distributed() else len(batch)
         terms = self.trainer.train_step(self, batch)
         if self.average is not None:
             self.average.update()
         self.step += 1
         self.position += 1
         if not self.finite.skipped:
-            self.means.add(terms, len(batch) if self._shard is None else self._shard.total)
+            self.means.add(terms, self._num_rows)
         self.finite.note(self.step, terms)
         self.call("on_step_end")
         return terms
@@ -203,25 +206,23 @@ class Training:
         Inside, random draws are those of the whole batch over all processes: neither the number of pieces nor that of
         processes changes them.
         """
-        shard = self._shard
-        # Every process takes the same number of pieces, or their messages would not meet.
-        num_pieces = min(
-            self.trainer.accumulate, len(batch) if shard is None else shard.total // collective.world_size()
-        )
-        if shard is None and num_pieces == 1:
+        distributed = collective.is_distributed()
+        total, size = self._num_rows if distributed else len(batch), self.trainer.batch_size
+        if not distributed and total <= size:
             yield self._prepared(batch), 1.0
             return
-        own = collective.Shard(0, len(batch), len(batch)) if shard is None else shard
-        everyone = [own] if shard is None else collective.shards_of(shard.total)
-        state = rng_state() if num_pieces > 1 else None
-        for k in range(num_pieces):
+        state = rng_state() if total > size else None
+        offset = 0
+        for first in range(0, total, size):
+            last = min(first + size, total)
+            part = collective.shard_of(last - first)
+            own = part.stop - part.start
             if state is not None:
                 set_rng_state(state)
-            together = tuple(piece_of(part, k, num_pieces) for part in everyone)
-            first, last = piece_of(own, k, num_pieces)
-            with collective.shard(first, last, own.total, together if num_pieces > 1 else None):
-                rows = slice(first - own.start, last - own.start)
-                yield self._prepared(batch[rows]), (last - first) / own.total
+            together = ((first, last),) if total > size else None
+            with collective.shard(first + part.start, first + part.stop, total, together):
+                yield self._prepared(batch[offset : offset + own]), own / total
+            offset += own
 
     def loss(self, batch: Batch) -> Loss:
         """Return the model's loss, computed in the precision of the hardware."""
@@ -242,7 +243,7 @@ class Training:
     def recorded(self) -> dict[str, Tensor]:
         """Return the step's log values, summed over processes, and start anew."""
         values, self._recorded = self._recorded, {}
-        if self._shard is None or not values:
+        if not collective.is_distributed() or not values:
             return values
         stacked = torch.stack([value.float() for value in values.values()])
         torch.distributed.all_reduce(stacked)
@@ -264,13 +265,14 @@ class Training:
 
     def update(self, *parts: Part) -> None:
         """Step the optimisers by the gradients that were gathered, and clear these."""
+        distributed = collective.is_distributed()
         for part in parts:
-            if self._shard is not None:
+            if distributed:
                 sum_over_processes(part)
             if self.scaler is not None:
                 self.scaler.unscale_(part.optimizer)
             part.clip(self.measure_gradient_norm)
-        terms = self._recorded if self._shard is None else {}  # gradients are the same in every process, terms are not
+        terms = {} if distributed else self._recorded  # gradients are the same in every process, terms are not
         if self.finite.allows(self.step, terms, parts if self.scaler is None else ()):
             for part in parts:
                 if self.scaler is None:
@@ -393,52 +395,3 @@ class Training:
                 if tensor is not None:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return batch if x is batch.x else Batch(x, batch.y, batch.index)
-
-
-def data_order(num_examples: int, seed: int, epoch: int) -> Tensor:
-    """Return the order of one epoch: a pure function of seed and epoch, shape (num_examples,)."""
-    generator = torch.Generator()
-    generator.manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return torch.randperm(num_examples, generator=generator)
-
-
-def piece_of(shard: collective.Shard, k: int, num_pieces: int) -> tuple[int, int]:
-    """Rows of the global batch, from and to, that are piece k of a shard."""
-    size = shard.stop - shard.start
-    return shard.start + size * k // num_pieces, shard.start + size * (k + 1) // num_pieces
-
-
-def sum_over_processes(part: Part) -> None:
-    """Sum a part's gradients over the processes, in one message."""
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in part.parameters]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    offset = 0
-    for parameter in part.parameters:
-        parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter)
-        offset += parameter.numel()
-
-
-def check_data(trainer: Trainer, train: Any, validation: Any) -> None:
-    """Refuse splits that the options cannot use."""
-    if len(train) == 0:
-        raise ValueError("the training split is empty; choose a dataset with examples")
-    if trainer.batch_size > len(train):
-        raise ValueError(
-            f"trainer.batch_size={trainer.batch_size} is larger than the training split of {len(train)} examples; "
-            f"choose at most {len(train)}"
-        )
-    if trainer.validate_every is not None and len(validation) == 0:
-        raise ValueError("the validation split is empty; choose a dataset with one, or set trainer.validate_every=null")
-    processes = collective.world_size()
-    rows = trainer.batch_size * trainer.accumulate
-    for name, split, size in (("training", train, rows), ("validation", validation, trainer.batch_size)):
-        last = len(split) % size or size
-        if processes > 1 and last < processes and len(split) > 0:
-            raise ValueError(
-                f"the last batch of the {name} split holds {last} of {len(split)} examples, too few for {processes} "
-                f"processes; choose another trainer.batch_size than {trainer.batch_size}"
-            )
-
-
-__all__ = ["Interrupted", "NonFiniteError", "Training", "check_data", "data_order"]

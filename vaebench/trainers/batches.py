@@ -1,0 +1,56 @@
+"""Which examples a step gets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaebench import collective
+from vaebench.core import Batch
+from vaebench.trainers.trainer import Trainer
+
+
+def data_order(num_examples: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of one epoch: a pure function of seed and epoch, shape (num_examples,)."""
+    generator = torch.Generator()
+    generator.manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(num_examples, generator=generator)
+
+
+def joined(batches: Iterator[Batch], num: int) -> Iterator[Batch]:
+    """Yield the batches, `num` at a time as one."""
+    if num == 1:
+        yield from batches
+        return
+    while group := list(itertools.islice(batches, num)):
+        first = group[0]
+        yield Batch(
+            torch.cat([batch.x for batch in group]),
+            None if first.y is None else torch.cat([batch.y for batch in group if batch.y is not None]),
+            None if first.index is None else torch.cat([batch.index for batch in group if batch.index is not None]),
+        )
+
+
+def check_data(trainer: Trainer, train: Any, validation: Any) -> None:
+    """Refuse splits that the options cannot use."""
+    if len(train) == 0:
+        raise ValueError("the training split is empty; choose a dataset with examples")
+    if trainer.batch_size > len(train):
+        raise ValueError(
+            f"trainer.batch_size={trainer.batch_size} is larger than the training split of {len(train)} examples; "
+            f"choose at most {len(train)}"
+        )
+    if trainer.validate_every is not None and len(validation) == 0:
+        raise ValueError("the validation split is empty; choose a dataset with one, or set trainer.validate_every=null")
+    processes = collective.world_size()
+    for name, split in (("training", train), ("validation", validation)):
+        last = len(split) % trainer.batch_size or trainer.batch_size
+        if processes > 1 and last < processes and len(split) > 0:
+            raise ValueError(
+                f"the last batch of the {name} split holds {last} of {len(split)} examples, too few for {processes} "
+                f"processes; choose another trainer.batch_size than {trainer.batch_size}"
+            )
