@@ -12,10 +12,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vaebench import build, provenance
+from vaebench import build, collective, provenance
 from vaebench.commands.console import show_table, to_log_file
 from vaebench.commands.summary import results, settings
 from vaebench.hardware import rank_of_environment
+from vaebench.processes import launch
 from vaebench.run import Run
 from vaebench.trainers.trainer import LENGTH_KEYS
 
@@ -30,13 +31,13 @@ def task(cfg: DictConfig) -> float | None:
     Returns: the best value of the metric that is kept, for sweeps.
     """
     hydra = HydraConfig.get()
-    run = Run(_as_typed(hydra.runtime.output_dir))
-    if rank_of_environment() > 0:  # another process of the same run writes
-        return _train(run, *_configuration(run, cfg, list(hydra.overrides.task)))
+    run, typed = Run(_as_typed(hydra.runtime.output_dir)), list(hydra.overrides.task)
+    if rank_of_environment() > 0:  # started by a launcher; the process with number 0 writes
+        return _launch(run, cfg, typed)
     with run.lock():
         is_new = not run.config.is_file()
         try:
-            return _train(run, *_configuration(run, cfg, list(hydra.overrides.task)))
+            return _launch(run, cfg, typed)
         except BaseException as error:
             if is_new and not run.config.is_file():
                 run.discard()
@@ -45,25 +46,26 @@ def task(cfg: DictConfig) -> float | None:
             raise
 
 
-def _configuration(
-    run: Run, cfg: DictConfig, overrides: list[str]
-) -> tuple[dict[str, Any], list[str], dict[str, Any] | None]:
-    """The configuration to train with, what was typed for it, and the stored one where there is one."""
-    composed = build.plain(cfg)
-    del composed["resume"]
-    if not run.config.is_file():
-        return composed, overrides, None
-    stored = build.load_config(run)
-    return build.continued(stored, composed, overrides), overrides, stored
-
-
-def _train(run: Run, tree: dict[str, Any], overrides: list[str], stored: dict[str, Any] | None) -> float | None:
-    started = time.monotonic()
+def _launch(run: Run, cfg: DictConfig, typed: list[str]) -> float | None:
+    tree = build.plain(cfg)
+    del tree["resume"]
+    stored = build.load_config(run) if run.config.is_file() else None
+    if stored is not None:
+        tree = build.continued(stored, tree, typed)
     build.check(tree)
+    return launch(build.hardware(tree), _train, run, tree, typed, stored)
+
+
+def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, Any] | None) -> float | None:
+    """Train in one process, of one or several."""
+    started = time.monotonic()
+    if collective.broadcast_text(str(run.path)) != str(run.path):
+        run.discard()  # Hydra made a directory for each process that a launcher started; number 0's is the run
     dataset = build.dataset(tree)
     tree = build.with_likelihood(tree, dataset)
     if stored is not None and _is_finished(run, build.refuse_differences(stored, tree, MAY_DIFFER)):
-        print(f"'{run.path}' is finished; raise trainer.num_epochs to extend it")
+        if collective.rank() == 0:
+            print(f"'{run.path}' is finished; raise trainer.num_epochs to extend it")
         return None
     hardware, trainer, callbacks = build.hardware(tree), build.trainer(tree), build.callbacks(tree)
     hardware.prepare(tree["seed"])  # before the model: its first weights depend on the seed
@@ -76,7 +78,7 @@ def _train(run: Run, tree: dict[str, Any], overrides: list[str], stored: dict[st
         )
     if is_main:
         build.save_config(run, tree)
-        provenance.record_start(run, seed=tree["seed"], overrides=overrides)
+        provenance.record_start(run, seed=tree["seed"], overrides=typed)
         run.set_status("running")
         show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
         if not run.last_state.is_file():  # it starts from the first step
