@@ -119,7 +119,7 @@ def test_verdict_is_silent_where_all_is_well():
         ({"ess_tail": [12.0]}, "tails"),
         ({"num_divergences": 1}, "1 trajectory diverged"),
         ({"num_divergences": 3}, "3 trajectories diverged"),
-        ({"acceptance_rate": 0.3}, "Only 30%"),
+        ({"acceptance_rate": 0.3}, "Only 30.0%"),
         ({"acceptance_rate": 0.999}, "shorter than"),
         ({"e_bfmi": 0.2}, "E-BFMI is 0.20"),
     ],

@@ -64,8 +64,8 @@ class ManifoldEnergy(Energy):
     on z is computed once.
 
     Deviations:
-        Outside S the energy rises smoothly, about as (distance / T)^2 / 2, instead of jumping to infinity, so that
-        trajectories turn round rather than being rejected. Inside S the density is the paper's.
+        Outside S the energy rises by (distance / T)^2 / 2 instead of jumping to infinity, so that trajectories turn
+        round rather than being rejected. Inside S the density is the paper's.
     Args:
         metric: The learned metric.
 
@@ -82,9 +82,8 @@ class ManifoldEnergy(Energy):
         self.centre = centroids.mean(0)
         centred = centroids - self.centre
         squared_width = metric.temperature**2
-        radius = float(centred.norm(dim=-1).amax()) + metric.temperature
-        self.squared_radius = radius**2
-        self.steepness = 1 / (2 * self.squared_radius * squared_width)
+        self.steepness = 1 / squared_width
+        self.radius = float(centred.norm(dim=-1).amax()) + metric.temperature
 
         num_dims = centroids.shape[-1]
         rows, columns = torch.tril_indices(num_dims, num_dims, device=centroids.device).unbind()
@@ -104,8 +103,8 @@ class ManifoldEnergy(Energy):
 
     def energy(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
-        excess = torch.relu((x - self.centre).square().sum(-1) - self.squared_radius)
-        return 0.25 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
+        excess = torch.relu((x - self.centre).norm(dim=-1) - self.radius)
+        return 0.5 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
 
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,9 +120,9 @@ class ManifoldEnergy(Energy):
         metric = torch.cholesky_inverse(factor).mT.flatten(-2).index_select(-1, self._pack)
         shares = torch.mm(metric, self._traces).mul_(weights)
         pull, total = torch.mm(self._pull, shares.mT).mT.split((num_dims, 1), -1)
-        excess = torch.relu(squared - self.squared_radius)
+        excess = torch.relu(torch.add(1, squared.rsqrt(), alpha=-self.radius))  # a share of |y|; 0 also at y = 0
         half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
-        energy = torch.addcmul(-half_log_det, excess, excess, value=0.25 * self.steepness)
+        energy = torch.addcmul(-half_log_det, excess.square(), squared, value=0.5 * self.steepness)
         return energy.squeeze(-1), torch.addcmul(pull, y, torch.add(total, excess, alpha=self.steepness))
 
     def start(self, num_chains: int) -> Tensor:

@@ -110,8 +110,9 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
         )
     elif worst["r_hat"] > 1.01:
         found.append(
-            f"The chains disagree: R-hat is {worst['r_hat']:.3f}, above 1.01; do not trust averages over these draws, "
-            "raise sampler.num_draws or sampler.num_warmup."
+            f"The chains disagree: R-hat is {worst['r_hat']:.3f}, above 1.01, so averages over these draws cannot be "
+            "trusted; raise sampler.num_draws, or sampler.num_chains where the distribution has separate modes and "
+            "each chain stays in its own."
         )
     for name, value in (("centre", worst["ess_bulk"]), ("tails", worst["ess_tail"])):
         if value is not None and value < 400:
@@ -128,12 +129,12 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
     rate, target = diagnostics.acceptance_rate, diagnostics.target_acceptance
     if rate < target - 0.15:
         found.append(
-            f"Only {rate:.0%} of the proposals are accepted, where {target:.0%} is aimed at: the steps are too long; "
+            f"Only {rate:.1%} of the proposals are accepted, where {target:.0%} is aimed at: the steps are too long; "
             f"set sampler.step_size below {diagnostics.step_size:.2g}, or to null to have it tuned."
         )
     elif rate > min(target + 0.15, 0.98):
         found.append(
-            f"{rate:.0%} of the proposals are accepted, where {target:.0%} is aimed at: the steps are shorter than "
+            f"{rate:.1%} of the proposals are accepted, where {target:.0%} is aimed at: the steps are shorter than "
             "they need be, which is right but slow; set sampler.step_size above "
             f"{diagnostics.step_size:.2g}, or to null to have it tuned."
         )

@@ -28,7 +28,8 @@ class HMC(Sampler):
         The No-U-Turn Sampler (Hoffman & Gelman, 2014), https://arxiv.org/abs/1111.4246, for dual averaging.
     Args:
         target: What to draw from; by default the density that suits the model.
-        num_chains: Chains, S, >= 1; R-hat asks for at least 4.
+        num_chains: Chains, S, >= 1; R-hat asks for at least 4. Where modes are so far apart that no chain crosses
+            between them, S bounds how many of them are seen.
         num_warmup: Transitions before the first draw, >= 0.
         num_draws: Draws that every chain keeps at least, >= 4.
         thinning: Transitions per draw, >= 1.
@@ -42,9 +43,9 @@ class HMC(Sampler):
     def __init__(
         self,
         target: Target = Auto(),  # noqa: B008 - a frozen description
-        num_chains: int = 8,
+        num_chains: int = 64,
         num_warmup: int = 300,
-        num_draws: int = 1000,
+        num_draws: int = 400,
         thinning: int = 1,
         num_leapfrog: int = 10,
         jitter: float = 0.5,

@@ -33,7 +33,8 @@ class RHVAE(Sampler):
         its Jacobian would not leave the density invariant). Chains go on after the first draw instead of one chain per
         sample, which lets their convergence be judged.
     Args:
-        num_chains: Chains, S, >= 1; R-hat asks for at least 4.
+        num_chains: Chains, S, >= 1; R-hat asks for at least 4. Where modes are so far apart that no chain crosses
+            between them, S bounds how many of them are seen.
         num_warmup: Transitions before the first draw, >= 0.
         num_draws: Draws that every chain keeps at least, >= 4.
         thinning: Transitions per draw, >= 1.
@@ -45,9 +46,9 @@ class RHVAE(Sampler):
 
     def __init__(
         self,
-        num_chains: int = 8,
+        num_chains: int = 64,
         num_warmup: int = 100,
-        num_draws: int = 1000,
+        num_draws: int = 400,
         thinning: int = 1,
         num_leapfrog: int = 15,
         step_size: float | None = 0.03,

@@ -1,0 +1,165 @@
+"""`vaebench sample`: draw latents from a trained run, decode them, and say how far Markov chains can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save
+from torch import Tensor
+
+from vaebench import __version__, build, configurations, pictures
+from vaebench.build.signatures import convert
+from vaebench.commands.console import show_table
+from vaebench.run import Run, now, write_atomic, write_json
+
+SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
+CHUNK = 500  # latents that are decoded at once
+GRID = 64  # pictures in the grid
+_log = logging.getLogger(__name__)
+
+
+def task(cfg: DictConfig) -> None:
+    """Sample from a run: latents and images, a grid, and a record with the diagnostics."""
+    for key, annotation in SETTINGS.items():
+        convert(cfg[key], annotation, key, lambda value: None)
+    if cfg.num_samples < 1:
+        raise ValueError(f"num_samples: expected at least 1, got {cfg.num_samples}")
+    sampler = build.sampler(cfg)
+    choices = build.plain(cfg)
+    if "target" not in choices["sampler"] and choices["target"]["_target_"] != "vaebench.energies.auto.Auto":
+        raise ValueError(f"target: sampler={sampler.name} draws from no target; leave it out, or choose sampler=hmc")
+    hardware = build.hardware(cfg)
+    run = Run.newest() if cfg.run is None else Run.open(cfg.run)
+    _, dataset, model = build.load_run(run, cfg.checkpoint)
+    reason = sampler.why_not(model)
+    if reason is not None:
+        raise ValueError(f"sampler: {reason}; {_others(model)}")
+    device = hardware.prepare(cfg.seed)
+    model.to(device)
+
+    with torch.no_grad(), _progress(sampler.name) as progress:
+        latents = sampler.fit(model, dataset.train).sample(cfg.num_samples, progress=progress)
+        with hardware.autocast():  # never around the chains: they accept and reject in full precision
+            images = _decode(model, latents)
+    record = {
+        "sampler": sampler.name,
+        "time": now(),
+        "settings": {
+            "run": str(run.path),
+            "checkpoint": _checkpoint(run, cfg.checkpoint),
+            "num_samples": cfg.num_samples,
+            "seed": cfg.seed,
+            "sampler": choices["sampler"],
+            "hardware": hardware.describe(),
+            "version": __version__,
+        },
+        "diagnostics": sampler.diagnostics(),
+    }
+    folder = run.samples(sampler.name)
+    _write(folder, latents.cpu(), images.cpu(), record)
+    _show(run, folder, sampler.name, len(latents), record["diagnostics"])
+
+
+def _decode(model: Any, latents: Tensor) -> Tensor:
+    """Means of p(x|z) in float32, a chunk at a time.
+
+    Raises:
+        FloatingPointError: if a latent or an image is not finite.
+    """
+    images = torch.cat([model.decode(z).float() for z in latents.split(CHUNK)])
+    for what, values in (("latents", latents), ("images", images)):
+        bad = int((~values.isfinite().flatten(1).all(1)).sum())
+        if bad:
+            raise FloatingPointError(f"{bad} of {len(values)} {what} are not finite; nothing was written")
+    return images
+
+
+def _others(model: Any) -> str:
+    """Name the samplers that serve the model, with their default settings."""
+    folders = configurations.folders()
+    target = configurations.load("target/auto", folders)
+    serving = []
+    for name in configurations.options(folders).get("sampler", []):
+        with contextlib.suppress(ValueError):
+            sampler = build.sampler({"sampler": configurations.load(f"sampler/{name}", folders), "target": target})
+            if sampler.why_not(model) is None:
+                serving.append(f"sampler={name}")
+    return f"samplers that do: {', '.join(serving)}" if serving else "no sampler does"
+
+
+def _checkpoint(run: Run, name: str) -> dict[str, Any]:
+    """Which weights were read, and how far the run had come."""
+    path = run.best_weights if name == "best" and run.best_weights.is_file() else run.last_weights
+    status = run.read_status()
+    return {
+        "name": path.stem,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "run_epoch": status.get("epoch"),
+        "run_step": status.get("step"),
+    }
+
+
+def _write(folder: Path, latents: Tensor, images: Tensor, record: Mapping[str, Any]) -> None:
+    """Write all files beside the folder, then move them into it: a failure leaves what was there before."""
+    staging = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+    try:
+        tensors = {"latents": latents.contiguous(), "images": images.contiguous()}
+        write_atomic(staging / "samples.safetensors", save(tensors))
+        if images.ndim == 4:
+            grid = pictures.to_image(images[:GRID])
+            write_atomic(staging / "grid.png", lambda path: grid.save(path, format="PNG"))
+        write_json(staging / "diagnostics.json", record)
+        folder.mkdir(exist_ok=True)
+        for file in sorted(staging.iterdir()):
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # only if it stayed empty
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Any]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _show(run: Run, folder: Path, name: str, num_samples: int, diagnostics: Mapping[str, Any] | None) -> None:
+    if diagnostics is not None:
+        worst = diagnostics["worst"]
+        rows = [
+            ("chains x draws", f"{diagnostics['num_chains']} x {diagnostics['num_draws']}"),
+            ("acceptance rate", f"{diagnostics['acceptance_rate']:.3f}"),
+            ("R-hat (worst)", _number(worst["r_hat"], ".3f")),
+            ("ESS bulk (least)", _number(worst["ess_bulk"], ".0f")),
+            ("ESS tail (least)", _number(worst["ess_tail"], ".0f")),
+            ("divergences", str(diagnostics["num_divergences"])),
+            ("E-BFMI (least)", _number(diagnostics["e_bfmi"], ".2f")),
+            ("step size", f"{diagnostics['step_size']:.3g}"),
+            ("gradients per chain", str(diagnostics["num_gradients"])),
+        ]
+        show_table(f"sampler={name} on {run.path}", ("diagnostic", "value"), rows)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if diagnostics is not None:
+        for sentence in diagnostics["verdict"] or ["No fault was found in the chains."]:
+            console.print(sentence)
+    console.print(f"{num_samples} samples: {folder}")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "none" if value is None else format(value, form)
