@@ -75,7 +75,13 @@ def load_run(run: Run, checkpoint: str = "best") -> tuple[DictConfig, Any, Any]:
         path = run.last_weights
         _log.info("no best checkpoint in '%s'; using the last one", run.path)
     weights = load_weights(path)
-    objects.check({name: tree[name] for name in ("dataset", "model") if name in tree})
+    for group in ("dataset", "model"):
+        if group not in tree:
+            raise ConfigError(f"'{run.config}' is damaged: it names no {group}")
+    try:
+        objects.check({group: tree[group] for group in ("dataset", "model")})
+    except ValueError as error:
+        raise ConfigError(f"'{run.config}': {error}") from None
     data = objects.dataset(tree)
     built = objects.model(tree, data)
     load_into(built, weights, path)
