@@ -61,6 +61,7 @@ class RHVAE(LatentVariableModel):
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate", "manifold"})
     why_not: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    rate_estimator: ClassVar[str] = "as what the bound leaves beside the distortion, from the same draw"
     centroids: Tensor
     matrices: Tensor
 
