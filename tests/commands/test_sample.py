@@ -1,0 +1,159 @@
+"""`vaebench sample` from the command line: files, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from safetensors.torch import load_file
+
+from vaebench import build, cli
+from vaebench.commands import sample as command
+from vaebench.run import Run, now, write_json
+from vaebench.trainers.state import save_weights
+
+CONF = str(Path(__file__).resolve().parents[2] / "conf")
+QUICK = ("sampler.num_chains=4", "sampler.num_warmup=20", "sampler.num_draws=20", "sampler.num_leapfrog=3")
+
+
+def make_run(path: Path, *overrides: str) -> Run:
+    """A run as `vaebench train` leaves it, untrained."""
+    small = ["model.network.hidden_dims=[16]", "model.latent_dim=3"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", overrides=[*small, *overrides])
+    run = Run(path)
+    build.save_config(run, cfg)
+    write_json(run.provenance, {"start": now()})
+    run.set_status("done", epoch=1, step=14)
+    data = build.dataset(cfg)
+    model = build.model(cfg, data)
+    with torch.no_grad():
+        model.end_epoch(data.train, 500)
+    save_weights(run.best_weights, model.state_dict())
+    save_weights(run.last_weights, {name: value + 0.1 for name, value in model.state_dict().items()})
+    return run
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return make_run(tmp_path / "outputs" / "a")
+
+
+@pytest.fixture
+def rhvae_run(tmp_path, monkeypatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return make_run(tmp_path / "outputs" / "b", "model=rhvae")
+
+
+def sample(*words: str) -> int:
+    return cli.main(["sample", "hardware=cpu", *words])
+
+
+def test_the_newest_run_is_sampled_from_its_prior(run, capsys):
+    assert sample("num_samples=10") == 0
+    folder = run.samples("normal")
+    assert sorted(file.name for file in folder.iterdir()) == ["diagnostics.json", "grid.png", "samples.safetensors"]
+    tensors = load_file(folder / "samples.safetensors")
+    assert tensors["latents"].shape == (10, 3)
+    assert tensors["images"].shape == (10, 1, 8, 8)
+    _, _, model = build.load_run(run)
+    with torch.no_grad():
+        torch.testing.assert_close(tensors["images"], model.decode(tensors["latents"]))
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.size[0] > 100
+    record = json.loads((folder / "diagnostics.json").read_text())
+    assert record["diagnostics"] is None
+    assert record["settings"]["seed"] == 0
+    assert record["settings"]["checkpoint"]["name"] == "best"
+    assert str(folder.relative_to(Path.cwd())) in capsys.readouterr().out
+
+
+def test_chains_are_diagnosed_in_numbers_and_words(rhvae_run, capsys):
+    assert sample("sampler=rhvae", "num_samples=6", *QUICK) == 0
+    record = json.loads((rhvae_run.samples("rhvae") / "diagnostics.json").read_text())
+    diagnostics = record["diagnostics"]
+    assert (diagnostics["num_chains"], diagnostics["num_draws"]) == (4, 20)
+    for name in ("r_hat", "ess_bulk", "ess_tail", "mcse_mean"):
+        assert len(diagnostics[name]) == 3
+    assert record["settings"]["sampler"]["num_leapfrog"] == 3
+    out = capsys.readouterr().out
+    for word in ("acceptance rate", "R-hat", "ESS bulk", "ESS tail", "divergences", "E-BFMI"):
+        assert word in out
+    assert diagnostics["verdict"]  # 20 draws are too few, and it says so
+    for sentence in diagnostics["verdict"]:
+        assert sentence in out
+
+
+@pytest.mark.parametrize("words", [["sampler=hmc"], ["sampler=hmc", "target=prior"], ["sampler=gaussian_mixture"]])
+def test_other_samplers(run, words):
+    assert sample(*words, "num_samples=5", *(QUICK if "hmc" in words[0] else ())) == 0
+    name = words[0].removeprefix("sampler=")
+    assert load_file(run.samples(name) / "samples.safetensors")["latents"].shape == (5, 3)
+
+
+@pytest.mark.parametrize("sampler", ["normal", "gaussian_mixture", "hmc"])
+def test_the_seed_and_the_checkpoint_decide(run, sampler):
+    quick = QUICK if sampler == "hmc" else ()
+    draws = []
+    for words in ((), (), ("seed=1",), ("checkpoint=last",)):
+        assert sample(f"sampler={sampler}", "num_samples=4", *quick, *words) == 0
+        draws.append(load_file(run.samples(sampler) / "samples.safetensors")["images"])
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[3])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sampler=rhvae"], "does not serve VAE.* no Riemannian metric; samplers that do: .*sampler=hmc"),
+        (["sampler=hmc", "target=manifold"], "target=manifold does not serve VAE"),
+        (["target=prior"], "sampler=normal draws from no target"),
+        (["num_samples=0"], "num_samples: expected at least 1, got 0"),
+        (["num_samples=many"], "num_samples"),
+        (["sampler=hmk"], "did you mean 'hmc'"),
+        (["sampler=hmc", "target=priors"], "did you mean 'prior'"),
+        (["sampler=hmc", "sampler.num_chains=0"], "sampler.num_chains"),
+        (["sampler=hmc", "sampler.num_chain=4"], "num_chains"),
+        (["sampler=hmc", "sampler.step_size=long"], "sampler.step_size"),
+        (["checkpoint=worst"], "checkpoint"),
+        (["run=outputs/c"], "does not exist"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(run, capsys, words, sentence):
+    assert sample(*words) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.strip().splitlines()) == 1
+    assert re.search(sentence, captured.err), captured.err
+    assert not (run.path / "samples").exists()
+
+
+def test_a_failure_keeps_the_samples_from_before(run, monkeypatch, capsys):
+    assert sample("num_samples=3") == 0
+    folder = run.samples("normal")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def fail(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(command, "write_json", fail)  # the last of the three
+    assert sample("num_samples=9") == 1
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [entry.name for entry in folder.parent.iterdir()] == ["normal"]
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_latents_that_are_not_finite_are_not_written(run, capsys):
+    weights = load_file(run.best_weights)
+    name = next(name for name in weights if name.startswith("decoder") and name.endswith("bias"))
+    weights[name] = torch.full_like(weights[name], torch.nan)
+    save_weights(run.best_weights, weights)
+    assert sample() == 1
+    assert "64 of 64 images are not finite" in capsys.readouterr().err
+    assert not (run.path / "samples").exists()
