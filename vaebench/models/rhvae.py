@@ -47,14 +47,15 @@ class RHVAE(LatentVariableModel):
         likelihood: Module from the decoder's output to p(x|z).
         latent_dim: D, >= 1.
         network: Description of encoder and decoder.
-        metric_network: Description of the trunk beneath L(x), 400 hidden units as in the authors' experiments.
+        metric_network: Description of the trunk beneath L(x), 400 hidden units as the authors have.
         posterior: Description of q(z_0|x).
         prior: Description of p(z).
-        num_leapfrog: K, >= 1; 3 as in the authors' experiments.
-        step_size: epsilon of the leapfrog, > 0; 0.01 as in the authors' experiments.
-        beta_zero: First inverse temperature, in (0, 1]; 0.09, the authors' square root being 0.3.
-        temperature: T of the metric, > 0; 0.8 as in the authors' experiments, which have D = 2.
-        regularization: lambda of the metric, > 0; 0.001 as in the authors' experiments.
+        num_leapfrog: K, >= 1. This default and the next four are those of the authors' library, pythae, for D = 10;
+            their experiments of 2021 with D = 2 have step_size=0.01 temperature=0.8 regularization=0.001.
+        step_size: epsilon of the leapfrog, > 0.
+        beta_zero: First inverse temperature, in (0, 1]; 0.09 is the square of what the authors call beta_zero.
+        temperature: T of the metric, > 0.
+        regularization: lambda of the metric, > 0.
         max_centroids: Bound on the centroids kept after an epoch; the examples nearest to as many k-means centres
             represent the rest. None keeps all.
     """
@@ -76,10 +77,10 @@ class RHVAE(LatentVariableModel):
         posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
         prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
         num_leapfrog: int = 3,
-        step_size: float = 0.01,
+        step_size: float = 0.001,
         beta_zero: float = 0.09,
-        temperature: float = 0.8,
-        regularization: float = 0.001,
+        temperature: float = 1.5,
+        regularization: float = 0.01,
         max_centroids: int | None = None,
     ) -> None:
         super().__init__(
