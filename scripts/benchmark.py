@@ -17,6 +17,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import bench_files
 import bench_memory
 import bench_sampler
 import bench_start
@@ -37,6 +38,8 @@ BENCHMARKS = {
     "start": bench_start.start,
     "memory": bench_memory.training,
     "memory-centroids": bench_memory.metric,
+    "checkpoint": bench_files.checkpoint,
+    "streaming": bench_files.streaming,
     "conv": bench_training.conv,
     "compiled": bench_training.compiled,
 }
@@ -115,7 +118,9 @@ def processor_share(result: list[Row]) -> float | None:
 
 def table(result: list[Row]) -> Table:
     """The rows for people."""
-    view = Table(title="medians [quartiles]; a ratio above 1 is faster than, or takes more memory than, the reference")
+    view = Table(
+        title=r"medians \[quartiles]; a ratio above 1 is faster than, or takes more memory than, the reference"
+    )
     for heading in ("what", "value", "unit", "ratio", "by CPU time", "reference"):
         view.add_column(heading, overflow="fold")
     last = result[0].benchmark
