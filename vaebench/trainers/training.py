@@ -42,6 +42,7 @@ class Training:
         epoch: Epochs done.
         position: Steps done in the current epoch.
         closed_step: The step after which the last epoch, or the training in its middle, was logged and validated.
+        num_rows: Examples of the step at hand, over all processes.
         num_steps: Length of the training in steps.
         average: Averaged weights (`callbacks.ema.EMA`), or None.
         history: The rows logged since this start of the program.
@@ -103,7 +104,7 @@ class Training:
         self.callbacks = with_defaults(trainer, self.run, callbacks)
         self._hooks = {name: self._hook(name) for name in HOOKS}
         self._recorded: dict[str, Tensor] = {}
-        self._num_rows = 0  # of the step's batch, over all processes
+        self.num_rows = 0
         self._started = time.monotonic()
 
     # The loop
@@ -170,14 +171,14 @@ class Training:
         """
         self.call("on_step_start")
         left = len(self.train) - self.position * self.rows_per_step
-        self._num_rows = min(self.rows_per_step, left) if collective.is_distributed() else len(batch)
+        self.num_rows = min(self.rows_per_step, left) if collective.is_distributed() else len(batch)
         terms = self.trainer.train_step(self, batch)
         if self.average is not None:
             self.average.update()
         self.step += 1
         self.position += 1
         if not self.finite.skipped:
-            self.means.add(terms, self._num_rows)
+            self.means.add(terms, self.num_rows)
         self.finite.note(self.step, terms)
         self.call("on_step_end")
         return terms
@@ -207,7 +208,7 @@ class Training:
         processes changes them.
         """
         distributed = collective.is_distributed()
-        total, size = self._num_rows if distributed else len(batch), self.trainer.batch_size
+        total, size = self.num_rows if distributed else len(batch), self.trainer.batch_size
         if not distributed and total <= size:
             yield self._prepared(batch), 1.0
             return

@@ -1,0 +1,102 @@
+"""An alarm for latent dimensions that carry nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vaebench.hardware import fixed_rng
+from vaebench.trainers.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from vaebench.trainers.training import Training
+
+log = logging.getLogger(__name__)
+_STREAM = 6
+
+
+class PosteriorCollapse(Callback):
+    r"""Logs active units and the KL of each latent dimension, and warns when few are active.
+
+    A dimension is active if the posterior mean varies over the validation data, Var_x(E[z_d|x]) > threshold (Burda et
+    al., 2016, section 5.2). The rows have the split "latent"; `kl_nats_003` is the mean KL of dimension 3, for
+    posteriors and priors that are diagonal Gaussians.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+    Args:
+        threshold: Variance above which a dimension is active, > 0.
+        alarm_below: Share of active dimensions below which a warning is given, in [0, 1].
+        every_epochs: Epochs between looks, >= 1.
+    """
+
+    def __init__(self, threshold: float = 0.01, alarm_below: float = 0.5, every_epochs: int = 1) -> None:
+        if not threshold > 0:
+            raise ValueError(f"callback.posterior_collapse.threshold must be above 0, got {threshold}")
+        if not 0 <= alarm_below <= 1:
+            raise ValueError(f"callback.posterior_collapse.alarm_below must be from 0 to 1, got {alarm_below}")
+        if every_epochs < 1:
+            raise ValueError(f"callback.posterior_collapse.every_epochs must be at least 1, got {every_epochs}")
+        self.threshold = threshold
+        self.alarm_below = alarm_below
+        self.every_epochs = every_epochs
+        self._is_alarmed = False
+
+    def on_train_start(self, training: Training) -> None:
+        """Refuse a model that has nothing to watch."""
+        if "posterior" not in training.model.capabilities:
+            raise ValueError(
+                f"callback=posterior_collapse does not serve {type(training.model).__name__}: it has no posterior; "
+                f"leave the callback out"
+            )
+
+    def on_epoch_end(self, training: Training) -> None:
+        """Look at the validation split, or the training split where there is none."""
+        if training.epoch % self.every_epochs:
+            return
+        means, kls = [], []
+        split = training.validation if len(training.validation) else training.train
+        with training.evaluating(), fixed_rng(training.seed, _STREAM):
+            for batch in split.batches(None, training.trainer.batch_size, device=training.device):
+                q = training.model.encode(batch.x, batch.y)
+                means.append(q.mean)
+                kl = kl_per_dimension(q, training.model)
+                if kl is not None:
+                    kls.append(kl)
+        active = torch.cat(means).flatten(1).var(0, correction=0) > self.threshold
+        share = float(active.float().mean())
+        values: dict[str, Any] = {"active_units": float(active.sum()), "active_share": share}
+        if kls:
+            for d, value in enumerate(torch.cat(kls).mean(0).tolist()):
+                values[f"kl_nats_{d:03d}"] = value
+        training.log("latent", values)
+        if share < self.alarm_below and not self._is_alarmed:
+            log.warning(
+                "epoch %d: %d of %d latent dimensions are active; the others carry nothing (posterior collapse)",
+                training.epoch,
+                int(active.sum()),
+                len(active),
+            )
+        self._is_alarmed = share < self.alarm_below
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the warning was given."""
+        return {"is_alarmed": self._is_alarmed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        self._is_alarmed = state["is_alarmed"]
+
+
+def kl_per_dimension(q: Any, model: Any) -> Tensor | None:
+    """KL(q(z_d|x) || p(z_d)), shape (B, D), nats; None unless both are diagonal Gaussians."""
+    if "prior" not in model.capabilities:
+        return None
+    p = model.prior()
+    if not all(isinstance(getattr(d, "log_var", None), Tensor) for d in (q, p)) or p.mean.ndim > q.mean.ndim:
+        return None
+    ratio = (q.log_var - p.log_var).exp() + (q.mean - p.mean).square() / p.log_var.exp()
+    return 0.5 * (ratio - 1 - q.log_var + p.log_var)
