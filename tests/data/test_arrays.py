@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import zipfile
 
 import numpy as np
@@ -111,6 +112,14 @@ def test_parts_of_the_file_are_kept(tmp_path, names):
     assert (len(data.train), len(data.validation), len(data.test)) == (9, 3, 4)
     assert torch.equal(data.test.x, torch.from_numpy(arrays[2])[:, None] / 255)
     assert torch.equal(data.validation.x, torch.from_numpy(arrays[1])[:, None] / 255)
+
+
+def test_a_part_in_black_and_white_keeps_the_scale_of_the_others(tmp_path):
+    test = (pixels := byte_pictures(4, 4, 4)) % 2
+    data = Arrays(path=save(tmp_path, train=byte_pictures(9, 4, 4), test=test))
+    assert pixels.max() > 1
+    assert data.likelihood_name == "continuous_bernoulli"
+    assert torch.equal(data.test.x, torch.from_numpy(test)[:, None] / 255)
 
 
 def test_keras_form_with_labels(tmp_path):
@@ -282,6 +291,24 @@ def test_a_damaged_member_is_one_sentence(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match=r"cannot read .*dataset\.path"):
         Arrays(path=str(path))
+
+
+@pytest.mark.parametrize(
+    "shape", ["(-5, 4)", "(10**6, 10**6)", "(2**40, 2**40)", "(1, 2**62)", "(True, 4)", "('a', 4)"]
+)
+@pytest.mark.parametrize("form", ["npz", "npy"])
+@pytest.mark.parametrize("memory_gib", [4.0, 1e30])
+def test_a_header_that_lies_is_one_sentence(tmp_path, shape, form, memory_gib):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(20)
+    path = tmp_path / f"data.{form}"
+    if form == "npy":
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+    with pytest.raises(ValueError, match=r"dataset\.(path|memory_gib)"):
+        Arrays(path=str(path), memory_gib=memory_gib)
 
 
 def test_members_that_are_no_arrays_are_passed_over(tmp_path):

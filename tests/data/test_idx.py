@@ -105,6 +105,8 @@ def test_a_missing_file_without_a_network_is_one_sentence(tmp_path, offline):
         (gzip.compress(bytes([0, 0, 8, 3, 0])), "expected"),
         (gzip.compress(bytes([0, 0, 8, 2]) + b"\xff" * 8), "expected"),
         (gzip.compress(bytes([0, 0, 8, 0]) + b"x"), "expected"),
+        (gzip.compress(bytes([0, 0, 8, 4]) + struct.pack(">I", 2**16) * 4), "expected"),
+        (gzip.compress(bytes([0, 0, 8, 99]) + struct.pack(">I", 1) * 99 + b"x"), "expected"),
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path, content, sentence):
@@ -120,6 +122,13 @@ def test_labels_must_be_as_many_as_pictures(tmp_path):
     write(tmp_path, "MNIST")
     (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(5, np.uint8))))
     with pytest.raises(ValueError, match=r"shapes \(6, 28, 28\) and \(5,\)"):
+        MNIST(root=str(tmp_path), num_validation=5)
+
+
+def test_labels_beyond_nine_are_refused(tmp_path):
+    write(tmp_path, "MNIST")
+    (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.full(6, 10, np.uint8))))
+    with pytest.raises(ValueError, match=r"labels from 0 to 9 in .*t10k-labels-idx1-ubyte\.gz"):
         MNIST(root=str(tmp_path), num_validation=5)
 
 

@@ -272,6 +272,30 @@ def test_a_file_that_changes_its_size_later_is_named(tmp_path):
         data.train.batch([0])
 
 
+@pytest.mark.parametrize("content", [b"P5 0 0 255 ", b"P5 0 7 255 ", b"P6 99999999 99999999 255 ", b"P5 5 7 255 "])
+def test_headers_that_lie_are_named(tmp_path, content):
+    folder(tmp_path, n=4)
+    (tmp_path / "bad.pgm").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.pgm"):
+        Images(path=str(tmp_path))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    folder(tmp_path, n=4)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"cannot read '.*pipe\.png' \(dataset\.path\)"):
+        Images(path=str(tmp_path))
+
+
+def test_a_name_that_is_no_text_can_be_logged(tmp_path):
+    folder(tmp_path, n=4)
+    with open(os.fsencode(tmp_path) + b"/\xff\xfe.png", "wb") as file:
+        file.write(b"no picture")
+    with pytest.raises(ValueError, match=r"cannot read '.*udcff.*\.png' \(dataset\.path\)") as error:
+        Images(path=str(tmp_path))
+    str(error.value).encode()
+
+
 def test_float_pictures_are_refused(tmp_path):
     save_thrice(tmp_path, Image.fromarray(pixels(4, 6).astype(np.float32)), ".tiff")
     with pytest.raises(ValueError, match=r"store such data as \.npy"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 
 MOST_NAMED = 6
+MOST_BYTES = 2**62
+# RuntimeError: an archive under a password, or packed in a way that Python does not know.
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class ArrayFile:
     def nbytes(self, name: str) -> int:
         """Memory that an array will take; bytes."""
         shape, dtype = self.headers[name]
-        return int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
+        return math.prod(shape) * dtype.itemsize
 
     def describe(self) -> str:
         """Names, shapes and types of the first arrays, for messages."""
@@ -48,8 +52,8 @@ class ArrayFile:
                 return np.load(self.path, mmap_mode="r" if mapped else None, allow_pickle=False)
             with np.load(self.path, allow_pickle=False) as archive:
                 return archive[name]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-            raise ValueError(f"cannot read '{name}' in '{self.path}' ({self.key}): {error}") from error
+        except (*_UNREADABLE, KeyError, MemoryError) as error:
+            raise ValueError(f"cannot read '{self.path}' {name} ({self.key}): {error}") from error
 
 
 def open_arrays(path: Path, key: str) -> ArrayFile:
@@ -76,7 +80,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
         else:
             with path.open("rb") as file:
                 headers = {"": _header(file)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"cannot read '{path}' as a .npy or .npz file ({key}): {error}") from error
     for name, (_, dtype) in headers.items():
         if dtype.hasobject:
@@ -94,4 +98,6 @@ def _header(file: object) -> tuple[tuple[int, ...], np.dtype]:
     if version not in read:
         raise ValueError(f"format version {version} of .npy is not read")
     shape, _, dtype = read[version](file)  # type: ignore[arg-type]
+    if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > MOST_BYTES:
+        raise ValueError(f"no array has the shape {shape}")
     return shape, dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def _read_npz(path: Path) -> list[np.ndarray]:
     file = open_arrays(path, "dataset.root")
     for part in MD5:
         shape, dtype = file.headers.get(part, ((), None))
-        if dtype is None or len(shape) < 2 or int(np.prod(shape[1:])) != 784 or shape[0] == 0:
+        if dtype is None or len(shape) < 2 or math.prod(shape[1:]) != 784 or shape[0] == 0:
             raise ValueError(
                 f"expected arrays train, valid and test of 784 columns in '{path}' (dataset.root), "
                 f"got {file.describe()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -14,7 +15,8 @@ from vaebench.data.download import data_root, download
 from vaebench.data.examples import Examples
 from vaebench.data.torchvision_import import import_torchvision
 
-UNSIGNED_BYTE = 8
+UNSIGNED_BYTE, MOST_DIMS = 8, 4
+NUM_CLASSES = 10
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -32,7 +34,7 @@ def read_idx(path: Path) -> np.ndarray:
     num_dims = content[3]
     start = 4 + 4 * num_dims
     shape = struct.unpack(f">{num_dims}I", content[4:start]) if len(content) >= start else ()
-    if num_dims == 0 or len(content) - start != int(np.prod(shape, dtype=np.int64)):
+    if not 1 <= num_dims <= MOST_DIMS or len(content) - start != math.prod(shape):
         raise ValueError(
             f"expected '{path}' (dataset.root) to hold an array of shape {shape}, "
             f"got {max(len(content) - start, 0)} bytes; delete the file to get it again"
@@ -68,6 +70,8 @@ def read_idx_pair(root: str, name: str) -> tuple[Examples, Examples]:
             )
         if images.size == 0:
             raise ValueError(f"expected pictures in '{images_file}' (dataset.root), got shape {images.shape}")
+        if labels.max() >= NUM_CLASSES:
+            raise ValueError(f"expected labels from 0 to 9 in '{labels_file}' (dataset.root), got {labels.max()}")
         parts.append(Examples(torch.tensor(images)[:, None], torch.tensor(labels, dtype=torch.int64)))
     return parts[0], parts[1]
 

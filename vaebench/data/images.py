@@ -12,7 +12,7 @@ from vaebench.core import did_you_mean
 from vaebench.data.dataset import Dataset
 from vaebench.data.examples import Examples, fill_parts
 from vaebench.data.own_path import memory_limit, own_path
-from vaebench.data.picture_files import SUFFIXES, PictureFiles, decoders, find_pictures, look
+from vaebench.data.picture_files import SUFFIXES, PictureFiles, find_pictures, look_at_all
 
 MODES = ("auto", "grey", "rgb")
 PART_FOLDERS = {
@@ -114,7 +114,7 @@ def _height_and_width(size: int | Sequence[int] | None) -> tuple[int, int] | Non
 
 def _common_shape(files: list[Path], wanted: tuple[int, int] | None, mode: str) -> tuple[int, int, int]:
     """Channels, height and width of all pictures, from their headers."""
-    headers = list(decoders().map(look, files))
+    headers = look_at_all(files)
     height, width = wanted or headers[0][0]
     for file, ((h, w), _) in zip(files, headers, strict=True):
         if wanted is None and (h, w) != (height, width):

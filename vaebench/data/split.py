@@ -170,7 +170,9 @@ class Split:
         device = self.device if device is None else torch.device(device)
         order = torch.arange(len(self)) if order is None else torch.as_tensor(order, dtype=torch.int64)
         chunks = order.split(batch_size) if len(order) else ()
-        waits = not self.in_memory or device != self.device
+        # "cuda" means whichever GPU is current, so it names the device on which the examples may already lie.
+        is_here = device.type == self.device.type and device.index in (None, self.device.index)
+        waits = not self.in_memory or not is_here
         if not waits:
             # One transfer for the whole epoch instead of one for each batch.
             chunks = order.to(self.device).split(batch_size) if len(order) else ()
