@@ -66,7 +66,8 @@ def download(folder: Path, filename: str, urls: Sequence[str], md5: str) -> Path
                 os.replace(Path(temporary, filename), folder / filename)
                 return folder / filename
             except (OSError, RuntimeError, HTTPException) as error:
-                reasons.append(f"{urlsplit(url).hostname}: {str(error) or type(error).__name__}")
+                reason = getattr(error, "reason", None) or error
+                reasons.append(f"{urlsplit(url).hostname}: {str(reason) or type(error).__name__}")
     finally:
         socket.setdefaulttimeout(timeout)
         shutil.rmtree(temporary, ignore_errors=True)
