@@ -43,8 +43,10 @@ class VAEGAN(LatentVariableModel):
         Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016),
         https://arxiv.org/abs/1512.09300
     Deviations:
-        h is the last hidden layer of the discriminator; in the paper a convolution before it. The authors' code, but
-        not the paper, pauses the decoder or the discriminator when one is far ahead; here none is paused.
+        h is the last hidden layer of the discriminator; in the paper a convolution before it. There is no batch
+        normalisation, which in the paper gives h a scale of its own: where h is small, the encoder's loss leans to the
+        rate. The authors' code, but not the paper, pauses the decoder or the discriminator when one is far ahead; here
+        none is paused.
     Args:
         shape: Shape of one example.
         likelihood: Module from the decoder's output to p(x|z), without learned parameters: its mean is the picture.
@@ -53,8 +55,8 @@ class VAEGAN(LatentVariableModel):
         discriminator: Description of the discriminator's trunk.
         posterior: Description of q(z|x).
         prior: Description of p(z).
-        gamma: Weight of the reconstruction against L_GAN in the decoder's loss, >= 0; 1e-5, of the authors' code for
-            CelebA.
+        gamma: Weight of the reconstruction against L_GAN in the decoder's loss, >= 0. The paper names no value, and the
+            1e-5 of the authors' code for CelebA belongs to its 16,384 normalised features; 1 is ours.
     """
 
     trainer: ClassVar[str] = "coupled_adversarial"
@@ -69,7 +71,7 @@ class VAEGAN(LatentVariableModel):
         discriminator: Network = MLP(),  # noqa: B008
         posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
         prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
-        gamma: float = 1e-5,
+        gamma: float = 1.0,
     ) -> None:
         super().__init__(
             shape, likelihood=likelihood, latent_dim=latent_dim, network=network, posterior=posterior, prior=prior
