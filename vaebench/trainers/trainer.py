@@ -141,7 +141,7 @@ class Trainer(ABC):
             model: A `LatentVariableModel`.
             dataset: Has the splits `train` and `validation`.
             run: The directory to write to; nothing is written without one.
-            callbacks: Behaviour around the loop. With a run, a `Checkpoint`, a `Progress` and `Pictures` are added
+            callbacks: Behaviour around the loop. A `Progress`, a `Checkpoint` and, with a run, `Pictures` are added
                 unless they are among them.
             hardware: What to compute on; by default a GPU if there is one.
             seed: Of data order and noise.

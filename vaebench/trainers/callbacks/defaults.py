@@ -33,6 +33,8 @@ def with_defaults(trainer: Trainer, run: Run | None, callbacks: Iterable[Callbac
         given.append(EarlyStopping(trainer.patience))
     if Progress not in kinds:
         given.append(Progress())
-    if run is not None:
-        given += [kind() for kind in (Pictures, Checkpoint) if kind not in kinds]
+    if Checkpoint not in kinds:
+        given.append(Checkpoint())
+    if run is not None and Pictures not in kinds:
+        given.append(Pictures())
     return sorted(given, key=lambda callback: {EMA: -1, Checkpoint: 1}.get(type(callback), 0))

@@ -1,0 +1,330 @@
+"""The loop: lengths, validation, averaging, accumulation, clipping, losses that are not finite."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from tests.trainers.toy_models import Toy, ToyParts, toy_data
+from vaebench.core import Loss
+from vaebench.hardware import Hardware
+from vaebench.run import Run
+from vaebench.trainers import AdversarialTrainer, BaseTrainer
+from vaebench.trainers.callbacks.callback import Callback
+from vaebench.trainers.callbacks.ema import EMA
+from vaebench.trainers.finite import NonFiniteError
+
+CPU = Hardware(device="cpu", threads=1)
+
+
+def train(model=None, data=None, callbacks=(), run=None, hardware=CPU, **options):
+    options = {"num_epochs": 2, "batch_size": 10, "learning_rate": 0.01, **options}
+    model = model if model is not None else toy()
+    return BaseTrainer(**options).train(model, data or toy_data(), callbacks=callbacks, run=run, hardware=hardware)
+
+
+def toy(kind=Toy, **options):
+    torch.manual_seed(0)
+    return kind(**options)
+
+
+def weights(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+class Spy(Callback):
+    """Notes every step's gradient-free facts."""
+
+    def __init__(self):
+        self.weights, self.norms, self.batches = [], [], []
+
+    def on_train_start(self, training):
+        self.weights.append(weights(training.model))
+
+    def on_step_end(self, training):
+        self.weights.append(weights(training.model))
+        self.norms.append([part.gradient_norm for part in training.parts.values()])
+
+
+class Exploding(Toy):
+    """Its rate is infinite at some steps."""
+
+    def __init__(self, steps=(3,)):
+        super().__init__(plain=True)
+        self.steps = steps
+
+    def loss(self, batch, step):
+        plain = super().loss(batch, step)
+        rate = plain.terms["rate"] * (math.inf if step + 1 in self.steps else 1.0)
+        return Loss(plain.total + 0 * plain.total * rate, {**plain.terms, "rate": rate})
+
+    def validation_loss(self, batch, step):
+        return Toy.loss(self, batch, step)
+
+
+def test_training_learns():
+    model = toy(plain=True)
+    history = train(model, num_epochs=30).history
+    losses = [row["loss"] for row in history if row["split"] == "train"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(("options", "steps"), [({"num_epochs": 3}, 15), ({"num_steps": 7}, 7), ({"num_steps": 1}, 1)])
+def test_length_is_in_epochs_or_steps(options, steps):
+    training = train(**options)
+    assert training.step == steps
+    assert training.history[-1]["split"] == "validation"
+    assert training.history[-1]["step"] == steps
+
+
+def test_same_seed_same_weights():
+    first, second, other = toy(), toy(), toy()
+    BaseTrainer(num_epochs=2, batch_size=10).train(first, toy_data(), seed=1, hardware=CPU)
+    torch.rand(7)
+    BaseTrainer(num_epochs=2, batch_size=10).train(second, toy_data(), seed=1, hardware=CPU)
+    BaseTrainer(num_epochs=2, batch_size=10).train(other, toy_data(), seed=2, hardware=CPU)
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_validation_and_watching_change_nothing(tmp_path):
+    plain, watched = toy(), toy()
+    train(plain, validate_every=None, keep_best=None)
+    train(watched, run=Run(tmp_path), validate_every=1)
+    assert torch.equal(weights(plain), weights(watched))
+
+
+def test_train_rows_are_means_over_the_epoch():
+    data = toy_data(num_train=25)  # the last batch holds 5 of 10: it must count half
+
+    class Mean(Toy):
+        def loss(self, batch, step):
+            value = batch.index.float().mean()
+            return Loss(value + 0 * super().loss(batch, step).total, {"index": value.detach()})
+
+    training = train(toy(Mean), data, num_epochs=1)
+    assert training.history[0]["index"] == pytest.approx(12.0)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulation_equals_the_large_batch(accumulate):
+    large, small = toy(plain=True), toy(plain=True)
+    one = train(large, batch_size=6 * accumulate, gradient_clip_norm=0.3)
+    many = train(small, batch_size=6, accumulate=accumulate, gradient_clip_norm=0.3)
+    assert one.step == many.step
+    torch.testing.assert_close(weights(small), weights(large), rtol=0, atol=1e-6)
+    assert many.history[0]["loss"] == pytest.approx(one.history[0]["loss"], rel=1e-5)
+
+
+def test_average_follows_its_recurrence(tmp_path):
+    spy, model = Spy(), toy()
+    training = train(model, callbacks=[spy], ema_decay=0.8, run=Run(tmp_path))
+    expected = spy.weights[0].clone()
+    for after in spy.weights[1:]:
+        expected = 0.8 * expected + 0.2 * after
+    with training.averaged():
+        torch.testing.assert_close(weights(model), expected)
+    torch.testing.assert_close(weights(model), spy.weights[-1], rtol=0, atol=0)
+    saved = training.weights()
+    torch.testing.assert_close(torch.cat([saved[name].reshape(-1) for name, _ in model.named_parameters()]), expected)
+
+
+def test_average_is_what_is_validated():
+    model = toy(plain=True)
+    training = train(model, ema_decay=0.99)
+    with training.averaged():
+        expected = copy.deepcopy(model)
+    values = training.validate()
+    fresh = BaseTrainer(batch_size=10).start(expected, toy_data(), hardware=CPU)
+    assert fresh.validate()["loss"] == pytest.approx(values["loss"], rel=1e-6)
+
+
+def test_average_is_asked_for_once():
+    with pytest.raises(ValueError, match=r"trainer.ema_decay and a callback EMA do the same"):
+        train(ema_decay=0.9, callbacks=[EMA(0.9)])
+
+
+def test_clipping_bounds_the_step():
+    spy = Spy()
+    train(callbacks=[spy], gradient_clip_norm=1e-3, optimizer="SGD", learning_rate=1.0)
+    steps = [(after - before).norm() for before, after in zip(spy.weights, spy.weights[1:], strict=False)]
+    assert all(step <= 1e-3 * (1 + 1e-4) for step in steps)
+    assert all(norm[0] > 1e-3 for norm in spy.norms)
+
+
+def test_parts_have_options_of_their_own():
+    spy, model = Spy(), toy(ToyParts)
+    before = copy.deepcopy(model)
+    training = train(
+        model,
+        callbacks=[spy],
+        parts={"decoder": {"optimizer": "SGD", "learning_rate": 1e-30}},
+        optimizer_args={"weight_decay": 0.1},
+    )
+    assert type(training.parts["encoder"].optimizer).__name__ == "Adam"
+    assert type(training.parts["decoder"].optimizer).__name__ == "SGD"
+    assert torch.equal(weights(model.decoder), weights(before.decoder))
+    assert not torch.equal(weights(model.encoder), weights(before.encoder))
+
+
+def test_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
+    run = Run(tmp_path)
+    with pytest.raises(NonFiniteError, match=r"step 3: rate is inf; .*trainer.learning_rate"):
+        train(Exploding(), run=run)
+    assert run.read_status()["status"] == "failed"
+    from vaebench.trainers.state import load_weights
+
+    assert all(torch.isfinite(tensor).all() for tensor in load_weights(run.last_weights).values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    class Breaking(Callback):
+        def on_step_end(self, training):
+            if training.step == 7:
+                with torch.no_grad():
+                    next(training.model.parameters()).fill_(math.nan)
+                training.save()
+
+    with pytest.raises(NonFiniteError, match=r"step 7: weight 'encoder.0.weight' is not finite"):
+        train(run=Run(tmp_path), callbacks=[Breaking()])
+
+
+def test_steps_that_are_not_finite_can_be_left_out():
+    spy = Spy()
+    training = train(Exploding(steps=(3, 5)), callbacks=[spy], non_finite="skip")
+    assert torch.equal(spy.weights[2], spy.weights[3])
+    assert not torch.equal(spy.weights[3], spy.weights[4])
+    assert training.finite.num_skipped == 2
+    assert all(math.isfinite(row["loss"]) for row in training.history)
+
+
+def test_too_many_steps_left_out_end_the_run():
+    with pytest.raises(NonFiniteError, match=r"step 4: rate is inf, and trainer.max_skipped=1 steps were left out"):
+        train(Exploding(steps=(3, 4)), non_finite="skip", max_skipped=1)
+
+
+def test_early_stopping_ends_after_patience():
+    training = train(num_epochs=50, patience=3, learning_rate=1e-30)
+    assert training.epoch == 4
+    assert "has not improved" in training.stop_reason
+
+
+def test_time_ends_the_training(tmp_path):
+    training = train(num_epochs=1000, max_minutes=1e-9, run=Run(tmp_path))
+    assert training.step == 1
+    assert "max_minutes" in Run(tmp_path).read_status()["reason"]
+
+
+def test_best_weights_are_those_of_the_best_validation(tmp_path):
+    class Worsening(Callback):
+        def on_epoch_start(self, training):
+            if training.epoch == 1:
+                self.best = weights(training.model)
+                with torch.no_grad():
+                    for p in training.model.parameters():
+                        p.mul_(100)
+
+    spoiler, model = Worsening(), toy(plain=True)
+    training = train(model, num_epochs=3, callbacks=[spoiler], run=Run(tmp_path))
+    from vaebench.trainers.state import load_weights
+
+    saved = load_weights(Run(tmp_path).best_weights)
+    assert torch.equal(torch.cat([saved[name].reshape(-1) for name, _ in model.named_parameters()]), spoiler.best)
+    assert training.best == min(row["loss"] for row in training.history if row["split"] == "validation")
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_best_is_the_smallest_or_the_largest(mode):
+    training = train(num_epochs=6, keep_best="rate", keep_best_mode=mode)
+    values = [row["rate"] for row in training.history if row["split"] == "validation"]
+    assert training.best == (min if mode == "min" else max)(values)
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "words"),
+    [
+        ({"num_epochs": 0}, {}, "trainer.num_epochs must be an integer of at least 1, got 0"),
+        (
+            {"batch_size": 51},
+            {},
+            "trainer.batch_size=51 is larger than the training split of 50 examples; choose at most 50",
+        ),
+        ({}, {"num_validation": 0}, "the validation split is empty"),
+        ({}, {"num_train": 0}, "the training split is empty"),
+        ({"learning_rate": -1}, {}, "trainer.learning_rate must be a number above 0, got -1"),
+        ({"scheduler_interval": "epochs"}, {}, "trainer.scheduler_interval must be epoch or step, got 'epochs'"),
+        ({"ema_decay": 1.0}, {}, "trainer.ema_decay must be at least 0 and below 1"),
+        ({"parts": {"encodr": {"learning_rate": 1}}}, {}, "the model has no part 'encodr'"),
+        ({"parts": {"model": {"rate": 1}}}, {}, "trainer.parts.model takes no 'rate'"),
+        ({"patience": 2, "validate_every": None}, {}, "trainer.patience needs a metric"),
+        ({"gradient_clip_norm": 0}, {}, "trainer.gradient_clip_norm must be a number above 0"),
+        ({"max_skipped": -1}, {}, "trainer.max_skipped must be at least 0"),
+        ({"non_finite": "ignore"}, {}, "trainer.non_finite must be stop or skip"),
+    ],
+)
+def test_mistakes_are_one_sentence(options, data, words):
+    with pytest.raises(ValueError, match=words):
+        train(data=toy_data(**data), **options)
+
+
+def test_metric_that_validation_does_not_give_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"trainer.keep_best: validation gives no 'rte'; did you mean 'rate'"):
+        train(keep_best="rte", run=Run(tmp_path))
+
+
+def test_model_names_its_trainer():
+    with pytest.raises(ValueError, match="model Toy needs trainer=base, got trainer=adversarial"):
+        AdversarialTrainer().train(toy(), toy_data())
+
+
+def test_steps_by_hand():
+    trainer = BaseTrainer(batch_size=10)
+    training = trainer.start(toy(), toy_data(), hardware=CPU)
+    batch = training.train.batch(torch.arange(10))
+    assert set(training.train_step(batch)) == {"loss", "distortion", "rate"}
+    assert torch.isfinite(trainer.eval_step(training, batch).total)
+    assert training.step == 1
+
+
+def test_every_hook_is_called_in_order():
+    calls = []
+    names = [name for name in vars(Callback) if name.startswith("on_") and name != "on_every_rank"]
+    methods = {name: lambda self, *rest, name=name: calls.append(name) for name in names}
+    train(callbacks=[type("Recorder", (Callback,), methods)()], num_epochs=1, batch_size=25)
+    step = ["on_step_start", "on_step_end"]
+    assert calls == [
+        "on_train_start",
+        "on_epoch_start",
+        *step,
+        *step,
+        "on_log",
+        "on_evaluation_start",
+        "on_log",
+        "on_evaluation_end",
+        "on_epoch_end",
+        "on_train_end",
+    ]
+
+
+def test_exception_hook_sees_the_error():
+    seen = []
+
+    class Watching(Callback):
+        def on_exception(self, training, error):
+            seen.append(type(error))
+
+    with pytest.raises(NonFiniteError):
+        train(Exploding(), callbacks=[Watching()])
+    assert seen == [NonFiniteError]
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_half_precision_stays_close(precision):
+    exact, rough = toy(plain=True), toy(plain=True)
+    one = train(exact, num_epochs=5)
+    other = train(rough, num_epochs=5, hardware=Hardware(device="cpu", threads=1, precision=precision))
+    assert other.history[-1]["loss"] == pytest.approx(one.history[-1]["loss"], rel=0.02)
+    assert other.history[-1]["loss"] != one.history[-1]["loss"]
