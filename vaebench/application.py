@@ -9,11 +9,13 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vaebench.configurations import ENVIRONMENT, conf_dir, folders, user_folders
-from vaebench.mistakes import FAILED, explain
+from vaebench.mistakes import DONE, FAILED, MISTAKE, explain
+from vaebench.sweeps import discard_folder
 from vaebench.words import arrange
 
 if TYPE_CHECKING:
@@ -96,12 +98,16 @@ def run(verb: str, words: list[str]) -> int:
         if task.failures:  # none in this process: the jobs ran elsewhere
             print(f"vaebench {verb}: {len(task.failures)} of {task.num_jobs} jobs did not succeed", file=sys.stderr)
         return max([failed.code, *(code for code, _ in task.failures)])
-    except SystemExit as leaving:  # Hydra's parser: --version
-        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+    except SystemExit as leaving:  # Hydra has answered: --help, or what was wrong with --package
+        if leaving.code in (None, DONE):
+            return DONE
+        return MISTAKE if task.num_jobs == 0 else FAILED
     except Exception as error:
         if isinstance(error, BrokenPipeError):
             raise
         code, sentence = task.told(error, started=False)
+        if task.num_jobs == 0:
+            discard_folder(error)
         print(f"vaebench {verb}: {sentence}", file=sys.stderr)
         return code
     for _, sentence in task.failures:
@@ -149,7 +155,8 @@ def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> Non
     import hydra
 
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-    with _argv([program, *arguments]), _raised_errors():
+    with _argv([program, *arguments]), _raised_errors(), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="provider=.* is not available")  # a folder of hydra.searchpath
         hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
 
 

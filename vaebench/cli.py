@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from vaebench import __version__
+from vaebench.mistakes import DONE, FAILED, INTERRUPTED, MISTAKE
 from vaebench.names import did_you_mean
 
 VERBS = {
@@ -49,25 +50,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller: `>&-`
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("vaebench: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough. Python would complain once more when it closes stdout.
+        return INTERRUPTED
+    except OSError as error:
+        # Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # the reader (`| head`) has seen enough
+            return DONE
+        print(f"vaebench: cannot write the answer: {error.strerror}", file=sys.stderr)
+        return FAILED
 
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
         print(HELP, end="")
-        return 0
+        return DONE
     first, rest = words[0], words[1:]
     if first in ("--version", "-V"):
         print(f"vaebench {__version__}")
-        return 0
+        return DONE
     if first in ("-sc", "--shell-completion"):
         from vaebench import completion
 
@@ -87,4 +92,4 @@ def _dispatch(words: list[str]) -> int:
     else:
         problem = f"there is no verb '{first}'{did_you_mean(first, VERBS)}"
     print(f"vaebench: {problem}", file=sys.stderr)
-    return 2
+    return MISTAKE

@@ -36,8 +36,11 @@ def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bo
         return MISTAKE, f"a configuration is not valid YAML: {one_line(error)}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return MISTAKE, _configuration(error, verb, folders)
+    if isinstance(error, UserWarning) and "path=" in str(error):
+        folder = str(error).partition("path=")[2].removesuffix(" is not available.")
+        return MISTAKE, f"hydra.searchpath: there is no folder '{folder}'"
     system = error if isinstance(error, OSError) else error.__cause__
-    if not started and isinstance(system, OSError):
+    if not started and isinstance(system, OSError) and system.filename:
         return _directory(system)
     if isinstance(error, ValueError):
         return MISTAKE, one_line(error)
@@ -52,11 +55,11 @@ def one_line(error: object) -> str:
 
 def _directory(error: OSError) -> tuple[int, str]:
     """The run directory or its log could not be made."""
-    where = f" '{error.filename}'" if error.filename else ""
+    where = f"'{error.filename}'"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FAILED, f"failed: no space left for the run directory{where}; free some, or change hydra.run.dir"
+        return FAILED, f"failed: no space left for the run directory {where}; free some, or change hydra.run.dir"
     reason = error.strerror or one_line(error)
-    return MISTAKE, f"hydra.run.dir: cannot write{where}: {reason}; expected a directory that can be written"
+    return MISTAKE, f"hydra.run.dir: cannot write {where}: {reason}; expected a directory that can be written"
 
 
 def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
@@ -125,4 +128,4 @@ def _composition(text: str, verb: str, folders: Sequence[Path]) -> str:
     if text.startswith("Could not append to config"):
         key = text.split("'")[1]
         return f"'{key}' is there already; write it without '+'"
-    return text
+    return text.partition(" To append to your")[0]

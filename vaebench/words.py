@@ -29,6 +29,8 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
             raise CommandError(f"--config-dir: there is no folder '{parsed.config_dir}'")
         folders = [*folders, Path(parsed.config_dir)]
     overrides = _without_nulls(_checked(verb, overrides, folders), options(folders))
+    if parsed.multirun and any(_key(word) == "hydra.run.dir" for word in overrides):
+        raise CommandError("hydra.run.dir is the place of one run; with -m give hydra.sweep.dir")
     if any(_key(word) == "resume" for word in overrides):
         overrides = _with_resume(overrides, parsed.multirun)
     return [*overrides, *_flags(parser, parsed)]

@@ -228,3 +228,16 @@ def test_a_model_brings_its_trainer_and_the_user_has_the_last_word(command, tmp_
     assert word("model=pair", "trainer=third") == "third"
     assert word("experiment=paper") == "paper"
     assert word("experiment=both") == "third"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a disk that is always full")
+@pytest.mark.parametrize("words", [("list",), ("--help",), ("train", "--cfg", "job")])
+def test_an_answer_that_cannot_be_written(words, tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vaebench", *words], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

