@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -200,6 +201,24 @@ def test_a_hostile_configuration_runs_nothing(run, tmp_path, number, whole):
         read_everything(run)
     assert not proof.exists()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("x: !!python/object/apply:pathlib.PosixPath [a]", "got a YAML tag or alias"),  # OmegaConf would build it
+        ("x: !!str 3", "got a YAML tag or alias"),
+        ("x: &a [1]\ny: *a", "got a YAML tag or alias"),
+        ("x: ${oc.env:HOME}", "expected resolved values"),
+        ("x: [[{y: 'a${seed}'}]]", "expected resolved values"),
+        ("seed: 1", "found duplicate key seed"),
+        ("x: {", "expected YAML"),
+    ],
+)
+def test_a_stored_configuration_holds_plain_values_only(run, line, reason):
+    run.config.write_text(run.config.read_text() + line + "\n")
+    with pytest.raises(build.ConfigError, match=rf"config.yaml' is damaged: .*{re.escape(reason)}"):
+        build.load_config(run)
 
 
 def test_targets_are_judged_before_weights_are_read(run):

@@ -16,7 +16,7 @@ from vaebench.application import conf_dir
 from vaebench.core import Batch
 from vaebench.data.dataset import Dataset
 from vaebench.data.examples import Examples
-from vaebench.hardware import seed_everything
+from vaebench.hardware import Hardware, seed_everything
 
 MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 WIDTHS = [24]
@@ -169,6 +169,19 @@ def test_descent_on_its_own_loss_lowers_each_parts_loss(name):
             optimizer.step()
         after = losses(model, batch)[part].item()
         assert after < before - 0.002 * abs(before), f"{part}: from {before} to {after}"
+
+
+def test_training_brings_reconstructions_closer_to_the_data(name):
+    cfg = configuration(name)
+    cfg = {**cfg, "trainer": {**cfg["trainer"], "num_epochs": 20, "batch_size": 20, "learning_rate": 2e-3}}
+    model, x = make(name), DATA.validation.x
+
+    def error() -> float:
+        return (model.eval().reconstruct(x, deterministic=True) - x).square().mean().item()
+
+    before = error()
+    build.trainer(cfg).train(model, DATA, hardware=Hardware(device="cpu", threads=1))
+    assert error() < 0.9 * before
 
 
 def test_what_a_user_does_with_any_model(name):
