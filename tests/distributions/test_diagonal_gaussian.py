@@ -100,3 +100,14 @@ def test_unpacks_as_mean_and_log_var():
     mean, log_var = q
     assert mean is q.mean
     assert log_var is q.log_var
+
+
+def test_expanded_it_is_one_draw_for_each_row_of_a_shard():
+    p = DiagonalGaussian(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 2.0]))
+    torch.manual_seed(3)
+    whole = p.expand((5,)).sample()
+    torch.manual_seed(3)
+    with collective.shard(2, 5, 5):
+        part = p.expand((3,)).sample()
+    assert torch.equal(part, whole[2:])
+    torch.testing.assert_close(p.expand((5,)).log_prob(whole), p.log_prob(whole))

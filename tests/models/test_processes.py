@@ -1,0 +1,78 @@
+"""Two processes train every model with several losses, and those that couple a batch, to the weights of one."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vaebench.data.split import Split
+from vaebench.distributions.likelihoods import Gaussian
+from vaebench.distributions.posteriors import DiagonalGaussianPosterior
+from vaebench.hardware import Hardware
+from vaebench.models.aae import AAE
+from vaebench.models.factor_vae import FactorVAE
+from vaebench.models.piwae import PIWAE
+from vaebench.models.rae_l2 import RAEL2
+from vaebench.models.rhvae import RHVAE
+from vaebench.models.vae import VAE
+from vaebench.models.vae_gan import VAEGAN
+from vaebench.networks import MLP
+from vaebench.processes import launch
+from vaebench.trainers import (
+    AdversarialTrainer,
+    BaseTrainer,
+    CoupledOptimizerAdversarialTrainer,
+    CoupledOptimizerTrainer,
+)
+
+pytestmark = pytest.mark.slow
+SMALL = MLP(hidden_dims=(8,), activation="tanh")
+TRAINERS = {
+    trainer.name: trainer
+    for trainer in (AdversarialTrainer, BaseTrainer, CoupledOptimizerAdversarialTrainer, CoupledOptimizerTrainer)
+}
+CASES = {
+    "vae": (VAE, {}, {}),
+    "rhvae": (RHVAE, {"metric_network": SMALL}, {}),
+    "aae": (AAE, {"discriminator": SMALL, "posterior": DiagonalGaussianPosterior()}, {}),
+    "factor_vae": (FactorVAE, {"discriminator": SMALL}, {}),
+    "factor_vae in pieces": (FactorVAE, {"discriminator": SMALL}, {"accumulate": 2}),
+    "rae_l2": (RAEL2, {}, {}),
+    "piwae": (PIWAE, {"num_estimates": 2, "num_samples": 3}, {}),
+    "vae_gan": (VAEGAN, {"discriminator": SMALL}, {}),
+}
+
+
+def train(case, hardware):
+    kind, arguments, options = CASES[case]
+    torch.manual_seed(2)
+    model = kind((6,), likelihood=Gaussian(), latent_dim=3, network=SMALL, **arguments)
+    x = torch.randn(32, 6)
+    data = SimpleNamespace(train=Split(x[:23]), validation=Split(x[23:]))
+    # SGD, because Adam divides by the gradient's size, which turns rounding into steps where a gradient vanishes.
+    trainer = TRAINERS[model.trainer](num_epochs=2, batch_size=9, learning_rate=1e-3, optimizer="SGD", **options)
+    training = trainer.train(model, data, hardware=hardware, seed=1)
+    weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    return weights, [row["loss"] for row in training.history if row["split"] == "validation"]
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "factor_vae in pieces"])
+def test_two_processes_reach_the_weights_of_one(case):
+    one = Hardware(device="cpu", threads=1)
+    two = Hardware(device="cpu", threads=1, num_devices=2)
+    expected, losses = train(case, one)
+    got, losses_of_two = launch(two, train, case, two)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+    assert losses_of_two == pytest.approx(losses, rel=1e-5)
+
+
+def test_two_processes_in_pieces_run_to_the_end():
+    # The pieces of two processes hold other rows than those of one, and only rows of a piece meet.
+    got, losses = launch(
+        Hardware(device="cpu", num_devices=2),
+        train,
+        "factor_vae in pieces",
+        Hardware(device="cpu", threads=1, num_devices=2),
+    )
+    assert torch.isfinite(got).all()
+    assert all(loss < 1e3 for loss in losses)
