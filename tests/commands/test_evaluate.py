@@ -104,7 +104,8 @@ def test_values_that_are_not_finite_fail_and_are_said(run, capsys):
     assert evaluate() == 1
     assert "not finite for 180 of 180" in strict(run.evaluation("elbo").read_text())["failed"]
     captured = capsys.readouterr()
-    assert "elbo, importance_bound" in captured.err
+    assert "metric elbo: " in captured.err
+    assert "metric importance_bound: " in captured.err
     assert "Traceback" not in captured.err
 
 

@@ -76,9 +76,9 @@ def task(cfg: DictConfig) -> None:
         write_json(run.evaluation(name), records[name])
         _log.info("%s: written to %s", name, run.evaluation(name))
     _show(run, settings, records)
-    failed = [name for name, record in records.items() if "failed" in record]
+    failed = [f"metric {name}: {record['failed']}" for name, record in records.items() if "failed" in record]
     if failed:
-        raise FloatingPointError(f"metric {', '.join(failed)}: the model's values are not finite; see the table")
+        raise FloatingPointError("; ".join(failed))
 
 
 def _examples(dataset: Any, name: str, num_examples: int | None) -> Any:

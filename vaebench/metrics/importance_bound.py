@@ -51,8 +51,7 @@ class ImportanceBound(Metric):
         values[f"importance_ess_{self.num_samples}"] = Estimate.mean(
             torch.cat(sizes), f"of {self.num_samples} samples", "higher"
         )
-        return Result(
-            values,
-            f"log of the mean of {self.num_samples} importance weights per example; a lower bound in expectation",
-            {"num_samples": self.num_samples, "chunk_size": self.chunk_size},
-        )
+        how = f"log of the mean of {self.num_samples} importance weights per example; a lower bound in expectation"
+        if len(bounds_KN) > 1:
+            how += f"; {(bounds_KN[-1] - bounds_KN[-2]).mean().item():.2g} nats above that of {ladder(self.num_samples)[-2]} samples"
+        return Result(values, how, {"num_samples": self.num_samples, "chunk_size": self.chunk_size})

@@ -100,11 +100,20 @@ def find_runs(places: Sequence[str]) -> list[Path]:
         matches = [place] if Path(place).exists() else sorted(glob.glob(place, recursive=True))
         runs = [run for match in matches for run in _walk(match)]
         if not runs:
-            if not matches and not glob.has_magic(place):
-                Run.open(place)  # says what is wrong, and names a run near it
-            raise ValueError(f"runs: found no run in '{place}'; train one with 'vaebench train', or name others: runs=")
+            near = _near(place)
+            raise ValueError(f"runs: found no run in '{place}'; {near or 'train one: vaebench train'}")
         found.update((run.resolve(), run) for run in runs)
     return list(found.values())
+
+
+def _near(place: str) -> str:
+    """The end of the sentence in which `Run.open` names a run near a path that is none, or ""."""
+    try:
+        Run.open(place)
+    except ValueError as error:
+        _, found, hint = str(error).partition("did you mean")
+        return found + hint
+    return ""
 
 
 def _walk(place: str) -> Iterator[Path]:
@@ -137,7 +146,7 @@ def read_run(path: Path) -> Record:
     for file in sorted((run.path / "evaluation").glob("*.json")):
         try:
             _read_evaluation(file, record)
-        except (ValueError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
             record.notes.append(f"evaluation/{file.name} cannot be read: {' '.join(str(error).split())}")
     pictures = {"samples": run.images / "samples.png", "reconstructions": run.images / "reconstructions.png"}
     pictures |= {f"sampler {file.parent.name}": file for file in sorted(run.path.glob("samples/*/grid.png"))}
