@@ -48,6 +48,10 @@ class PointMass(Distribution):
         """Return the mean, with gradients; shape (*sample_shape, ..., D)."""
         return self.loc.expand(*sample_shape, *self.loc.shape)
 
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Return the mean, without gradients; shape (*sample_shape, ..., D)."""
+        return self.rsample(sample_shape).detach()
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Refuse.
 
