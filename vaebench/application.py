@@ -155,6 +155,7 @@ def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> Non
     import hydra
 
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+    logging.raiseExceptions = False  # a log line that a full disk refuses is no reason for a traceback on the terminal
     with _argv([program, *arguments]), _raised_errors(), warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available")  # a folder of hydra.searchpath
         hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()

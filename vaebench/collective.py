@@ -7,9 +7,10 @@ every function is the plain torch call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -79,7 +80,7 @@ def current_shard() -> Shard | None:
     return _current if _current is not None and _current.total != _current.stop - _current.start else None
 
 
-def _rows(draw, shape: tuple[int, ...], dim: int) -> Tensor:
+def _rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], dim: int) -> Tensor:
     part = current_shard()
     if part is None:
         return draw(shape)
@@ -136,7 +137,7 @@ class _Gather(torch.autograd.Function):
     """All-gather by summing zero-padded parts; its adjoint is a sum over processes and a slice."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, start: int, stop: int, total: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, start: int, stop: int, total: int) -> Tensor:
         ctx.rows = (start, stop)
         full = x.new_zeros((total, *x.shape[1:]))
         full[start:stop] = x
@@ -144,7 +145,7 @@ class _Gather(torch.autograd.Function):
         return full
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         grad = grad.contiguous().clone()
         dist.all_reduce(grad)
         start, stop = ctx.rows

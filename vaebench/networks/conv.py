@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,9 +104,9 @@ def _decoder(spec: Conv, latent_dim: int, shape: tuple[int, int, int]) -> nn.Mod
         layers += [nn.Linear(features, spec.hidden_dim), activation(spec.activation)]
         features = spec.hidden_dim
     layers += [nn.Linear(features, math.prod(start)), nn.Unflatten(-1, start)]
-    for i, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (before, after) in enumerate(itertools.pairwise(sizes)):
         # A transposed convolution returns 2h - 1 + output_padding: 0 for odd sizes, 1 for even ones.
-        extra = tuple(a - (2 * b - 1) for a, b in zip(after, before, strict=True))
+        extra = (after[0] - (2 * before[0] - 1), after[1] - (2 * before[1] - 1))
         layers.append(activation(spec.activation))
         layers.append(nn.ConvTranspose2d(channels[i], channels[i + 1], 3, 2, 1, output_padding=extra))
     return nn.Sequential(*layers)
