@@ -79,7 +79,7 @@ def test_adam_is_fused_unless_told_otherwise():
             "Adam",
             0.1,
             {"weight_dcay": 1},
-            "trainer.optimizer_args: Adam takes no 'weight_dcay'; did you mean 'weight_decay'",
+            "optimizer_args: Adam takes no 'weight_dcay'; did you mean 'weight_decay'",
         ),
         ("Adam", 0.1, {"lr": 1}, "set trainer.learning_rate instead"),
         ("Adam", -0.1, {}, "trainer.learning_rate must be a number above 0, got -0.1"),

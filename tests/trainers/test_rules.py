@@ -208,7 +208,7 @@ def test_missing_loss_is_named():
 
 def test_number_of_critic_steps_is_checked():
     for trainer_class in (AdversarialTrainer, CoupledOptimizerAdversarialTrainer):
-        with pytest.raises(ValueError, match="trainer.num_critic_steps must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=r"trainer.num_critic_steps must be at least 1, got 0"):
             trainer_class(num_critic_steps=0)
 
 

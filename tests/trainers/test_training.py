@@ -250,7 +250,7 @@ def test_best_is_the_smallest_or_the_largest(mode):
         (
             {"batch_size": 51},
             {},
-            "trainer.batch_size=51 is larger than the training split of 50 examples; choose at most 50",
+            "batch_size=51 is larger than the training split of 50 examples; choose at most 50",
         ),
         ({}, {"num_validation": 0}, "the validation split is empty"),
         ({}, {"num_train": 0}, "the training split is empty"),

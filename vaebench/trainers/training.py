@@ -122,7 +122,7 @@ class Training:
                 self.set_status("done", self.stop_reason)
             except BaseException as error:
                 self.call("on_exception", error)
-                interrupted = isinstance(error, KeyboardInterrupt)
+                interrupted = not isinstance(error, Exception)  # by a signal, or by the handler that came after it
                 self.set_status("interrupted" if interrupted else "failed", str(error) or type(error).__name__)
                 raise
 

@@ -49,7 +49,7 @@ class Tracker(Callback):
 
     def on_exception(self, training: Training, error: BaseException) -> None:
         """Close the tracker, and say how the training ended."""
-        self._close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        self._close("failed" if isinstance(error, Exception) else "interrupted")
 
     def _close(self, status: str) -> None:
         if self._is_open:
