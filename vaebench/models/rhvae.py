@@ -34,6 +34,9 @@ class RHVAE(LatentVariableModel):
     step ends with the quadratic tempering of Caterini et al. (2018, section 3.3): rho <- sqrt(beta_{k-1} / beta_k) rho,
     which carries beta_0 to 1, so that log|det J| = (D / 2) log beta_0.
 
+    A leapfrog step that is too long for the curvature is refused, see `objectives.hamiltonian`; the share of such steps
+    is logged as `refused`. Where it is not small, lower `step_size`.
+
     In training the centroids are those of the batch. After each epoch they are those of the whole training split, kept
     in the buffers `centroids` and `matrices`, which every evaluation uses.
 
@@ -121,13 +124,13 @@ class RHVAE(LatentVariableModel):
         metric = RiemannianMetric(
             collective.gather(q.mean), collective.gather(matrices), self.temperature, self.regularization
         )
-        distortion, bound = self._bound(batch.x, q, q.rsample(), metric)
-        return Loss.mean(-bound, distortion=distortion, rate=-bound - distortion)
+        distortion, bound, refused = self._bound(batch.x, q, q.rsample(), metric)
+        return Loss.mean(-bound, distortion=distortion, rate=-bound - distortion, refused=refused)
 
     def distortion_and_rate(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return -log p(x|z_K), and minus the bound less that; nats, each of shape (B,)."""
         q = self.posterior(x)
-        distortion, bound = self._bound(x, q, q.rsample(), self.metric)
+        distortion, bound, _ = self._bound(x, q, q.rsample(), self.metric)
         return distortion, -bound - distortion
 
     def log_weights(self, x: Tensor, num_samples: int, y: Tensor | None = None) -> Tensor:
@@ -154,30 +157,31 @@ class RHVAE(LatentVariableModel):
         factor = self.metric_head(self.metric_encoder(x))
         return pack(factor @ factor.mT)
 
-    def _bound(self, x: Tensor, q: Any, z: Tensor, metric: RiemannianMetric) -> tuple[Tensor, Tensor]:
-        """Return -log p(x|z_K) and the bound for z_0 = z of shape (B, D); each (B,)."""
+    def _bound(self, x: Tensor, q: Any, z: Tensor, metric: RiemannianMetric) -> tuple[Tensor, Tensor, Tensor]:
+        """Return -log p(x|z_K), the bound for z_0 = z of shape (B, D), and the share of refused steps; each (B,)."""
         is_training = torch.is_grad_enabled()
-        log_likelihood = torch.empty(())
 
-        def grad_potential(z: Tensor) -> Tensor:
-            nonlocal log_likelihood
+        def potential(z: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 z = z if is_training and z.requires_grad else z.detach().requires_grad_()
                 log_likelihood = self.likelihood(z).log_prob(x)
                 log_joint = log_likelihood + self.prior().log_prob(z)
                 (grad,) = torch.autograd.grad(-log_joint.sum(), z, create_graph=is_training)
-            return grad
+            return grad, log_likelihood
 
-        at = point(z, grad_potential(z), metric)
+        at = point(z, potential, metric)
         rho = draw_momentum(at, collective.standard_normal(tuple(z.shape), like=z), self.beta_zero)
         bound = -q.log_prob(z) - momentum_log_prob(rho, at, self.beta_zero)
+        refused = torch.zeros_like(bound)
         for k in range(1, self.num_leapfrog + 1):
-            at, rho = generalised_leapfrog(at, rho, self.step_size, metric, grad_potential)
+            at, rho, is_refused = generalised_leapfrog(at, rho, self.step_size, metric, potential)
             beta_before, beta = self._beta(k - 1), self._beta(k)
             rho = rho * math.sqrt(beta_before / beta)
             bound = bound + 0.5 * self.latent_dim * math.log(beta_before / beta)
+            refused = refused + is_refused.to(refused) / self.num_leapfrog
+        log_likelihood = at.value
         bound = bound + log_likelihood + self.prior().log_prob(at.z) + momentum_log_prob(rho, at)
-        return -log_likelihood, bound
+        return -log_likelihood, bound, refused
 
     def _beta(self, k: int) -> float:
         """Inverse temperature after step k: quadratic from beta_zero at 0 to 1 at K (Caterini et al., eq. 10)."""

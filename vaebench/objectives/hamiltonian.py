@@ -4,8 +4,13 @@ The Hamiltonian is
 
 .. math:: H(z, \rho) = U(z) + \tfrac12 \log\det G(z) + \tfrac12 \rho^T G^{-1}(z) \rho
 
-and the integrator the generalised leapfrog (Girolami and Calderhead, 2011, https://doi.org/10.1111/j.1467-9868.2010.00765.x,
-section 6), whose two implicit equations are solved to a tolerance, so that a step is reversible and preserves volume.
+and the integrator the generalised leapfrog (Girolami and Calderhead, 2011,
+https://doi.org/10.1111/j.1467-9868.2010.00765.x, section 6), whose two implicit equations are solved to a tolerance, so
+that a step is reversible and preserves volume.
+
+Where the step is too long for the curvature, an equation has no solution, or one from which the way back leads
+elsewhere. Such a step is refused: the point stays and its momentum is reversed. Steps that can be taken back and the
+reversal in place of the others together are still one volume-preserving bijection, so that a bound stays a bound.
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ from torch import Tensor
 
 from vaebench.objectives.riemannian_metric import RiemannianMetric, log_det
 
-MAX_ITERATIONS = 100
+MAX_ITERATIONS = 10
+MAX_NEWTON_STEPS = 30
+MAX_HALVINGS = 12
 
 
 class Point(NamedTuple):
@@ -28,6 +35,7 @@ class Point(NamedTuple):
     Attributes:
         z: Shape (B, D).
         grad_potential: Gradient of U at z, shape (B, D).
+        value: What the potential computed on the way, shape (B,).
         weights: Weights of the centroids, shape (B, N).
         inverse: G^-1(z), shape (B, D, D).
         factor: Its Cholesky factor, shape (B, D, D).
@@ -36,18 +44,24 @@ class Point(NamedTuple):
 
     z: Tensor
     grad_potential: Tensor
+    value: Tensor
     weights: Tensor
     inverse: Tensor
     factor: Tensor
     metric: Tensor
 
 
-def point(z: Tensor, grad_potential: Tensor, metric: RiemannianMetric) -> Point:
-    """Evaluate the metric at z of shape (B, D)."""
+Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""At z of shape (B, D): the gradient of U, shape (B, D), and a value that the caller wants to keep, shape (B,)."""
+
+
+def point(z: Tensor, potential: Potential, metric: RiemannianMetric) -> Point:
+    """Evaluate potential and metric at z of shape (B, D)."""
+    grad_potential, value = potential(z)
     weights = metric.weights(z)
     inverse = metric.inverse_at(weights)
     factor, _ = torch.linalg.cholesky_ex(inverse)  # unchecked: a metric that is not finite shows in the loss
-    return Point(z, grad_potential, weights, inverse, factor, torch.cholesky_inverse(factor))
+    return Point(z, grad_potential, value, weights, inverse, factor, torch.cholesky_inverse(factor))
 
 
 def draw_momentum(at: Point, noise: Tensor, beta: float) -> Tensor:
@@ -83,9 +97,9 @@ def generalised_leapfrog(
     rho: Tensor,
     step_size: float,
     metric: RiemannianMetric,
-    grad_potential: Callable[[Tensor], Tensor],
+    potential: Potential,
     tolerance: float | None = None,
-) -> tuple[Point, Tensor]:
+) -> tuple[Point, Tensor, Tensor]:
     """Take one step of size epsilon.
 
     Args:
@@ -93,33 +107,70 @@ def generalised_leapfrog(
         rho: Momentum, shape (B, D).
         step_size: epsilon.
         metric: The metric.
-        grad_potential: Gradient of U at (B, D).
+        potential: U, by its gradient.
         tolerance: Of the implicit equations, see `solve`.
 
     Returns:
-        The new point and momentum.
-
-    Raises:
-        FloatingPointError: if an implicit equation has no solution in reach.
+        The new point, the new momentum, and which steps were refused, shape (B,).
     """
     half = 0.5 * step_size
+    middle = half_kick(at, rho, half, metric, tolerance)
+    end = drift(at, middle.x, half, metric, tolerance)
+    arrived = point(end.x, potential, metric)
+    kicked = middle.x - half * grad_hamiltonian(arrived, middle.x, metric)
+    if middle.is_easy and end.is_easy:
+        # A contraction this strong has one solution, also on the way back, whose constants differ by O(epsilon).
+        return arrived, kicked, torch.zeros_like(middle.is_solved)
+    with torch.no_grad():
+        back = half_kick(arrived, -kicked, half, metric, tolerance)
+        home = drift(arrived, back.x, half, metric, tolerance)
+        error = torch.maximum((home.x - at.z).abs().amax(-1), (back.x + middle.x).abs().amax(-1))
+        scale = 1 + torch.maximum(at.z.abs().amax(-1), middle.x.abs().amax(-1))
+        close = error <= 100 * _tolerance(rho, tolerance) * scale
+        taken = middle.is_solved & end.is_solved & back.is_solved & home.is_solved & close
+    return select(taken, arrived, at), torch.where(taken[:, None], kicked, -rho), ~taken
+
+
+def select(mask: Tensor, yes: Point, no: Point) -> Point:
+    """Rows of `yes` where the mask (B,) holds, of `no` elsewhere."""
+    return Point(*(torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(yes, no, strict=True)))
+
+
+class Solution(NamedTuple):
+    """A root of an implicit equation.
+
+    Attributes:
+        x: Shape (B, D); the first guess where there is none.
+        is_solved: Which rows reached the tolerance, shape (B,).
+        is_easy: Whether every row's update is a strong contraction.
+    """
+
+    x: Tensor
+    is_solved: Tensor
+    is_easy: bool
+
+
+def half_kick(at: Point, rho: Tensor, half: float, metric: RiemannianMetric, tolerance: float | None) -> Solution:
+    """Solve rho' = rho - half * dH/dz(z, rho')."""
     kicked = rho - half * (at.grad_potential - 0.5 * metric.pull(at.z, at.weights, at.metric))
-    middle = solve(
+    return solve(
         lambda r: kicked - 0.5 * half * metric.pull(at.z, at.weights, outer(r)),
         rho,
         lambda r: -half * metric.pull_jacobian(at.z, at.weights, r),
         tolerance,
     )
-    drift = half * apply(at.inverse, middle)
-    drifted = at.z + drift
-    z = solve(
-        lambda end: drifted + half * apply(metric.inverse(end), middle),
-        drifted + drift,
-        lambda end: half * metric.pull_jacobian(end, metric.weights(end), middle).mT,
+
+
+def drift(at: Point, rho: Tensor, half: float, metric: RiemannianMetric, tolerance: float | None) -> Solution:
+    """Solve z' = z + half * (G^-1(z) + G^-1(z')) rho."""
+    step = half * apply(at.inverse, rho)
+    start = at.z + step
+    return solve(
+        lambda end: start + half * apply(metric.inverse(end), rho),
+        start + step,
+        lambda end: half * metric.pull_jacobian(end, metric.weights(end), rho).mT,
         tolerance,
     )
-    end = point(z, grad_potential(z), metric)
-    return end, middle - half * grad_hamiltonian(end, middle, metric)
 
 
 def solve(
@@ -127,54 +178,84 @@ def solve(
     start: Tensor,
     jacobian: Callable[[Tensor], Tensor],
     tolerance: float | None = None,
-) -> Tensor:
-    """Return the fixed point x = update(x), iterated from `start` (B, D).
+) -> Solution:
+    """Find the fixed point x = update(x) near `start` of shape (B, D).
 
-    Gradients come from the implicit function theorem: the iterations leave no trace, and the adjoint equation
-    v = g + J^T v is iterated to the same tolerance.
+    The update is iterated; where it is no contraction, damped Newton steps follow. Gradients come from the implicit
+    function theorem: the iterations leave no trace, and the adjoint equation v = g + J^T v is solved directly.
 
     Args:
-        update: A contraction.
+        update: Maps (B, D) to (B, D), each row by itself.
         start: First guess.
         jacobian: J of the update at x, shape (B, D, D), with J_jk the derivative of entry j by entry k of x.
-        tolerance: Largest change of an entry in the last iteration, relative to 1 + the largest magnitude of the first
-            guess; by default epsilon^(3/4) of the dtype: 6e-6 in float32, 2e-12 in float64.
-
-    Raises:
-        FloatingPointError: if the tolerance is not reached in 100 iterations.
+        tolerance: Largest error of an entry, relative to 1 + the largest magnitude of the first guess; by default
+            epsilon^(3/4) of the dtype: 6e-6 in float32, 2e-12 in float64.
     """
-    tolerance = torch.finfo(start.dtype).eps ** 0.75 if tolerance is None else tolerance
     with torch.no_grad():
-        x = _iterate(update, start.detach(), tolerance)
+        first = start.detach()
+        x, is_easy = _iterate(update, first, _tolerance(start, tolerance) * (1 + first.abs().max().item()))
+        is_solved = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        if not is_easy:
+            bound = _tolerance(start, tolerance) * (1 + first.abs().amax(-1))
+            x, is_solved = _newton(update, first, jacobian, bound)
     if not torch.is_grad_enabled():
-        return x
+        return Solution(x, is_solved, is_easy)
     image = update(x)
-    if not image.requires_grad:
-        return image
-    with torch.no_grad():
-        transposed = jacobian(x).mT
-
-    def adjoint(grad: Tensor) -> Tensor:
-        return _iterate(lambda v: grad + apply(transposed, v), grad, tolerance)
-
-    # The hook sits on a view, since a hook also fires where a gradient with respect to its own tensor is asked for.
-    image.register_hook(adjoint)
-    return image.view_as(image)
+    if image.requires_grad:
+        with torch.no_grad():
+            eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+            adjoint = eye - jacobian(x).mT
+            adjoint = adjoint if is_easy else torch.where(is_solved[:, None, None], adjoint, eye)
+        # On a view, since a hook also fires where a gradient with respect to its own tensor is asked for.
+        image.register_hook(lambda grad: torch.linalg.solve_ex(adjoint, grad)[0])
+        image = image.view_as(image)
+    return Solution(image if is_easy else torch.where(is_solved[:, None], image, x), is_solved, is_easy)
 
 
-def _iterate(update: Callable[[Tensor], Tensor], start: Tensor, tolerance: float) -> Tensor:
-    x = start
-    bound = tolerance * (1 + start.abs().max().item())
+def _tolerance(like: Tensor, given: float | None) -> float:
+    return torch.finfo(like.dtype).eps ** 0.75 if given is None else given
+
+
+def _iterate(update: Callable[[Tensor], Tensor], x: Tensor, bound: float) -> tuple[Tensor, bool]:
+    """Iterate while the changes shrink fast; return the last x and whether it got there."""
+    change = math.inf
     for _ in range(MAX_ITERATIONS):
         x, before = update(x), x
-        change = torch.dist(x, before, math.inf).item()
-        if change <= bound:
-            return x
-        if not math.isfinite(change):
+        change, last = torch.dist(x, before, math.inf).item(), change
+        # The changes shrink by about their ratio, which bounds what is left.
+        if change <= bound or (last < math.inf and change * change <= 0.1 * bound * last):
+            return x, True
+        if not change < 0.5 * last:
             break
-    if not (torch.isfinite(start).all() and torch.isfinite(update(start)).all()):
-        return torch.full_like(start, math.nan)  # what came in was not finite; the loss shows it and names its term
-    raise FloatingPointError(
-        f"an implicit equation of the leapfrog integrator did not reach {tolerance:.1e} in {MAX_ITERATIONS} "
-        f"iterations; lower model.step_size"
-    )
+    return x, False
+
+
+def _newton(
+    update: Callable[[Tensor], Tensor], start: Tensor, jacobian: Callable[[Tensor], Tensor], bound: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Damped Newton steps on update(x) - x = 0; each row halves its step until its residual falls.
+
+    Returns:
+        The roots, or the start where none was found, and which rows are roots to the bound (B,).
+    """
+    eye = torch.eye(start.shape[-1], dtype=start.dtype, device=start.device)
+    x, residual = start, update(start) - start
+    size = residual.abs().amax(-1)
+    for _ in range(MAX_NEWTON_STEPS):
+        if (size <= bound).all():
+            break
+        direction = torch.linalg.solve_ex(eye - jacobian(x), residual)[0]
+        damping = torch.ones_like(size)
+        for _ in range(MAX_HALVINGS):
+            trial = x + damping[:, None] * direction
+            trial_residual = update(trial) - trial
+            trial_size = trial_residual.abs().amax(-1)
+            is_better = (trial_size < size) | (size <= bound)
+            if is_better.all():
+                break
+            damping = torch.where(is_better, damping, 0.5 * damping)
+        x = torch.where(is_better[:, None], trial, x)
+        residual = torch.where(is_better[:, None], trial_residual, residual)
+        size = torch.where(is_better, trial_size, size)
+    is_solved = size <= bound
+    return torch.where(is_solved[:, None], x, start), is_solved
