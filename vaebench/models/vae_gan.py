@@ -56,7 +56,7 @@ class VAEGAN(LatentVariableModel):
         posterior: Description of q(z|x).
         prior: Description of p(z).
         gamma: Weight of the reconstruction against L_GAN in the decoder's loss, >= 0. The paper names no value, and the
-            1e-5 of the authors' code for CelebA belongs to its 16,384 normalised features; 1 is ours.
+            1e-5 of the authors' code for CelebA belongs to its many batch-normalised features; 1 is ours.
     """
 
     trainer: ClassVar[str] = "coupled_adversarial"
