@@ -50,11 +50,11 @@ class Manifold(Target):
 
 
 class ManifoldEnergy(Energy):
-    r"""U(z) = -1/2 log det G^-1(z), on a ball around the centroids.
+    r"""U(z) = -1/2 log det G^-1(z), on a ball that holds the centroids.
 
     Far from all centroids det G^-1 tends to lambda^D and not to 0, so that the density alone has infinite mass: the
-    paper restricts it to a compact set S, which it leaves open. Here S is the ball about the centroids' mean that
-    reaches one temperature T, the width of the metric's kernels, beyond the farthest centroid.
+    paper restricts it to a compact set S, which it leaves open. Here S is the ball about the origin that reaches one
+    temperature T, the width of the metric's kernels, beyond the farthest centroid.
 
     The gradient is in closed form,
 
@@ -79,11 +79,9 @@ class ManifoldEnergy(Energy):
         if not len(centroids):
             raise ValueError("expected a metric with centroids, got none; train the model for at least one epoch first")
         self.metric = metric
-        self.centre = centroids.mean(0)
-        centred = centroids - self.centre
         squared_width = metric.temperature**2
         self.steepness = 1 / squared_width
-        self.radius = float(centred.norm(dim=-1).amax()) + metric.temperature
+        self.radius = float(centroids.norm(dim=-1).amax()) + metric.temperature
 
         num_dims = centroids.shape[-1]
         rows, columns = torch.tril_indices(num_dims, num_dims, device=centroids.device).unbind()
@@ -93,37 +91,36 @@ class ManifoldEnergy(Energy):
         self._unpack = place.flatten()
         self._pack = rows * num_dims + columns
         # Stored so that each product has the centroids inside or along its rows: with a few columns it is far slower.
-        column = torch.ones_like(centred[:, :1])
-        self._exponent = (torch.cat([2 * centred, -column], -1) / squared_width).mT.contiguous()
-        self._offset = centred.square().sum(-1) / -squared_width
+        column = torch.ones_like(centroids[:, :1])
+        self._exponent = (torch.cat([2 * centroids, -column], -1) / squared_width).mT.contiguous()
+        self._offset = centroids.square().sum(-1) / -squared_width
         self._matrices = metric.matrices.mT.contiguous()
         self._floor = (metric.regularization * is_diagonal).unsqueeze(-1)
         self._traces = (metric.matrices * (2 - is_diagonal)).mT.contiguous()  # entries below the diagonal count twice
-        self._pull = (torch.cat([-centred, column], -1) / squared_width).mT.contiguous()
+        self._pull = (torch.cat([-centroids, column], -1) / squared_width).mT.contiguous()
 
     def energy(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
-        excess = torch.relu((x - self.centre).norm(dim=-1) - self.radius)
+        excess = torch.relu(x.norm(dim=-1) - self.radius)
         return 0.5 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
 
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U and its gradient, in closed form."""
         num_dims = x.shape[-1]
-        y = x - self.centre
-        squared = y.square().sum(-1, keepdim=True)
-        exponent = torch.addmm(self._offset, torch.cat([y, squared], -1), self._exponent)
+        squared = x.square().sum(-1, keepdim=True)
+        exponent = torch.addmm(self._offset, torch.cat([x, squared], -1), self._exponent)
         weights = torch.threshold_(exponent, NEGLIGIBLE, -math.inf).exp_()
         inverse = torch.addmm(self._floor, self._matrices, weights.mT)
         inverse = inverse.index_select(0, self._unpack).view(num_dims, num_dims, -1).permute(2, 1, 0)
-        factor, _ = torch.linalg.cholesky_ex(inverse)  # what fails is nan, and the kernel rejects it
-        metric = torch.cholesky_inverse(factor).mT.flatten(-2).index_select(-1, self._pack)
+        factor, _ = torch.linalg.cholesky_ex(inverse, upper=True)  # what fails is nan, and the kernel rejects it
+        metric = torch.cholesky_inverse(factor, upper=True).mT.flatten(-2).index_select(-1, self._pack)
         shares = torch.mm(metric, self._traces).mul_(weights)
         pull, total = torch.mm(self._pull, shares.mT).mT.split((num_dims, 1), -1)
-        excess = torch.relu(torch.add(1, squared.rsqrt(), alpha=-self.radius))  # a share of |y|; 0 also at y = 0
+        excess = torch.relu(torch.add(1, squared.rsqrt(), alpha=-self.radius))  # a share of |x|; 0 also at x = 0
         half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
         energy = torch.addcmul(-half_log_det, excess.square(), squared, value=0.5 * self.steepness)
-        return energy.squeeze(-1), torch.addcmul(pull, y, torch.add(total, excess, alpha=self.steepness))
+        return energy.squeeze(-1), torch.addcmul(pull, x, torch.add(total, excess, alpha=self.steepness))
 
     def start(self, num_chains: int) -> Tensor:
         """Draw centroids, as the paper does, shape (S, D)."""
