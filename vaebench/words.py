@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vaebench.configurations import defaults, keys, options
 from vaebench.mistakes import CommandError
@@ -28,7 +28,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
         if not Path(parsed.config_dir).is_dir():
             raise CommandError(f"--config-dir: there is no folder '{parsed.config_dir}'")
         folders = [*folders, Path(parsed.config_dir)]
-    overrides = _without_nulls(_checked(verb, overrides, folders), options(folders))
+    overrides = _without_nulls(_checked(verb, overrides, folders), defaults(verb, folders))
     if parsed.multirun and any(_key(word) == "hydra.run.dir" for word in overrides):
         raise CommandError("hydra.run.dir is the place of one run; with -m give hydra.sweep.dir")
     if any(_key(word) == "resume" for word in overrides):
@@ -88,17 +88,23 @@ def _checked(verb: str, overrides: list[str], folders: Sequence[Path]) -> list[s
             raise CommandError(f"'{word}' adds a key that nothing reads{did_you_mean(key, keys(verb, folders))}")
         if value.startswith("[") and key in groups and not isinstance(chosen.get(key, []), list):
             raise CommandError(f"'{word}': expected one {key}; to run several, give {key}={value.strip('[]')} and -m")
-        if (word.startswith("~") or value == "null") and isinstance(chosen.get(key), str):
-            raise CommandError(
-                f"'{word}': 'vaebench {verb}' needs a {key}; choose one of: {', '.join(groups.get(key, []))}"
-            )
+        is_needed = isinstance(chosen.get(key, ""), str) and key in groups
+        if is_needed and (word.startswith("~") or value == "null"):
+            raise CommandError(f"'{word}': a {key} is needed; choose one of: {', '.join(groups[key])}")
         seen[key] = word
     return overrides
 
 
-def _without_nulls(overrides: list[str], groups: Iterable[str]) -> list[str]:
-    """Write `group=null`, as the configuration shows it, in Hydra's way: `~group`."""
-    return [f"~{_key(word)}" if word.endswith("=null") and _key(word) in groups else word for word in overrides]
+def _without_nulls(overrides: list[str], chosen: dict[str, Any]) -> list[str]:
+    """Take `group=null`, as the configuration shows it, for no choice: Hydra wants a name or a list."""
+    written = []
+    for word in overrides:
+        key = _key(word)
+        if not word.endswith("=null") or key not in chosen:
+            written.append(word)
+        elif isinstance(chosen[key], list):
+            written.append(f"{key}=[]")
+    return written
 
 
 def _with_runs(words: list[str]) -> list[str]:

@@ -171,6 +171,17 @@ def test_resume_null_is_a_new_run(command):
     assert command("train", "resume=null").code == 0
 
 
+@pytest.mark.parametrize(
+    "word", ["experiment=null", "callback=null", "callback=[]", "callback=ema", "callback=[ema,pictures]"]
+)
+def test_groups_that_may_be_empty_or_several(command, word):
+    seen = []
+    answer = command("train", word, task=lambda cfg: seen.extend(cfg.get("callback") or []))
+    assert (answer.code, answer.err) == (0, "")
+    if word.startswith("callback"):
+        assert seen == [name for name in ("ema", "pictures") if name in word]
+
+
 def test_report_takes_plain_words(command):
     seen = []
     answer = command("report", "outputs/a run", "it's", task=lambda cfg: seen.extend(cfg.runs))
