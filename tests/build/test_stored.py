@@ -213,6 +213,7 @@ def test_a_hostile_configuration_runs_nothing(run, tmp_path, number, whole):
         ("x: [[{y: 'a${seed}'}]]", "expected resolved values"),
         ("seed: 1", "found duplicate key seed"),
         ("x: {", "expected YAML"),
+        ("x: " + "[" * 5000, "expected at most 50 levels"),
     ],
 )
 def test_a_stored_configuration_holds_plain_values_only(run, line, reason):

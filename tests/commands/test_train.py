@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,3 +321,29 @@ def test_a_run_that_ran_out_of_time_is_not_finished(tmp_path):
     assert not train._is_finished(run, ["trainer.patience"])
     run.set_status("interrupted")
     assert not train._is_finished(run, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["own", "torchrun"])
+def test_two_processes_make_one_run_that_equals_that_of_one(command, launcher):
+    one = trained(command, "one", "trainer.num_epochs=2")
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=localhost:0",
+    ]
+    program = [*(torchrun if launcher == "torchrun" else []), "-m", "vaebench", "train", *SMALL, "trainer.num_epochs=2"]
+    words = ["hardware=ddp"] if launcher == "own" else []
+    program = [word for word in program if launcher == "torchrun" or word != "hardware=cpu"]
+    done = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(list(Path("outputs").glob("*/*"))) == 1
+    two = Run.newest()
+    assert done.stdout.count("run directory: ") == 1
+    assert files(two) == files(one)
+    assert two.log.read_text().count("VAE on digits: 2 epochs, 6 steps") == 1
+    expected = load_file(one.last_weights)
+    for name, value in load_file(two.last_weights).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)

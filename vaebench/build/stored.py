@@ -15,6 +15,7 @@ from vaebench.build.targets import ConfigError, check_targets
 from vaebench.run import Run, write_atomic
 from vaebench.trainers.state import load_weights
 
+MAX_DEPTH = 50
 CHECKPOINTS = ("best", "last")
 _log = logging.getLogger(__name__)
 
@@ -33,9 +34,7 @@ def load_config(run: Run) -> dict[str, Any]:
     path = run.config
     try:
         text = path.read_text(encoding="utf-8")
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-                raise ConfigError(f"'{path}' is damaged: expected plain values, got a YAML tag or alias")
+        _refuse_all_but_plain(text, path)
         container = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except ConfigError:
         raise
@@ -100,6 +99,17 @@ def load_into(model: Any, weights: dict[str, Any], path: Path) -> None:
         reason = " ".join(str(error).partition(":\n")[2].split()) or str(error)
         reason = reason if len(reason) <= 300 else f"{reason[:297]}…"
         raise ConfigError(f"'{path}' holds the weights of another model than config.yaml: {reason}") from None
+
+
+def _refuse_all_but_plain(text: str, path: Path) -> None:
+    """Refuse what YAML can do beyond values in mappings and lists, before any of it is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise ConfigError(f"'{path}' is damaged: expected plain values, got a YAML tag or alias")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"'{path}' is damaged: expected at most {MAX_DEPTH} levels")
 
 
 def _refuse_interpolations(tree: object, path: Path) -> None:
