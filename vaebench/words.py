@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,7 +39,9 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
 
 def quoted(text: str) -> str:
     """Return `text` as a value in Hydra's grammar: taken literally, whatever it holds."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
+    text = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), text)
+    return f"'{text}'"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -184,9 +184,30 @@ def test_groups_that_may_be_empty_or_several(command, word):
 
 def test_report_takes_plain_words(command):
     seen = []
-    answer = command("report", "outputs/a run", "it's", task=lambda cfg: seen.extend(cfg.runs))
+    words = [
+        "outputs/a run",
+        "it's",
+        "a,b",
+        "[c]",
+        r"a\b",
+        r"it\'s",
+        "end\\",
+        "${here}",
+        r"\${here}",
+        '"q"',
+        "1",
+        "null",
+    ]
+    answer = command("report", *words, task=lambda cfg: seen.extend(cfg.runs))
     assert answer.code == 0, answer.err
-    assert seen == ["outputs/a run", "it's"]
+    assert seen == words
+
+
+def test_report_takes_a_sweep_of_which_the_name_looks_like_an_override(command, tmp_path):
+    (tmp_path / "model=vae,seed=1").mkdir()
+    seen = []
+    command("report", "model=vae,seed=1", task=lambda cfg: seen.extend(cfg.runs))
+    assert seen == ["model=vae,seed=1"]
 
 
 def folder_with(model: str, text: str, folder: Path) -> Path:
