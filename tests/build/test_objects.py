@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +15,14 @@ from vaebench.distributions.likelihoods import Binomial, Gaussian
 from vaebench.models import RHVAE, VAE
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once: it looks for plugins
+        yield
+
+
 def composed(*words: str, verb: str = "train") -> DictConfig:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(verb, list(words))
+    return compose(verb, list(words))
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,15 @@ GROUPS_OF = {
 MANY = ("metric", "callback")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):  # once: it looks for plugins
+        yield
+
+
 @cache
 def composed(verb: str, *overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(verb, list(overrides))
+    cfg = compose(verb, list(overrides))
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return container
