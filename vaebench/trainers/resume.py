@@ -160,14 +160,5 @@ def _plain(value: Any) -> Any:
 
 def _path_for_every_process(training: Training) -> Path | None:
     path = training.run.last_state if training.run is not None and training.run.last_state.is_file() else None
-    if not collective.is_distributed():
-        return path
-    text = b"" if path is None else str(path.resolve()).encode()
-    length = torch.tensor([len(text)])
-    torch.distributed.broadcast(length, 0)
-    if int(length) == 0:
-        return None
-    letters = torch.zeros(int(length), dtype=torch.uint8)
-    letters[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
-    torch.distributed.broadcast(letters, 0)
-    return Path(bytes(letters.tolist()).decode())
+    text = collective.broadcast_text("" if path is None else str(path.resolve()))
+    return Path(text) if text else None

@@ -87,7 +87,7 @@ def test_importing_the_callback_does_not_import_the_package(kind):
 
 
 def test_wandb_mode_is_checked():
-    with pytest.raises(ValueError, match="callback.wandb.mode must be one of online, offline, disabled; got 'ofline'"):
+    with pytest.raises(ValueError, match=r"callback.wandb.mode must be one of online, offline, disabled; got 'ofline'"):
         WandB(mode="ofline")
 
 
