@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from vaebench.run import write_atomic
@@ -31,7 +31,7 @@ def save_state(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     encoded = json.dumps(_encode(dict(tree), tensors, "state"))
     metadata = {FORMAT: encoded}  # one entry: the library writes several in no fixed order
-    write_atomic(path, lambda temporary: _save(tensors, temporary, metadata))
+    write_atomic(path, save(tensors, metadata))
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -62,8 +62,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Tensor]) ->
     Raises:
         OSError: no space or no permission; the previous file is as it was.
     """
-    tensors = _detached(weights)
-    write_atomic(path, lambda temporary: _save(tensors, temporary))
+    write_atomic(path, save(_detached(weights)))
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -80,11 +79,6 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"weights '{path}' are damaged: expected safetensors ({error})") from None
-
-
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    save_file(tensors, path, metadata)
-    os.chmod(path, 0o644)  # safetensors makes files that only their owner can read
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
