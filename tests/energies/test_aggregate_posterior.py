@@ -66,7 +66,7 @@ def test_exact_draws_have_the_moments_of_the_mixture():
 
 
 class FakeModel(torch.nn.Module):
-    capabilities = frozenset({"posterior"})
+    capabilities = frozenset({"posterior", "rate"})
     why_not = {"prior": "it learns none"}  # noqa: RUF012
 
     def __init__(self) -> None:

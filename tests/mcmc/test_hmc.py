@@ -83,6 +83,29 @@ def test_mean_of_exp_minus_energy_change_is_one(name):
     assert abs(float(ratio.mean()) - 1) <= 4.5 * float(ratio.std()) / math.sqrt(len(ratio))
 
 
+def flow_statistic(name: str) -> float:
+    """Asymmetry of the flow between eight cells in equilibrium: chi-squared with 28 degrees of freedom."""
+    energy, step_size = TARGETS[name]
+    move = hmc.HMC(energy.value_and_grad, 3, jitter=0)
+    start = energy.exact_sample(NUM_EXACT)
+    state, _ = move.step(move.init(start), parameters(step_size))
+    edges = torch.quantile(start[:, 0], torch.linspace(0, 1, 9, dtype=torch.float64)[1:-1])
+    cells = [torch.bucketize(x[:, 0].contiguous(), edges) for x in (start, state.position)]
+    counts = torch.bincount(cells[0] * 8 + cells[1], minlength=64).view(8, 8).double()
+    return float(((counts - counts.T).square() / (counts + counts.T).clamp(min=1)).triu(1).sum())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_flow_is_reversible(name):
+    assert flow_statistic(name) < 75  # a probability of 4e-6
+
+
+def test_the_flow_sees_a_kernel_that_is_not_reversible(monkeypatch):
+    draw = torch.randn
+    monkeypatch.setattr(hmc.torch, "randn", lambda *a, **k: draw(*a, **k) + 0.2)
+    assert flow_statistic("gaussian") > 75
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])
 @pytest.mark.parametrize("name", TARGETS)
 def test_leapfrog_reverses(name, dtype, tolerance):

@@ -26,7 +26,7 @@ QUICK = {"num_chains": 8, "num_warmup": 150, "num_draws": 400}
 class LinearModel(torch.nn.Module):
     """q(z|x) = N(x W, 0.5 I), p(z) = N(0, I): the aggregate posterior over a data set is a known mixture."""
 
-    capabilities = frozenset({"posterior", "prior"})
+    capabilities = frozenset({"posterior", "prior", "rate"})
     why_not = {"manifold": "it has no Riemannian metric"}  # noqa: RUF012
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class LinearModel(torch.nn.Module):
 class CurvedModel(LinearModel):
     """With a metric of three centroids in the plane, close enough that chains cross between them."""
 
-    capabilities = frozenset({"posterior", "prior", "manifold"})
+    capabilities = frozenset({"posterior", "prior", "rate", "manifold"})
 
     @property
     def metric(self):

@@ -24,7 +24,7 @@ class AggregatePosterior(Target):
         ELBO surgery (Hoffman & Johnson, 2016), http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"posterior"})
+    needs: ClassVar[frozenset[str]] = frozenset({"posterior", "rate"})  # a posterior with a density
 
     def energy(self, model: Any, split: Split | None) -> AggregatePosteriorEnergy:
         """Encode the whole split.
@@ -54,7 +54,8 @@ def posterior_moments(model: Any, split: Split, batch_size: int = 1000) -> Itera
         q = model.posterior(batch.x, batch.y)
         if not hasattr(q, "log_var"):
             raise ValueError(
-                f"expected a diagonal Gaussian posterior, got {type(q).__name__}; use sampler=normal for this model"
+                f"target=aggregate_posterior: expected a diagonal Gaussian posterior, got {type(q).__name__}; choose "
+                "another target, or sampler=gaussian_mixture"
             )
         yield q.mean, q.log_var
 
