@@ -1,4 +1,4 @@
-"""The run directory: its paths, its status, its metrics, its lock, and writes that never leave half a file.
+"""The run directory: its paths, its status, its metrics, its lock.
 
 Nothing here imports torch: reports and listings read runs in milliseconds.
 """
@@ -6,24 +6,20 @@ Nothing here imports torch: reports and listings read runs in milliseconds.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import math
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from vaebench.files import TEMPORARY, WriteError, plain_json, read_json, write_atomic, write_error, write_json
+
+__all__ = ["STATUSES", "LockedError", "Run", "WriteError", "now", "read_json", "write_atomic", "write_json"]
+
 STATUSES = ("running", "done", "failed", "interrupted")
-_TEMPORARY = ".tmp-"
 _held_locks: set[int] = set()
-
-
-class WriteError(OSError):
-    """A file of a run could not be written; whatever stood there before is untouched."""
 
 
 class LockedError(ValueError):
@@ -33,55 +29,6 @@ class LockedError(ValueError):
 def now() -> str:
     """Returns: the present moment in UTC, ISO 8601 with milliseconds; such strings sort by time."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object]) -> None:
-    """Write a file so that every reader, and every crash, sees the old content or the new one.
-
-    Args:
-        path: The file; missing folders above it are made.
-        content: Bytes, text (UTF-8), or a function that writes the file whose path it is given (same suffix).
-
-    Raises:
-        WriteError: no space, no permission; the temporary file is gone and the previous file is as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if callable(content):
-            content(temporary)
-        else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _fsync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) or _system_error_number(error):
-            raise _write_error(path, error) from error
-        raise
-
-
-def write_json(path: str | os.PathLike[str], content: object) -> None:
-    """Write JSON atomically. Numbers that are not finite become null: NaN is not JSON."""
-    write_atomic(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read JSON.
-
-    Raises:
-        ValueError: the file is missing or damaged; the sentence names it.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"'{path}' is missing") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"'{path}' is damaged: expected JSON ({error})") from None
 
 
 class Run:
@@ -223,7 +170,7 @@ class Run:
         with_weights = [run for run in runs if run.has_weights]
         if with_weights:
             return cls.open(with_weights[-1].path)
-        found = f"{len(runs)} runs under '{outputs}', but none with a checkpoint" if runs else f"none under '{outputs}'"
+        found = f"only runs without a checkpoint under '{outputs}'" if runs else f"none under '{outputs}'"
         raise ValueError(
             f"run: expected a trained run, found {found}; train one with 'vaebench train', or name it: run="
         )
@@ -255,7 +202,7 @@ class Run:
 
     def append_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl; on a full disk none of them stays behind."""
-        lines = "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in rows)
+        lines = "".join(json.dumps(plain_json(row), allow_nan=False) + "\n" for row in rows)
         size = None
         try:
             with open(self.metrics, "ab", buffering=0) as file:
@@ -267,7 +214,7 @@ class Run:
             if size is not None:
                 with contextlib.suppress(OSError):
                     os.truncate(self.metrics, size)
-            raise _write_error(self.metrics, error) from error
+            raise write_error(self.metrics, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl. A last line that a crash cut short is left out; other damage is an error."""
@@ -320,7 +267,7 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise _write_error(path, error) from error
+            raise write_error(path, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -332,7 +279,7 @@ class Run:
             ) from None
         except OSError as error:
             os.close(descriptor)
-            raise _write_error(path, error) from error
+            raise write_error(path, error) from error
         _held_locks.add(descriptor)
         try:
             with contextlib.suppress(OSError):  # the name is a courtesy; a full disk must not stop a resume
@@ -354,8 +301,8 @@ class Run:
 
     def _remove_temporaries(self) -> None:
         """Remove the temporary files of processes that were killed while they wrote."""
-        for path in self.path.rglob(f"{_TEMPORARY}*"):
-            process = path.name.removeprefix(_TEMPORARY).partition("-")[0]
+        for path in self.path.rglob(f"{TEMPORARY}*"):
+            process = path.name.removeprefix(TEMPORARY).partition("-")[0]
             if not (process.isdigit() and int(process) != os.getpid() and _is_alive(int(process))):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -381,50 +328,6 @@ def _is_alive(process: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _system_error_number(error: BaseException) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    # safetensors wraps the system's error in one of its own, with the number in the text.
-    found = re.search(r"(?:os error|code:) (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return int(found[1]) if found else None
-
-
-def _write_error(path: Path, error: BaseException) -> WriteError:
-    number = _system_error_number(error)
-    reason = os.strerror(number) if number else str(error)
-    sentence = WriteError(f"could not write '{path}': {reason}; what was there before is unchanged")
-    sentence.errno = number
-    return sentence
-
-
-def _plain(value: object) -> object:
-    """Plain JSON values; whatever has `.item()` (a NumPy or torch scalar) counts as its number."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):  # arrays and tensors, scalars among them
-        return _plain(value.tolist())
-    raise TypeError(f"expected a value that JSON can hold, got {type(value).__name__}")
 
 
 def _near(path: Path) -> str:
