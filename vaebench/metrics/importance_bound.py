@@ -53,5 +53,6 @@ class ImportanceBound(Metric):
         )
         how = f"log of the mean of {self.num_samples} importance weights per example; a lower bound in expectation"
         if len(bounds_KN) > 1:
-            how += f"; {(bounds_KN[-1] - bounds_KN[-2]).mean().item():.2g} nats above that of {ladder(self.num_samples)[-2]} samples"
+            gain = (bounds_KN[-1] - bounds_KN[-2]).mean().item()
+            how += f"; {gain:.2g} nats above that of {ladder(self.num_samples)[-2]} samples"
         return Result(values, how, {"num_samples": self.num_samples, "chunk_size": self.chunk_size})
