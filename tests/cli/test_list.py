@@ -44,6 +44,12 @@ def test_every_method_names_its_paper(group):
     assert without == []
 
 
+def test_an_empty_group_says_so(command, monkeypatch):
+    monkeypatch.setattr("vaebench.commands.list.options", lambda places: {})
+    answer = command("list", "metrics")
+    assert (answer.code, answer.out, answer.err) == (0, "", "vaebench list: there are no metrics yet\n")
+
+
 def test_the_nearest_word(command):
     answer = command("list", "model")
     assert (answer.code, answer.out) == (2, "")

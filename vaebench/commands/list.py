@@ -69,8 +69,10 @@ def main(words: Sequence[str]) -> int:
         return MISTAKE
     for title in words or GROUPS:
         found = entries(GROUPS[title], places)
-        if found or words:
+        if found:
             _print(title, GROUPS[title], found)
+        elif words:
+            print(f"vaebench list: there are no {title} yet", file=sys.stderr)
     return DONE
 
 
