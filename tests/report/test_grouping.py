@@ -97,6 +97,12 @@ def test_ranks_are_shared_within_two_standard_errors(read):
     assert [group.rank for group in section.groups] == [1, 1, 2, 3]
 
 
+def test_lower_is_better_where_the_metric_says_so(read):
+    records = [read(0, mse=10.0 * i, model__latent_dim=i + 1) for i in range(3)]
+    (section,) = make_sections(records, "mse")
+    assert [(summary(group, "mse").mean, group.rank) for group in section.groups] == [(0, 1), (10, 2), (20, 3)]
+
+
 def test_ranks_follow_the_spread_over_seeds(read):
     records = [read(seed, elbo=-90.0 + seed / 100, model__latent_dim=1) for seed in range(3)]
     records += [read(seed, elbo=-91.0 + seed / 100, model__latent_dim=2) for seed in range(3)]

@@ -124,7 +124,7 @@ def test_finds_runs_folders_and_globs_once(tmp_path, monkeypatch):
         write_run(Path(name))
     (tmp_path / "outputs/report").mkdir()
     assert [str(p) for p in find_runs(["outputs"])] == ["outputs/day/a", "outputs/day/b", "outputs/multirun/0"]
-    assert len(find_runs(["outputs", "outputs/day/a", "outputs/*/a"])) == 3
+    assert len(find_runs(["outputs", "outputs/day/a", "outputs/*/a", str(tmp_path)])) == 3
     assert [p.name for p in find_runs(["outputs/d*/*"])] == ["a", "b"]
     assert [p.name for p in find_runs(["outputs/day/b"])] == ["b"]
 
