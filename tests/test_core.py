@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vaebench.core import Batch, Loss, did_you_mean, nearest
+from vaebench.core import Batch, Loss, at_least_float32, did_you_mean, nearest
 
 
 def _batch():
@@ -31,6 +31,21 @@ def test_without_labels():
 def test_to_moves_every_part():
     moved = _batch().to("meta")
     assert {moved.x.device.type, moved.y.device.type, moved.index.device.type} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float32, torch.float32)],
+)
+def test_half_precision_is_raised(given, expected):
+    raised = at_least_float32(torch.ones(2, dtype=given))
+    assert raised.dtype == expected
+    assert raised.tolist() == [1, 1]
+
+
+def test_double_precision_stays():
+    x = torch.ones(2, dtype=torch.float64)
+    assert at_least_float32(x) is x
 
 
 def test_loss_is_the_mean_over_the_batch_with_its_gradient():

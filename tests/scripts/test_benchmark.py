@@ -1,6 +1,7 @@
 """The benchmark program: it runs, prints, and stores valid JSON. No test looks at how long anything took."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,6 +55,26 @@ def test_every_benchmark_runs(scripts, tmp_path, name):
     assert all(row["value"]["median"] > 0 for row in rows)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_compiled_benchmark_runs(scripts, tmp_path):
+    assert len(_run(tmp_path, "compiled")["rows"]) == 4
+
+
+def test_a_job_may_time_a_part_of_itself(scripts):
+    from bench_measure import Stopwatch, interleaved
+
+    def part():
+        watch = Stopwatch()
+        watch.wall, watch.cpu = 3.0, 2.0
+        return watch
+
+    times = interleaved({"part": part, "whole": lambda: None}, repeats=2)
+    assert times["part"].wall == [3.0, 3.0]
+    assert times["part"].cpu == [2.0, 2.0]
+    assert len(times["whole"].wall) == 2
+
+
 def test_the_alternatives_are_the_same_networks(scripts):
     from bench_training import NETWORKS, BareVAE, new_vae
 
@@ -90,6 +111,19 @@ def test_the_bare_energy_is_the_manifolds_where_no_wall_stands(scripts):
     ours = ManifoldEnergy(metric_of(centroids, pack(full))).value_and_grad(z)
     torch.testing.assert_close(bare[0], ours[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(bare[1], ours[1], rtol=1e-2, atol=1e-2)
+
+
+def test_the_metric_is_the_models_default(scripts):
+    from inspect import signature
+
+    from bench_sampler import LATENT_DIM, REGULARIZATION, TEMPERATURE
+
+    from vaebench.models.rhvae import RHVAE
+
+    defaults = signature(RHVAE).parameters
+    assert defaults["temperature"].default == TEMPERATURE
+    assert defaults["regularization"].default == REGULARIZATION
+    assert defaults["latent_dim"].default == LATENT_DIM
 
 
 def test_ratios_pair_what_was_measured_together(scripts):
