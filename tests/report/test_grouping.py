@@ -192,6 +192,18 @@ def test_headline_shows_the_tightest_bound_only(read):
     assert names == ["importance_bound_100_nats", "elbo_nats", "validation_loss"]
 
 
+def test_sorted_by_what_most_configurations_have(read):
+    records = [read(0, elbo=-90.0 - latent_dim, model__latent_dim=latent_dim) for latent_dim in (1, 2, 3)]
+    (_, conditions), value = next((c, v) for c, v in records[0].values.items() if c[0] == "elbo_nats")
+    for record, rungs in zip(records, ((10, 100, 500), (10, 100), (10, 100)), strict=True):
+        for k in rungs:
+            record.values[f"importance_bound_{k}_nats", conditions] = value
+    assert make_sections(records)[0].sort_by[0] == "importance_bound_100_nats"
+    for k in (10, 100):
+        del records[2].values[f"importance_bound_{k}_nats", conditions]
+    assert make_sections(records)[0].sort_by[0] == "elbo_nats"
+
+
 def test_a_misspelt_column_is_named(read):
     with pytest.raises(ValueError, match="sort_by: no run has 'elbow_nats'; did you mean 'elbo_nats'"):
         make_sections([read(0, elbo=-90.0)], "elbow_nats")

@@ -114,7 +114,7 @@ def _section(label: str, records: list[Record], sort_by: str | None, descending:
         by_key.setdefault(_key(_configuration(record)), []).append(record)
     groups = [_group(members) for members in by_key.values()]
     columns = _columns(groups)
-    column = _sort_column(columns, sort_by)
+    column = _sort_column(groups, columns, sort_by)
     values = {column: value for record in records for column, value in record.values.items()}
     better = values[column].better if column is not None else None
     if column is not None:
@@ -165,13 +165,19 @@ def _columns(groups: list[Group]) -> list[Column]:
     return sorted(found, key=lambda c: (c[0] == VALIDATION_LOSS, not c[0].endswith("_nats"), first[c[0]], -found[c]))
 
 
-def _sort_column(columns: list[Column], name: str | None) -> Column | None:
-    if name is None:
-        bounds = [column for column in columns if column[0].startswith("importance_bound_")]
-        name = max(bounds, key=_num_samples)[0] if bounds else "elbo_nats"
-        if name not in {column[0] for column in columns}:
-            name = VALIDATION_LOSS
-    return next((column for column in columns if column[0] == name), None)
+def _sort_column(groups: list[Group], columns: list[Column], name: str | None) -> Column | None:
+    """The column of that name; else, of the columns that most configurations have, the tightest bound on log p(x)."""
+    if name is not None:
+        return next((column for column in columns if column[0] == name), None)
+    bounds = sorted(filter(_is_bound, columns), key=_num_samples, reverse=True)
+    candidates = [*bounds, *(column for column in columns if column[0] == "elbo_nats")]
+    if not candidates:
+        return next((column for column in columns if column[0] == VALIDATION_LOSS), None)
+    return max(candidates, key=lambda column: sum(column in group.summaries for group in groups))  # the first of equals
+
+
+def _is_bound(column: Column) -> bool:
+    return column[0].startswith("importance_bound_")
 
 
 def _num_samples(column: Column) -> int:
@@ -179,13 +185,14 @@ def _num_samples(column: Column) -> int:
 
 
 def headline(section: Section, most: int) -> list[Column]:
-    """The columns that a narrow table shows: what it is sorted by, then the tightest bound, then one of each kind."""
-    ladders = [column for column in section.columns if column[0].startswith(("importance_bound_", "importance_ess_"))]
-    bounds = [column for column in ladders if column[0].startswith("importance_bound_")]
-    first = [section.sort_by] if section.sort_by in section.columns else []
-    chosen = [*first, *([max(bounds, key=_num_samples)] if bounds else [])]
-    chosen += [column for column in section.columns if column not in ladders]
-    return list(dict.fromkeys(column for column in chosen if column is not None))[:most]
+    """The columns that a narrow table shows: what it is sorted by, then all but the ladder of importance samples."""
+    bounds = [column for column in section.columns if _is_bound(column)]
+    first = [section.sort_by] if section.sort_by is not None else []
+    tightest = [max(bounds, key=_num_samples)] if bounds and not any(map(_is_bound, first)) else []
+    others = [
+        column for column in section.columns if not column[0].startswith(("importance_bound_", "importance_ess_"))
+    ]
+    return list(dict.fromkeys([*first, *tightest, *others]))[:most]
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -70,8 +70,8 @@ def _group(group: Group, number: int, section: Section, place: partial[float] | 
         (*cells.summary(group, column, section).partition(" ± ")[::2],)
         for column in headline(section, len(section.columns))
     ]
-    shown = next((record for record in group.counted if record.images), None)
-    images = {} if shown is None else {name: pictures.data_uri(path) for name, path in shown.images.items()}
+    shown = {name: path for record in reversed(group.counted) for name, path in record.images.items()}
+    images = [(name, str(path), pictures.data_uri(path)) for name, path in shown.items()]
     return {
         "color": min(number, curves.NUM_COLORS),
         "rank": cells.rank(group),
@@ -83,8 +83,7 @@ def _group(group: Group, number: int, section: Section, place: partial[float] | 
         "summaries": summaries,
         "dots": [place(value) for value in seen] if place else [],
         "mean": place(group.summaries[column].mean) if place and column in group.summaries else None,  # type: ignore[index]
-        "images": {name: uri for name, uri in images.items() if uri is not None},
-        "images_of": shown and str(shown.path),
+        "images": [image for image in images if image[-1] is not None],
         "runs": [_run(record, group, section) for record in group.records],
         "config": [(key_label(key), cells.clean(value_label(value), 200)) for key, value in group.config.items()],
     }
