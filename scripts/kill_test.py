@@ -97,7 +97,8 @@ def killed_run(arguments: list[str], folder: Path, log: Path, seconds: float, di
 
 def test(model: str, num_kills: int, folder: Path, dice: random.Random, extra: list[str]) -> int:
     """Kill runs of one model until there were enough kills; the number of runs that differ."""
-    arguments = [f"model={model}", *OVERRIDES, *extra]
+    words = dict(word.split("=", 1) for word in (f"model={model}", *OVERRIDES, *extra))  # the last word counts
+    arguments = [f"{key}={value}" for key, value in words.items()]
     log = folder / f"{model}.log"
     whole = folder / f"{model}-whole"
     seconds = whole_run(arguments, whole, log)

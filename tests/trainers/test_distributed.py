@@ -29,13 +29,13 @@ CASES = {
 }
 
 
-def train(case, path, hardware, num_epochs=3):
+def train(case, path, hardware, num_epochs=3, plain=True):
     model_class, trainer_class, options = CASES[case]
     torch.manual_seed(collective.rank())  # process 0's first weights are everyone's
-    model = model_class(plain=True)
+    model = model_class(plain=plain)
     trainer = trainer_class(num_epochs=num_epochs, batch_size=9, learning_rate=0.01, **options)
     training = trainer.train(model, toy_data(), run=Run(path), hardware=hardware, seed=1)
-    weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    weights = torch.cat([value.reshape(-1) for value in model.state_dict().values()])
     if collective.is_distributed():
         others = [torch.empty_like(weights) for _ in range(collective.world_size())]
         torch.distributed.all_gather(others, weights)
@@ -56,11 +56,12 @@ def test_two_processes_equal_one(case, tmp_path):
     assert contents(tmp_path / "one").keys() == contents(tmp_path / "two").keys()
 
 
-def test_two_processes_continue_what_two_began(tmp_path):
+@pytest.mark.parametrize("plain", [True, False])  # not plain: with batch normalisation and dropout
+def test_two_processes_continue_what_two_began(plain, tmp_path):
     two = Hardware(device="cpu", threads=1, num_devices=2)
-    launch(two, train, "base", tmp_path / "whole", two)
-    launch(two, train, "base", tmp_path / "parted", two, 1)
-    launch(two, train, "base", tmp_path / "parted", two)
+    launch(two, train, "base", tmp_path / "whole", two, 3, plain)
+    launch(two, train, "base", tmp_path / "parted", two, 1, plain)
+    launch(two, train, "base", tmp_path / "parted", two, 3, plain)
     assert contents(tmp_path / "parted") == contents(tmp_path / "whole")
 
 

@@ -103,17 +103,6 @@ def build_parts(trainer: Trainer, model: nn.Module, num_steps: int, num_epochs: 
     return parts
 
 
-def sum_over_processes(part: Part) -> None:
-    """Sum a part's gradients over the processes, in one message."""
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in part.parameters]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    offset = 0
-    for parameter in part.parameters:
-        parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter)
-        offset += parameter.numel()
-
-
 def trainable(modules: Iterable[nn.Module]) -> list[Parameter]:
     """Parameters of some modules that take a gradient, each once."""
     found = {id(p): p for module in modules for p in _parameters(module) if p.requires_grad}

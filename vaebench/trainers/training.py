@@ -14,12 +14,12 @@ from vaebench import collective
 from vaebench.core import Batch, Loss
 from vaebench.hardware import Hardware, fixed_rng, rng_state, seed_stream, set_rng_state
 from vaebench.run import Run
-from vaebench.trainers import resume
+from vaebench.trainers import resume, sharing
 from vaebench.trainers.batches import check_data, data_order, joined
 from vaebench.trainers.callbacks.callback import HOOKS, Callback
 from vaebench.trainers.callbacks.defaults import with_defaults
 from vaebench.trainers.finite import FiniteCheck
-from vaebench.trainers.parts import Part, build_parts, sum_over_processes
+from vaebench.trainers.parts import Part, build_parts
 from vaebench.trainers.running import RunningMeans
 from vaebench.trainers.signals import SignalFlag
 from vaebench.trainers.trainer import Trainer
@@ -74,9 +74,8 @@ class Training:
         self.device = self.hardware.prepare()
         seed_stream(seed, _TRAINING)  # not the numbers again that made the first weights
         self.model = model.to(self.device)
-        if collective.is_distributed():
-            for tensor in (*self.model.parameters(), *self.model.buffers()):
-                torch.distributed.broadcast(tensor.data, 0)
+        sharing.share_model(self.model)
+        self._statistics = sharing.statistics_of(self.model)
         if self.hardware.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.train = self._placed(dataset.train)
@@ -173,6 +172,8 @@ class Training:
         left = len(self.train) - self.position * self.rows_per_step
         self.num_rows = min(self.rows_per_step, left) if collective.is_distributed() else len(batch)
         terms = self.trainer.train_step(self, batch)
+        sharing.average_statistics(self._statistics)
+        sharing.share_generators(self.device)
         if self.average is not None:
             self.average.update()
         self.step += 1
@@ -269,7 +270,7 @@ class Training:
         distributed = collective.is_distributed()
         for part in parts:
             if distributed:
-                sum_over_processes(part)
+                sharing.sum_over_processes(part)
             if self.scaler is not None:
                 self.scaler.unscale_(part.optimizer)
             part.clip(self.measure_gradient_norm)
