@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.report.runs import write_run
-from vaebench.report.grouping import column_label, headline, key_label, make_sections, value_label
+from vaebench.report.grouping import column_label, headline, key_label, make_sections, short_labels, value_label
 from vaebench.report.reading import read_run
 
 
@@ -62,6 +62,15 @@ def test_only_what_differs_is_shown(read):
     records.append(read(0, model___target_="vaebench.models.rhvae.RHVAE", model__step_size=0.02))
     (section,) = make_sections(records)
     assert section.settings == ["model._target_", "model.latent_dim", "model.step_size"]
+
+
+def test_settings_that_come_with_the_model_are_not_shown(read):
+    records = [
+        read(0, model___target_="vaebench.models.aae.AAE", model__gamma=1, model__latent_dim=2),
+        read(0, model___target_="vaebench.models.vae_gan.VAEGAN", model__gamma=2),
+        read(0),
+    ]
+    assert make_sections(records)[0].settings == ["model._target_", "model.latent_dim"]
 
 
 def test_absence_is_shown_where_nothing_else_tells_configurations_apart(read):
@@ -207,6 +216,11 @@ def test_sorted_by_what_most_configurations_have(read):
 def test_a_misspelt_column_is_named(read):
     with pytest.raises(ValueError, match="sort_by: no run has 'elbow_nats'; did you mean 'elbo_nats'"):
         make_sections([read(0, elbo=-90.0)], "elbow_nats")
+
+
+def test_headings_are_short_where_they_stay_apart():
+    keys = ["model._target_", "model.likelihood._target_", "model.network.activation", "model.head.activation"]
+    assert short_labels(keys) == ["model", "likelihood", "model.network.activation", "model.head.activation"]
 
 
 def test_labels():

@@ -84,7 +84,7 @@ def test_a_damaged_evaluation_is_a_note(tmp_path, content):
     assert value(record, "elbo_nats").value == -90
 
 
-@pytest.mark.parametrize("number", [None, "12", True, 1e999, [1]])
+@pytest.mark.parametrize("number", [None, "12", True, 1e999, 10**400, [1]])
 def test_what_is_no_number_is_not_taken_for_one(tmp_path, number):
     run = write_run(tmp_path / "a", elbo=-90.0)
     content = json.loads(run.evaluation("elbo").read_text())
@@ -142,6 +142,14 @@ def test_a_place_without_runs_is_named(tmp_path, monkeypatch, place):
     write_run(Path("outputs/day/a"))
     with pytest.raises(ValueError, match=place.replace("*", r"\*")):
         find_runs(["outputs", place])
+
+
+def test_what_only_yaml_knows_becomes_text(tmp_path):
+    run = write_run(tmp_path / "a")
+    run.config.write_text("seed: 2026-01-02\nmodel: {a: !!binary aGk=, b: [{? [1] : 2}], 3: .nan}\n")
+    record = read_run(run.path)
+    assert record.config["seed"] == "2026-01-02"
+    json.dumps(record.config)
 
 
 def test_flatten():

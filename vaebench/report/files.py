@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vaebench.report import cells
-from vaebench.report.grouping import Column, Section, column_label, key_label
+from vaebench.report.grouping import Column, Section, column_label, key_label, short_labels
 from vaebench.report.reading import Record
 
 LEGEND = (
@@ -96,13 +96,12 @@ def as_markdown(sections: Sequence[Section], problems: Sequence[Record]) -> str:
     """The tables, for a pull request or a notebook."""
     parts = ["# Report", LEGEND]
     for section in sections:
-        columns = [column for column in section.columns]
-        header = ["rank", *map(key_label, section.settings), "seeds"]
-        header += [cells.heading(column, section) for column in columns]
+        header = ["rank", *short_labels(section.settings), "seeds"]
+        header += [cells.heading(column, section) for column in section.columns]
         lines = [header, ["---"] * len(header)]
         for group in section.groups:
             line = [cells.rank(group), *(cells.setting(group, key) for key in section.settings), cells.seeds(group)]
-            lines.append([*line, *(cells.summary(group, column, section) for column in columns)])
+            lines.append([*line, *(cells.summary(group, column, section) for column in section.columns)])
             if group.state:
                 lines[-1][1] += f" ({group.state})"
         table = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)

@@ -15,7 +15,7 @@ from vaebench.report.reading import VALIDATION_LOSS, Conditions, Record, Value
 
 # Where and how fast a run was computed, and with which noise, is not what was computed.
 IGNORED = ("seed", "run", "resume", "hydra", "hardware", "dataset.root")
-_LIKELIHOOD = "model.likelihood._target_"
+_MODEL, _LIKELIHOOD = "model._target_", "model.likelihood._target_"
 TIE = 2.0  # standard errors of a difference below which two configurations share a rank
 
 Column = tuple[str, Conditions]
@@ -94,11 +94,11 @@ def make_sections(
     names = {name for record in records for name, _ in record.values}
     if sort_by is not None and sort_by not in names:
         raise ValueError(f"sort_by: no run has '{sort_by}'{did_you_mean(sort_by, names)}")
-    measures = {r.config.get(_LIKELIHOOD): r.measure for r in records if r.measure is not None}
+    measures = {_key(r.config.get(_LIKELIHOOD)): r.measure for r in records if r.measure is not None}
     by_kind: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         likelihood = record.config.get(_LIKELIHOOD)
-        measure = record.measure or measures.get(likelihood) or value_label(likelihood)
+        measure = record.measure or measures.get(_key(likelihood)) or value_label(likelihood)
         by_kind.setdefault((dataset_label(record), _dataset_key(record), measure), []).append(record)
     datasets = Counter(dataset for _, dataset, _ in by_kind)
     sections = []
@@ -198,16 +198,35 @@ def headline(section: Section, most: int) -> list[Column]:
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Keys in which the configurations differ, the model first.
 
-    A key that only some models have says nothing by its absence, unless without it two configurations look alike.
+    Settings that only some models have are shown where they differ between configurations of one model. A key's absence
+    says nothing, unless without it two configurations look alike.
     """
     keys = list({key: None for config in configs for key in config})
-    shown = [key for key in keys if len({_key(config[key]) for config in configs if key in config}) > 1]
-    rows = [tuple(_key(config.get(key)) for key in shown) for config in configs]
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for config in configs:
+        by_model.setdefault(_key(config.get(_MODEL)), []).append(config)
+
+    def differs(key: str, among: Sequence[dict[str, Any]]) -> bool:
+        return len({_key(config[key]) for config in among if key in config}) > 1
+
+    shown = [
+        key
+        for key in keys
+        if any(differs(key, among) for among in by_model.values())
+        or (all(key in config for config in configs) and differs(key, configs))
+    ]
+    rows = [(_key(config.get(_MODEL)), *(_key(config.get(key)) for key in shown)) for config in configs]
     if len(set(rows)) < len(rows):
         shown = [key for key in keys if len({_key(config[key]) if key in config else None for config in configs}) > 1]
-    order = ["model._target_", "model", "dataset", "trainer"]
-    shown = list(dict.fromkeys(["model._target_", *shown]))
+    order = [_MODEL, "model", "dataset", "trainer"]
+    shown = list(dict.fromkeys([_MODEL, *shown]))
     return sorted(shown, key=lambda key: next((i for i, name in enumerate(order) if key.startswith(name)), len(order)))
+
+
+def short_labels(keys: Sequence[str]) -> list[str]:
+    """The last parts of dotted keys, as headings; the whole key where two would read alike."""
+    ends = [key_label(key).rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key_label(key) for key, end in zip(keys, ends, strict=True)]
 
 
 def column_label(column: Column, columns: Sequence[Column]) -> str:

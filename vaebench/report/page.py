@@ -14,7 +14,7 @@ from markupsafe import Markup
 from vaebench import __version__
 from vaebench.report import cells, curves, pictures
 from vaebench.report.files import LEGEND
-from vaebench.report.grouping import Group, Section, column_label, headline, key_label, value_label
+from vaebench.report.grouping import Group, Section, column_label, headline, key_label, short_labels, value_label
 from vaebench.report.numbers import with_error
 from vaebench.report.reading import Record
 from vaebench.run import now
@@ -48,7 +48,7 @@ def _section(section: Section) -> dict[str, Any]:
     place = _scale(section)
     return {
         "name": section.dataset,
-        "settings": [key_label(key) for key in section.settings],
+        "settings": [cells.clean(label) for label in short_labels(section.settings)],
         "columns": [
             {
                 "heading": cells.heading(column, section),
@@ -91,7 +91,8 @@ def _group(group: Group, number: int, section: Section, place: partial[float] | 
 
 def _name(group: Group, settings: Sequence[str]) -> str:
     """The model, then what sets it apart."""
-    apart = [f"{key_label(key).rpartition('.')[2]} {cells.setting(group, key)}" for key in settings[1:]]
+    labels = dict(zip(settings, short_labels(settings), strict=True))
+    apart = [f"{cells.clean(labels[key])} {cells.setting(group, key)}" for key in settings[1:] if key in group.config]
     return ", ".join([cells.setting(group, settings[0]), *apart])
 
 

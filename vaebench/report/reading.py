@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -159,8 +160,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        flat.update(flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value})
+        # YAML has dates and bytes, which JSON lacks.
+        flat.update(flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: _plain(value)})
     return flat
+
+
+def _plain(value: object) -> object:
+    try:
+        return json.loads(json.dumps(value, default=str))
+    except (TypeError, ValueError):  # a key that is no text, deep within
+        return str(value)
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -226,8 +235,13 @@ def _read_evaluation(file: Path, record: Record) -> None:
 
 
 def _number(value: object) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON knows no largest integer
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _integer(value: object) -> int | None:

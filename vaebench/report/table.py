@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaebench.report import cells
-from vaebench.report.grouping import Section, headline, key_label
+from vaebench.report.grouping import Section, headline, short_labels
 
 FEWEST_COLUMNS = 2
 
@@ -32,8 +32,8 @@ def _table(section: Section, most: int) -> Table:
     columns = headline(section, most)
     table = Table(box=box.SIMPLE_HEAD, title=Text(cells.clean(section.dataset)), title_justify="left")
     table.add_column("rank", justify="right")
-    for key in section.settings:
-        table.add_column(Text(cells.clean(key_label(key), 40)))
+    for label in short_labels(section.settings):
+        table.add_column(Text(cells.clean(label, 30)))
     table.add_column("seeds", justify="right")
     for column in columns:
         table.add_column(Text(cells.heading(column, section)), justify="right", no_wrap=True)
