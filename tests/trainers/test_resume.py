@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.trainers.toy_models import Toy, ToyAdversarial, ToyCoupled, ToyCoupledAdversarial, toy_data
+from vaebench.hardware import Hardware
 from vaebench.run import Run
 from vaebench.trainers import (
     AdversarialTrainer,
@@ -91,6 +92,17 @@ def test_crashed_run_repeats_from_its_checkpoint(step, tmp_path):
     assert Run(tmp_path / "parted").read_status()["status"] == "failed"
     train("base", tmp_path / "parted")
     assert contents(tmp_path / "parted") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["base", "adversarial"])
+def test_gradient_scaler_continues_too(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(Hardware, "scaler", lambda self: torch.amp.GradScaler("cpu", growth_interval=3))
+    train(kind, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(kind, tmp_path / "parted", [At(11, lambda: os.kill(os.getpid(), signal.SIGTERM))])
+    train(kind, tmp_path / "parted")
+    assert contents(tmp_path / "parted") == contents(tmp_path / "whole")
+    assert load_state(Run(tmp_path / "whole").last_state)["scaler"]["scale"] != 2.0**16
 
 
 def test_extended_run_equals_the_long_one(tmp_path):

@@ -8,8 +8,10 @@ import math
 import pytest
 import torch
 
-from tests.trainers.toy_models import Toy, ToyParts, toy_data
+from tests.trainers.toy_models import Toy, ToyBatchCoupled, ToyParts, toy_data
 from vaebench.core import Loss
+from vaebench.data.source import Source
+from vaebench.data.split import Split
 from vaebench.hardware import Hardware
 from vaebench.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer
@@ -117,6 +119,53 @@ def test_accumulation_equals_the_large_batch(accumulate):
     assert one.step == many.step
     torch.testing.assert_close(weights(small), weights(large), rtol=0, atol=1e-6)
     assert many.history[0]["loss"] == pytest.approx(one.history[0]["loss"], rel=1e-5)
+
+
+def test_accumulation_says_where_it_is_not_the_large_batch(caplog):
+    train(toy(ToyBatchCoupled), accumulate=2)
+    assert "the loss of ToyBatchCoupled couples the examples of a batch" in caplog.text
+    assert "a step of 2 batches of 10 is not one of a batch of 20" in caplog.text
+    caplog.clear()
+    train(toy(ToyBatchCoupled))
+    train(accumulate=2)
+    assert "couples" not in caplog.text
+
+
+class Rows(Source):
+    """Rows that are read when they are asked for."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype = x, tuple(x.shape[1:]), x.dtype
+
+    def __len__(self):
+        return len(self.x)
+
+    def read(self, indices):
+        return self.x[indices]
+
+    def take(self, indices):
+        return Rows(self.x[indices])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_streamed_data_train_the_same(accumulate):
+    memory, stream = toy_data(), toy_data()
+    stream.train = Split(Rows(memory.train.x))
+    assert not stream.train.in_memory
+    first, second = toy(), toy()
+    train(first, memory, accumulate=accumulate)
+    train(second, stream, accumulate=accumulate)
+    assert torch.equal(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_clip_norm": 0.5}, {"accumulate": 2}])
+def test_gradient_scaler_changes_nothing_but_the_scale(options, monkeypatch):
+    plain, scaled = toy(), toy()
+    train(plain, **options)
+    monkeypatch.setattr(Hardware, "scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    training = train(scaled, **options)
+    assert training.scaler is not None
+    torch.testing.assert_close(weights(scaled), weights(plain), rtol=1e-5, atol=1e-6)
 
 
 def test_average_follows_its_recurrence(tmp_path):

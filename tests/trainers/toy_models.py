@@ -46,7 +46,7 @@ class Toy(nn.Module):
         return self.loss(batch, step)
 
     def end_epoch(self, train, batch_size):
-        self.centre.copy_(train.x.mean(0) + torch.randn(DIM))
+        self.centre.copy_(train.batch(torch.arange(len(train))).x.mean(0) + torch.randn(DIM))
 
 
 class ToyParts(Toy):
@@ -58,6 +58,8 @@ class ToyParts(Toy):
 
 class ToyBatchCoupled(Toy):
     """Its loss couples all examples of a batch, over processes too."""
+
+    couples_batch = True
 
     def loss(self, batch, step):
         plain = super().loss(batch, step)

@@ -42,6 +42,8 @@ class LatentVariableModel(nn.Module):
             so that KL(q || p) and log-weights have a meaning), "manifold" (a Riemannian metric of the latent space).
         why_not: For a capability that is missing, the reason, the end of a sentence.
         trainer: Name of the trainer whose update rule the model needs.
+        couples_batch: Whether an example's loss depends on the others of its batch: then several small batches in an
+            optimiser step are not one large batch.
         rate_estimator: How `distortion_and_rate` finds the rate, the end of a line in a table of results.
 
     Args:
@@ -56,6 +58,7 @@ class LatentVariableModel(nn.Module):
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate"})
     why_not: ClassVar[Mapping[str, str]] = MappingProxyType({"manifold": "it has no Riemannian metric"})
     trainer: ClassVar[str] = "base"
+    couples_batch: ClassVar[bool] = False
     rate_estimator: ClassVar[str] = "in closed form"
 
     def __init__(

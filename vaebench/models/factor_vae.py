@@ -53,6 +53,7 @@ class FactorVAE(LatentVariableModel):
     """
 
     trainer: ClassVar[str] = "adversarial"
+    couples_batch: ClassVar[bool] = True
 
     def __init__(
         self,

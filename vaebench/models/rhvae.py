@@ -65,6 +65,7 @@ class RHVAE(LatentVariableModel):
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate", "manifold"})
     why_not: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    couples_batch: ClassVar[bool] = True
     rate_estimator: ClassVar[str] = "as what the bound leaves beside the distortion, from the same draw"
     centroids: Tensor
     matrices: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from vaebench import collective
 from vaebench.core import Batch
 from vaebench.trainers.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 def data_order(num_examples: int, seed: int, epoch: int) -> Tensor:
@@ -54,3 +57,15 @@ def check_data(trainer: Trainer, train: Any, validation: Any) -> None:
                 f"the last batch of the {name} split holds {last} of {len(split)} examples, too few for {processes} "
                 f"processes; choose another trainer.batch_size than {trainer.batch_size}"
             )
+
+
+def say_what_accumulation_is(trainer: Trainer, model: Any) -> None:
+    """Say so where several small batches are not one large one."""
+    if trainer.accumulate > 1 and getattr(model, "couples_batch", False):
+        log.warning(
+            "the loss of %s couples the examples of a batch: a step of %d batches of %d is not one of a batch of %d",
+            type(model).__name__,
+            trainer.accumulate,
+            trainer.batch_size,
+            trainer.accumulate * trainer.batch_size,
+        )

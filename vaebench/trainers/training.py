@@ -15,7 +15,7 @@ from vaebench.core import Batch, Loss
 from vaebench.hardware import Hardware, fixed_rng, rng_state, seed_stream, set_rng_state
 from vaebench.run import Run
 from vaebench.trainers import resume, sharing
-from vaebench.trainers.batches import check_data, data_order, joined
+from vaebench.trainers.batches import check_data, data_order, joined, say_what_accumulation_is
 from vaebench.trainers.callbacks.callback import HOOKS, Callback
 from vaebench.trainers.callbacks.defaults import with_defaults
 from vaebench.trainers.finite import FiniteCheck
@@ -81,6 +81,7 @@ class Training:
         self.train = self._placed(dataset.train)
         self.validation = self._placed(dataset.validation)
         check_data(trainer, self.train, self.validation)
+        say_what_accumulation_is(trainer, model)
 
         self.rows_per_step = trainer.batch_size * trainer.accumulate
         self.steps_per_epoch = -(-len(self.train) // self.rows_per_step)
