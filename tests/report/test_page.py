@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from html.parser import HTMLParser
 
 import pytest
@@ -10,7 +9,7 @@ from vaebench.report import page
 from vaebench.report.grouping import make_sections
 from vaebench.report.reading import Record, read_run
 
-EVIL = "</style><script>alert(1)</script><img src=x onerror=alert(1)>'\"{{ 7 * 7 }}$x^2$"
+EVIL = "</style><script>alert(1)</script><img src=x onerror=alert(1)>'\"{{ 1234567 * 7654321 }}$x^2$"
 
 
 class Page(HTMLParser):
@@ -77,7 +76,7 @@ def test_a_strangers_text_stays_text(tmp_path):
     found = Page(text)
     assert "<script" not in text
     assert "<img src=x" not in text
-    assert "49" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+    assert str(1234567 * 7654321) not in text
     assert not [a for _, attributes in found.tags for a in attributes if a.startswith("on")]
     assert "&lt;script&gt;" in text
 
