@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from vaebench.names import did_you_mean as did_you_mean
+from vaebench.names import nearest as nearest
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,3 @@ class Loss:
 def at_least_float32(x: Tensor) -> Tensor:
     """Return x in float32, or in float64 where it has that: log-densities are never computed in half precision."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the valid name closest to `name`, or None where none is close."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
-    return by_lower[found[0]] if found else None
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return the end of an error's sentence: the nearest name, or else the valid ones."""
-    choices = sorted(choices)
-    close = nearest(name, choices)
-    if close is not None:
-        return f"; did you mean '{close}'?"
-    return f"; valid names: {', '.join(choices)}" if choices else ""

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the valid name closest to `name`, or None where none is close."""
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return found[0] if found else None
+    by_lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
