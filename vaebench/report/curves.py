@@ -60,6 +60,9 @@ def learning_curves(
                     axes.plot(x, y, color=color, linewidth=1.6, marker="o" if len(line) < 3 else None, markersize=4)
         low, high = _limits([line for lines in curves for line in lines])
         axes.set_ylim(low, high)
+        epochs = {x for lines in curves for line in lines for x, _ in line}
+        if len(epochs) == 1:
+            axes.set_xlim(min(epochs) - 1, max(epochs) + 1)
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
