@@ -127,6 +127,7 @@ def test_values_that_are_not_finite_fail_and_are_said(run, capsys):
         (["num_examples=0"], ["num_examples", "1 to 180"]),
         (["num_examples=1000"], ["num_examples", "1 to 180"]),
         (["batch_size=0"], ["batch_size", "at least 1"]),
+        (["hardware.num_devices=2"], ["hardware.num_devices", "one device"]),
     ],
 )
 def test_mistakes_are_one_sentence(run, capsys, words, parts):
@@ -136,6 +137,22 @@ def test_mistakes_are_one_sentence(run, capsys, words, parts):
     for part in parts:
         assert part in error
     assert not (run.path / "evaluation").exists()
+
+
+def test_a_run_without_weights_is_refused(run, capsys):
+    for path in (run.best_weights, run.last_weights):
+        path.unlink()
+    assert evaluate(f"run={run.path}") == 2
+    assert ".safetensors' are missing" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_fails_in_one_sentence(run, capsys):
+    (run.path / "evaluation").write_text("in the way")
+    assert evaluate("metric=importance_bound") == 1
+    error = capsys.readouterr().err.strip()
+    assert "evaluation/importance_bound.json" in error
+    assert "Traceback" not in error
+    assert (run.path / "evaluation").read_text() == "in the way"
 
 
 def test_an_empty_split_is_refused(run, capsys):

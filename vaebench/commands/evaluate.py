@@ -9,16 +9,13 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from omegaconf import DictConfig
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from vaebench import __version__, build
 from vaebench.build.signatures import convert
 from vaebench.metrics.base import NotApplicableError
-from vaebench.report.numbers import with_error
+from vaebench.report.results import print_results
 from vaebench.run import Run, now, write_json
 
 SETTINGS = {
@@ -40,6 +37,10 @@ def task(cfg: DictConfig) -> None:
     if not metrics:
         raise ValueError("metric: nothing to evaluate; choose some, such as metric=[elbo,importance_bound]")
     hardware = build.hardware(cfg)
+    if hardware.num_devices > 1:
+        raise ValueError(
+            f"hardware.num_devices: evaluation computes on one device, got {hardware.num_devices}; choose hardware=auto"
+        )
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     trained, dataset, model = build.load_run(run, cfg.checkpoint)
     split = _examples(dataset, cfg.split, cfg.num_examples)
@@ -75,7 +76,7 @@ def task(cfg: DictConfig) -> None:
         records[name] = {"metric": name, "time": now(), "settings": {**settings, "metric": own}, **found}
         write_json(run.evaluation(name), records[name])
         _log.info("%s: written to %s", name, run.evaluation(name))
-    _show(run, settings, records)
+    print_results(str(run.path), settings, records)
     failed = [f"metric {name}: {record['failed']}" for name, record in records.items() if "failed" in record]
     if failed:
         raise FloatingPointError("; ".join(failed))
@@ -114,29 +115,3 @@ def _progress(name: str, total: int) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(name, total=total)
         yield lambda examples: progress.advance(bar, examples)
-
-
-def _show(run: Run, settings: dict[str, Any], records: dict[str, dict[str, Any]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, title=Text(str(run.path)), title_justify="left", header_style="bold")
-    for column in ("metric", "value", "n", "unit"):
-        table.add_column(column, justify="right" if column in ("value", "n") else "left")
-    notes = [
-        f"{settings['checkpoint']['name']} checkpoint, {settings['split']} split, "
-        f"{settings['num_examples']} examples, seed {settings['seed']}, beta 1; ± is one standard error over examples"
-    ]
-    for name, record in records.items():
-        for value_name, value in record.get("values", {}).items():
-            number = with_error(value["value"], value["standard_error"])
-            table.add_row(value_name, number, str(value["n"]), value["unit"])
-        for problem in ("skipped", "failed"):
-            if problem in record:
-                table.add_row(name, problem)
-                notes.append(f"{name} {problem}: {record[problem]}")
-        table.add_section()
-        if "how" in record:
-            notes.append(f"{name}: {record['how']}")
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    console.print(table)
-    for note in notes:
-        console.print(Text(note))
