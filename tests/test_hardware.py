@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.trainers.toy_models import Toy, toy_data
+from vaebench.core import Batch
 from vaebench.hardware import (
     Hardware,
     fixed_rng,
@@ -171,9 +172,20 @@ def test_data_go_where_they_are_told(monkeypatch):
 
 
 def test_images_take_the_layout_that_was_asked_for():
-    x = torch.randn(2, 3, 4, 4)
-    assert Hardware(channels_last=True).place(x).is_contiguous(memory_format=torch.channels_last)
-    assert Hardware().place(x) is x
+    batch = Batch(torch.randn(2, 3, 4, 4))
+    assert Hardware(channels_last=True).prepared(batch).x.is_contiguous(memory_format=torch.channels_last)
+    assert Hardware().prepared(batch) is batch
+    flat = Batch(torch.randn(2, 3))
+    assert Hardware(channels_last=True).prepared(flat) is flat
+
+
+def test_what_cannot_be_compiled_is_one_sentence():
+    error = RuntimeError("torch.compile with aot_autograd does not currently support double backward")
+    words = r"the loss of RHVAE takes gradients of its own.*set hardware.compile=false"
+    with pytest.raises(ValueError, match=words), Hardware(compile=True).explained("RHVAE"):
+        raise error
+    with pytest.raises(RuntimeError), Hardware().explained("RHVAE"):
+        raise error
 
 
 def test_launcher_is_seen_in_the_environment(monkeypatch):

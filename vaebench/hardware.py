@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
-from vaebench.core import did_you_mean
+from vaebench.core import Batch, did_you_mean
 
 DEVICES = ("auto", "cpu", "gpu", "mps")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -167,11 +166,36 @@ class Hardware:
 
     def compiled(self, function: F) -> F:
         """The function, compiled if asked for; batch sizes may vary without compiling again."""
-        return torch.compile(function) if self.compile else function  # type: ignore[return-value]
+        if not self.compile:
+            return function
+        import torch._functorch.config
 
-    def place(self, x: Tensor) -> Tensor:
-        """A batch of images in the memory layout that was asked for."""
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
+        # Several losses go back through one graph (one optimiser for each part, gradients within a loss).
+        torch._functorch.config.donated_buffer = False
+        return torch.compile(function)  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def explained(self, model: str) -> Iterator[None]:
+        """Context in which what a compiler cannot do becomes a sentence."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not self.compile or "double backward" not in str(error):
+                raise
+            raise ValueError(
+                f"hardware.compile=true: the loss of {model} takes gradients of its own, and torch.compile cannot go "
+                f"back through these; set hardware.compile=false"
+            ) from None
+
+    def prepared(self, batch: Batch) -> Batch:
+        """A batch in the memory layout that was asked for, whose size the compiler takes as variable."""
+        if self.channels_last and batch.x.ndim == 4:
+            batch = Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y, batch.index)
+        if self.compile:
+            for tensor in (batch.x, batch.y, batch.index):
+                if tensor is not None:
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return batch
 
 
 _NAMES = {"cpu": "a CPU", "cuda": "a GPU", "mps": "an Apple GPU"}

@@ -172,7 +172,8 @@ class Training:
         self.call("on_step_start")
         left = len(self.train) - self.position * self.rows_per_step
         self.num_rows = min(self.rows_per_step, left) if collective.is_distributed() else len(batch)
-        terms = self.trainer.train_step(self, batch)
+        with self.hardware.explained(type(self.model).__name__):
+            terms = self.trainer.train_step(self, batch)
         sharing.average_statistics(self._statistics)
         sharing.share_generators(self.device)
         if self.average is not None:
@@ -212,7 +213,7 @@ class Training:
         distributed = collective.is_distributed()
         total, size = self.num_rows if distributed else len(batch), self.trainer.batch_size
         if not distributed and total <= size:
-            yield self._prepared(batch), 1.0
+            yield self.hardware.prepared(batch), 1.0
             return
         state = rng_state() if total > size else None
         offset = 0
@@ -224,7 +225,7 @@ class Training:
                 set_rng_state(state)
             together = ((first, last),) if total > size else None
             with collective.shard(first + part.start, first + part.stop, total, together):
-                yield self._prepared(batch[offset : offset + own]), own / total
+                yield self.hardware.prepared(batch[offset : offset + own]), own / total
             offset += own
 
     def loss(self, batch: Batch) -> Loss:
@@ -306,7 +307,7 @@ class Training:
     def eval_step(self, batch: Batch) -> Loss:
         """Return the validation loss of one batch."""
         with self.hardware.autocast():
-            return self.trainer.eval_step(self, self._prepared(batch))
+            return self.trainer.eval_step(self, self.hardware.prepared(batch))
 
     def validate(self, epoch: int | None = None) -> dict[str, float]:
         """Return means over the validation split, with the same noise every time."""
@@ -390,11 +391,3 @@ class Training:
         if split.in_memory and len(split) and self.hardware.fits(split.nbytes):
             return split.to(self.device)
         return split
-
-    def _prepared(self, batch: Batch) -> Batch:
-        x = self.hardware.place(batch.x)
-        if self.hardware.compile:
-            for tensor in (x, batch.y, batch.index):
-                if tensor is not None:
-                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return batch if x is batch.x else Batch(x, batch.y, batch.index)
