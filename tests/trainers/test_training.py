@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from tests.trainers.toy_models import Toy, ToyBatchCoupled, ToyParts, toy_data
 from vaebench.core import Loss
 from vaebench.data.source import Source
 from vaebench.data.split import Split
+from vaebench.distributions.likelihoods import Bernoulli
 from vaebench.hardware import Hardware
+from vaebench.models.vae import VAE
+from vaebench.networks import MLP
 from vaebench.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer
 from vaebench.trainers.callbacks.callback import Callback
@@ -246,8 +250,31 @@ def test_steps_that_are_not_finite_can_be_left_out():
     training = train(Exploding(steps=(3, 5)), callbacks=[spy], non_finite="skip")
     assert torch.equal(spy.weights[2], spy.weights[3])
     assert not torch.equal(spy.weights[3], spy.weights[4])
-    assert training.finite.num_skipped == 2
+    assert [row["num_skipped"] for row in training.history if row["split"] == "train"] == [2.0, 2.0]
     assert all(math.isfinite(row["loss"]) for row in training.history)
+
+
+class Cliff(Toy):
+    """Its loss is finite where its gradient is not."""
+
+    def loss(self, batch, step):
+        plain = super().loss(batch, step)
+        zero = 0 * sum(p.sum() for p in self.parameters())
+        return Loss(plain.total + (zero.sqrt() if step == 2 else zero), plain.terms)
+
+    def validation_loss(self, batch, step):
+        return Toy.loss(self, batch, step)
+
+
+def test_gradient_that_is_not_finite_is_told_where_it_is_known():
+    with pytest.raises(NonFiniteError, match=r"step 3: gradient of model is nan"):
+        train(toy(Cliff), gradient_clip_norm=1.0)
+    with pytest.raises(NonFiniteError, match=r"step 4: .* is nan"):
+        train(toy(Cliff))
+    spy = Spy()
+    train(toy(Cliff), callbacks=[spy], non_finite="skip")
+    assert torch.equal(spy.weights[2], spy.weights[3])
+    assert torch.isfinite(spy.weights[-1]).all()
 
 
 def test_too_many_steps_left_out_end_the_run():
@@ -327,6 +354,16 @@ def test_metric_that_validation_does_not_give_is_named(tmp_path):
 def test_model_names_its_trainer():
     with pytest.raises(ValueError, match="model Toy needs trainer=base, got trainer=adversarial"):
         AdversarialTrainer().train(toy(), toy_data())
+
+
+def test_prediction_is_the_reconstruction():
+    torch.manual_seed(0)
+    x = torch.rand(25, 1, 4, 4)
+    data = SimpleNamespace(name="noise", shape=(1, 4, 4), train=Split(x), validation=Split(x))
+    model = VAE((1, 4, 4), likelihood=Bernoulli(), latent_dim=2, network=MLP(hidden_dims=(8,)))
+    trainer = BaseTrainer(num_epochs=1, batch_size=10)
+    training = trainer.train(model, data, hardware=CPU)
+    torch.testing.assert_close(trainer.predict(training, x), model.eval().reconstruct(x, deterministic=True))
 
 
 def test_steps_by_hand():

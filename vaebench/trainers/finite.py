@@ -51,9 +51,7 @@ class FiniteCheck:
         """
         if self.policy != "skip":
             return True
-        values = dict(terms)
-        values.update({f"gradient of {p.name}": p.gradient_norm for p in parts if p.gradient_norm is not None})
-        found = first_non_finite(values)
+        found = first_non_finite({**terms, **gradients(parts)})
         if found is None:
             return True
         self.skipped = True
@@ -67,14 +65,14 @@ class FiniteCheck:
         log.warning("step %d left out: %s is %s (%d so far)", step + 1, name, value, self.num_skipped)
         return False
 
-    def note(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Look at the values of a step that was taken, now or later."""
+    def note(self, step: int, terms: Mapping[str, Tensor], parts: Iterable[Part] = ()) -> None:
+        """Look at the values of a step that was taken, now or later; at gradients where their norm is known."""
         if self.skipped:
             self.skipped = False
             return
         if self.policy == "skip":
             return
-        self._waiting.append((step, terms))
+        self._waiting.append((step, {**terms, **gradients(parts)}))
         if len(self._waiting) >= self._every:
             self.check()
 
@@ -104,6 +102,10 @@ class FiniteCheck:
                     f"set trainer.gradient_clip_norm, or leave such steps out with trainer.non_finite=skip"
                 )
 
+    def values(self) -> dict[str, float]:
+        """What the log says of it."""
+        return {"num_skipped": float(self.num_skipped)} if self.policy == "skip" else {}
+
     def state_dict(self) -> dict[str, Any]:
         """The count of steps that were left out."""
         return {"num_skipped": self.num_skipped}
@@ -111,6 +113,11 @@ class FiniteCheck:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
         self.num_skipped = state["num_skipped"]
+
+
+def gradients(parts: Iterable[Part]) -> dict[str, Tensor]:
+    """The gradient norms of the last step, as far as they were computed."""
+    return {f"gradient of {part.name}": part.gradient_norm for part in parts if part.gradient_norm is not None}
 
 
 def first_non_finite(terms: Mapping[str, Tensor]) -> tuple[str, float] | None:

@@ -149,7 +149,7 @@ class Training:
         """Log, refresh the model's statistics, validate: at the end of an epoch, or of the training in its middle."""
         number = self.epoch + 1
         self.closed_step = self.step
-        self.log("train", self.means.values(), epoch=number)
+        self.log("train", {**self.means.values(), **self.finite.values()}, epoch=number)
         if is_whole:
             self.means.clear()
             self.epoch, self.position = number, 0
@@ -182,7 +182,7 @@ class Training:
         self.position += 1
         if not self.finite.skipped:
             self.means.add(terms, self.num_rows)
-        self.finite.note(self.step, terms)
+        self.finite.note(self.step, terms, self.parts.values() if self.scaler is None else ())
         self.call("on_step_end")
         return terms
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import time
 from types import SimpleNamespace
 
@@ -31,7 +32,7 @@ from vaebench.trainers.callbacks.metric_printer import MetricPrinter
 from vaebench.trainers.callbacks.optimizer_monitor import OptimizerMonitor
 from vaebench.trainers.callbacks.pictures import Pictures
 from vaebench.trainers.callbacks.posterior_collapse import PosteriorCollapse, kl_per_dimension
-from vaebench.trainers.callbacks.progress import Progress
+from vaebench.trainers.callbacks.progress import Progress, is_interactive
 from vaebench.trainers.callbacks.throughput import Throughput
 from vaebench.trainers.state import load_state, load_weights
 
@@ -224,6 +225,16 @@ def test_progress_bar_ends_with_the_training(capfd):
     with pytest.raises(RuntimeError):
         train([progress, Failing()])
     assert progress._bar is None
+
+
+@pytest.mark.parametrize(
+    ("terminal", "mode", "expected"), [(0, None, 0), (1, None, 1), (1, "RUN", 1), (1, "MULTIRUN", 0)]
+)
+def test_bar_is_for_one_run_on_a_terminal(terminal, mode, expected, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: bool(terminal)))
+    config = SimpleNamespace(initialized=lambda: mode is not None, get=lambda: SimpleNamespace(mode=f"RunMode.{mode}"))
+    monkeypatch.setitem(sys.modules, "hydra.core.hydra_config", SimpleNamespace(HydraConfig=config))
+    assert is_interactive() == bool(expected)
 
 
 # Pictures

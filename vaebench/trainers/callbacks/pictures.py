@@ -77,7 +77,7 @@ class Pictures(Callback):
             split = training.validation if len(training.validation) else training.train
             if "posterior" in model.capabilities:
                 batch = split.batch(torch.arange(min(self.num_images // 2 or 1, len(split)))).to(training.device)
-                pictures = model.reconstruct(batch.x, deterministic=True)
+                pictures = model.reconstruct(batch.x, deterministic=True, y=batch.y)
                 found["reconstructions"] = side_by_side(batch.x.float().cpu(), pictures.float().cpu())
         return found
 
