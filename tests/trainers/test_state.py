@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 from collections import Counter, OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,15 @@ def test_weights_that_share_memory_are_stored_apart(tmp_path):
     weights = {"all": base, "again": base, "view": base[2:4], "transposed": base.view(2, 3).T}
     save_weights(tmp_path / "w.safetensors", weights)
     assert same(load_weights(tmp_path / "w.safetensors"), {name: weights[name] for name in sorted(weights)})
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped")
+def test_what_was_read_does_not_hold_the_file(tmp_path):
+    save_state(tmp_path / "x.state", TREE)
+    save_weights(tmp_path / "x.safetensors", {"a": torch.ones(3)})
+    kept = load_state(tmp_path / "x.state"), load_weights(tmp_path / "x.safetensors")
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert kept
 
 
 class Evil:

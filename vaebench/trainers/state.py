@@ -76,7 +76,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"weights '{path}' are missing")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"weights '{path}' are damaged: expected safetensors ({error})") from None
 
@@ -121,7 +121,7 @@ def _decode(value: Any, file: Any) -> Any:
         return [_decode(item, file) for item in value]
     ((kind, content),) = value.items()
     if kind == "tensor":
-        return file.get_tensor(content)
+        return file.get_tensor(content).clone()  # not a view of the file, which would keep it on the disk
     if kind == "tuple":
         return tuple(_decode(item, file) for item in content)
     if kind in ("dict", "counter", "ordered"):
