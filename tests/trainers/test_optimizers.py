@@ -164,3 +164,8 @@ def test_warm_up_multiplies_a_schedule_of_torch():
 def test_length_of_the_training_is_the_default_length():
     found = rates(5, name="CosineAnnealingLR", interval="step", num_steps=4)
     assert found[4] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_schedule_at_its_end_is_one_sentence():
+    with pytest.raises(ValueError, match=r"trainer.scheduler=OneCycleLR cannot go on: Tried to step 5 times"):
+        rates(6, name="OneCycleLR", arguments={"max_lr": 0.1}, interval="step", num_steps=4)

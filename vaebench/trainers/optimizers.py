@@ -155,6 +155,7 @@ class Schedule:
     ) -> None:
         check_scheduler(name, arguments, key)
         self.optimizer = optimizer
+        self._key = key
         self.interval = interval
         self.warmup_steps = warmup_steps
         self.num_updates = 0
@@ -230,7 +231,11 @@ class Schedule:
         with warnings.catch_warnings():
             # torch sees no step since this process began: the steps were taken before a restart, or left out.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            self._torch.step(*metric)
+            try:
+                self._torch.step(*metric)
+            except ValueError as error:  # OneCycleLR, in a training that was made longer
+                name = type(self._torch).__name__
+                raise ValueError(f"{self._key}.scheduler={name} cannot go on: {error}") from None
         self._base = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def _apply(self) -> None:

@@ -221,10 +221,16 @@ def test_progress_bar_ends_with_the_training(capfd):
         def on_step_end(self, training):
             raise RuntimeError("broken")
 
-    progress = Progress(bar=True)
-    with pytest.raises(RuntimeError):
-        train([progress, Failing()])
+    handler = logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(handler)
+    before, progress = handler.stream, Progress(bar=True)
+    try:
+        with pytest.raises(RuntimeError):
+            train([progress, Failing()])
+    finally:
+        logging.getLogger().removeHandler(handler)
     assert progress._bar is None
+    assert handler.stream is before
 
 
 @pytest.mark.parametrize(

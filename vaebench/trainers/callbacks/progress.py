@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress(Callback):
-    """Shows progress: a live bar where stderr is a terminal, otherwise one log line now and then.
+    """Shows progress: one log line now and then, and a live bar beneath them where stderr is a terminal.
 
     The bar is moved by the clock, not by the device: no step waits for it.
 
@@ -37,6 +37,7 @@ class Progress(Callback):
         self._drawn_at = 0.0
         self._latest: dict[str, dict[str, Any]] = {}
         self._is_first = True
+        self._streams: list[tuple[Any, Any]] = []
 
     def on_train_start(self, training: Training) -> None:
         """Open the bar."""
@@ -45,13 +46,12 @@ class Progress(Callback):
             self._bar = self._open(training)
 
     def on_step_end(self, training: Training) -> None:
-        """Move the bar ten times a second; where there is none, speak up during long epochs."""
+        """Move the bar ten times a second, and speak up during long epochs."""
         now = time.monotonic()
-        if self._bar is not None:
-            if now - self._drawn_at > 0.1:
-                self._drawn_at = now
-                self._bar.update(self._bar.task_ids[0], completed=training.step, epoch=training.epoch + 1)
-        elif now - self._told_at > self.every_seconds:
+        if self._bar is not None and now - self._drawn_at > 0.1:
+            self._drawn_at = now
+            self._bar.update(self._bar.task_ids[0], completed=training.step, epoch=training.epoch + 1)
+        if now - self._told_at > self.every_seconds:
             self._told_at = now
             log.info("epoch %d, step %d of %d", training.epoch + 1, training.step, training.num_steps)
 
@@ -64,7 +64,6 @@ class Progress(Callback):
         text = self._sentence()
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=training.step, epoch=training.epoch, text=text)
-            return
         now = time.monotonic()
         is_last = training.step >= training.num_steps or training.stop_reason is not None
         if self._is_first or is_last or now - self._told_at > self.every_seconds:
@@ -84,6 +83,9 @@ class Progress(Callback):
 
     def _close(self) -> None:
         if self._bar is not None:
+            for handler, stream in self._streams:
+                handler.setStream(stream)
+            self._streams = []
             self._bar.stop()
             self._bar = None
 
@@ -112,7 +114,13 @@ class Progress(Callback):
             refresh_per_second=5,
         )
         bar.add_task("", total=training.num_steps, completed=training.step, epoch=training.epoch + 1, text="")
+        stderr = sys.stderr
         bar.start()
+        # Log lines go through the bar's own stderr, and so above the bar.
+        handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
+        self._streams = [(handler, handler.stream) for handler in handlers if handler.stream is stderr]
+        for handler, _ in self._streams:
+            handler.setStream(sys.stderr)
         return bar
 
 
