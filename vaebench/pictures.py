@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
-import tempfile
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
+
+from vaebench.run import write_atomic
 
 MIN_TILE = 56  # pixels; smaller tiles are enlarged by whole factors so that a person can read them
 BACKGROUND = 24  # grey level of the gaps: dark enough to frame white pictures, light enough to frame black ones
@@ -64,16 +65,6 @@ def side_by_side(originals: Tensor, reconstructions: Tensor) -> Tensor:
 def save_image(path: str | os.PathLike[str], images: Tensor | Image.Image, columns: int | None = None) -> None:
     """Write a grid (or a finished picture) as PNG; the file appears whole or not at all."""
     picture = images if isinstance(images, Image.Image) else to_image(images, columns)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format="PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    write_atomic(path, content.getvalue())
