@@ -79,7 +79,7 @@ def sampler(settings: Settings) -> list[Row]:
 
 
 def _chains(energy: BareEnergy | ManifoldEnergy, start: Tensor, transitions: int):
-    kernel = HMC(energy.value_and_grad, LEAPFROGS, jitter=0)
+    kernel = HMC(energy.value_and_grad, LEAPFROGS, jitter=0, gradient=getattr(energy, "gradient", None))
     parameters = Parameters(torch.tensor(0.03), torch.ones(LATENT_DIM))
 
     def run() -> None:

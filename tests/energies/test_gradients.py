@@ -58,8 +58,11 @@ def test_gradients_need_no_gradient_mode(name):
     x = energy.start(5)
     with torch.no_grad():
         value, gradient = energy.value_and_grad(x)
+        alone = energy.gradient(x)
     assert value.shape == (5,)
     assert gradient.shape == x.shape
+    assert torch.equal(alone, gradient)
+    assert not energy.gradient(x).requires_grad
 
 
 @pytest.mark.parametrize("name", ENERGIES)

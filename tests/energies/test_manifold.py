@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaebench.energies.manifold import ManifoldEnergy
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
@@ -45,3 +46,25 @@ def test_a_metric_without_centroids_is_refused():
     empty = RiemannianMetric(torch.zeros(0, 2), torch.zeros(0, 3), temperature=0.8, regularization=0.01)
     with pytest.raises(ValueError, match="train the model"):
         ManifoldEnergy(empty)
+
+
+class _Names(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_gradient_alone_computes_no_energy():
+    energy = ManifoldEnergy(metric(30, 3))
+    x = energy.start(5)
+    with _Names() as alone:
+        energy.gradient(x)
+    with _Names() as both:
+        energy.value_and_grad(x)
+    assert "log" in both.names
+    assert "log" not in alone.names
+    assert len(alone.names) < len(both.names)

@@ -182,6 +182,30 @@ def test_one_gradient_per_leapfrog_step_and_one_at_the_start():
     assert len(calls) == 1 + 3 * 7
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_gradient_alone_serves_all_but_the_last_step(name):
+    energy, step_size = TARGETS[name]
+    values, gradients = [], []
+
+    def with_value(x):
+        values.append(x)
+        return energy.value_and_grad(x)
+
+    def alone(x):
+        gradients.append(x)
+        return energy.gradient(x)
+
+    start, log_u = hmc.HMC(energy.value_and_grad).init(energy.exact_sample(20)), torch.full((20,), -50.0).double()
+    momentum = torch.randn_like(start.position)
+    expected = hmc.HMC(energy.value_and_grad, 7, jitter=0).transition(start, parameters(step_size), momentum, log_u)
+    move = hmc.HMC(with_value, 7, jitter=0, gradient=alone)
+    got = move.transition(start, parameters(step_size), momentum, log_u)
+    assert (len(values), len(gradients)) == (1, 6)  # together what num_gradients says
+    torch.testing.assert_close(got[0].position, expected[0].position, rtol=0, atol=0)
+    torch.testing.assert_close(got[0].energy, expected[0].energy, rtol=0, atol=0)
+    torch.testing.assert_close(got[1].energy_change, expected[1].energy_change, rtol=0, atol=0)
+
+
 def test_the_state_carries_the_energy_and_gradient_of_its_position():
     energy, step_size = TARGETS["double_well"]
     move = hmc.HMC(energy.value_and_grad)

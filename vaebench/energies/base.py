@@ -12,7 +12,7 @@ class Energy(nn.Module, ABC):
     """An unnormalised density exp(-U(x)) on R^D.
 
     Row b of every result depends on row b of `x` only, so that chains are a batch dimension. A subclass with a gradient
-    in closed form overrides `value_and_grad`.
+    in closed form overrides `value_and_grad`, and `gradient` where the gradient alone costs less.
     """
 
     @abstractmethod
@@ -28,7 +28,7 @@ class Energy(nn.Module, ABC):
         return -self.energy(x)
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Gradient of U, shape (B, D)."""
+        """Gradient of U, detached, shape (B, D)."""
         return self.value_and_grad(x)[1]
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -105,8 +105,20 @@ class ManifoldEnergy(Energy):
         return 0.5 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
 
     @torch.no_grad()
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient of U alone, without the operations that only the value needs."""
+        return self._differentiate(x)[0]
+
+    @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U and its gradient, in closed form."""
+        gradient, factor, excess, squared = self._differentiate(x)
+        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
+        energy = torch.addcmul(-half_log_det, excess.square(), squared, value=0.5 * self.steepness)
+        return energy.squeeze(-1), gradient
+
+    def _differentiate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradient of U, and on the way the factor of G^-1, the share of |x| outside the ball (B, 1), |x|^2 (B, 1)."""
         num_dims = x.shape[-1]
         squared = x.square().sum(-1, keepdim=True)
         exponent = torch.addmm(self._offset, torch.cat([x, squared], -1), self._exponent)
@@ -117,10 +129,8 @@ class ManifoldEnergy(Energy):
         metric = torch.cholesky_inverse(factor, upper=True).mT.flatten(-2).index_select(-1, self._pack)
         shares = torch.mm(metric, self._traces).mul_(weights)
         pull, total = torch.mm(self._pull, shares.mT).mT.split((num_dims, 1), -1)
-        excess = torch.relu(torch.add(1, squared.rsqrt(), alpha=-self.radius))  # a share of |x|; 0 also at x = 0
-        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
-        energy = torch.addcmul(-half_log_det, excess.square(), squared, value=0.5 * self.steepness)
-        return energy.squeeze(-1), torch.addcmul(pull, x, torch.add(total, excess, alpha=self.steepness))
+        excess = torch.add(1, squared.rsqrt(), alpha=-self.radius).relu_()  # 0 also at x = 0
+        return torch.addcmul(pull, x, torch.add(total, excess, alpha=self.steepness)), factor, excess, squared
 
     def start(self, num_chains: int) -> Tensor:
         """Draw centroids, as the paper does, shape (S, D)."""

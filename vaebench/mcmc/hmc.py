@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaebench.mcmc.kernel import Info, Kernel, Parameters, State, ValueAndGrad, log_uniform, metropolis
+from vaebench.mcmc.kernel import Gradient, Info, Kernel, Parameters, State, ValueAndGrad, log_uniform, metropolis
 
 
 class HMC(Kernel):
@@ -27,12 +27,20 @@ class HMC(Kernel):
         value_and_grad: The energy U and its gradient.
         num_leapfrog: Mean number of leapfrog steps, >= 1.
         jitter: Relative half-width of the range of lengths, in [0, 1]; 0 fixes them.
+        gradient: The gradient alone, where it costs less: a trajectory needs the energy at its end only.
     """
 
     target_acceptance = 0.651
 
-    def __init__(self, value_and_grad: ValueAndGrad, num_leapfrog: int = 10, jitter: float = 0.5) -> None:
+    def __init__(
+        self,
+        value_and_grad: ValueAndGrad,
+        num_leapfrog: int = 10,
+        jitter: float = 0.5,
+        gradient: Gradient | None = None,
+    ) -> None:
         super().__init__(value_and_grad)
+        self.gradient = gradient
         self.num_leapfrog = num_leapfrog
         self.jitter = jitter
 
@@ -60,7 +68,7 @@ class HMC(Kernel):
             log_u: Shape (S,), at most 0.
         """
         proposal, end_momentum = leapfrog(
-            self.value_and_grad, state, momentum, parameters, self.num_gradients(state.iteration)
+            self.value_and_grad, state, momentum, parameters, self.num_gradients(state.iteration), self.gradient
         )
         start_energy = state.energy + kinetic_energy(momentum, parameters.inverse_mass_matrix)
         end_energy = proposal.energy + kinetic_energy(end_momentum, parameters.inverse_mass_matrix)
@@ -73,23 +81,32 @@ def kinetic_energy(momentum: Tensor, inverse_mass_matrix: Tensor) -> Tensor:
 
 
 def leapfrog(
-    value_and_grad: ValueAndGrad, state: State, momentum: Tensor, parameters: Parameters, num_steps: int
+    value_and_grad: ValueAndGrad,
+    state: State,
+    momentum: Tensor,
+    parameters: Parameters,
+    num_steps: int,
+    gradient_alone: Gradient | None = None,
 ) -> tuple[State, Tensor]:
     """Integrate Hamilton's equations: reversible, volume preserving, of second order.
 
     Half kicks that meet are one whole kick, so a step is two updates and one gradient, with no value read by the host.
+    Before the last step, the gradient is `gradient_alone`'s, where it is given.
 
     Returns:
         The end point, and its momentum of shape (S, D).
     """
     step_size = parameters.step_size
     drift = step_size * parameters.inverse_mass_matrix
-    x, energy, gradient = state.position, state.energy, state.gradient
-    p = momentum - 0.5 * step_size * gradient
-    for i in range(num_steps):
+    x = state.position
+    p = torch.addcmul(momentum, step_size, state.gradient, value=-0.5)
+    for _ in range(num_steps - 1):
         x = torch.addcmul(x, drift, p)
-        energy, gradient = value_and_grad(x)
-        p = torch.addcmul(p, step_size if i < num_steps - 1 else 0.5 * step_size, gradient, value=-1)
+        gradient = value_and_grad(x)[1] if gradient_alone is None else gradient_alone(x)
+        p = torch.addcmul(p, step_size, gradient, value=-1)
+    x = torch.addcmul(x, drift, p)
+    energy, gradient = value_and_grad(x)
+    p = torch.addcmul(p, step_size, gradient, value=-0.5)
     return State(x, energy, gradient, state.iteration), p
 
 

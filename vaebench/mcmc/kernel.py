@@ -13,6 +13,9 @@ from torch import Tensor
 ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 """An energy U = -log density with its gradient: (S, D) -> (S,), (S, D). Row s depends on chain s only."""
 
+Gradient = Callable[[Tensor], Tensor]
+"""The gradient of U alone: (S, D) -> (S, D)."""
+
 MAX_ENERGY_CHANGE = 1000.0  # nats; Stan's threshold for a trajectory that left the level set (Betancourt, 2017)
 
 

@@ -88,7 +88,7 @@ class HMC(Sampler):
         """Run the chains, shape (N, D)."""
         at_least("num_samples", num_samples, 1)
         z, self.report = sample_chains(
-            hmc.HMC(self._energy.value_and_grad, self.num_leapfrog, self.jitter),
+            hmc.HMC(self._energy.value_and_grad, self.num_leapfrog, self.jitter, self._energy.gradient),
             self._energy.start(self.num_chains),
             num_samples,
             num_draws=self.num_draws,

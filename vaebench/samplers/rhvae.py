@@ -78,7 +78,7 @@ class RHVAE(Sampler):
         """Run the chains, shape (N, D)."""
         at_least("num_samples", num_samples, 1)
         z, self.report = sample_chains(
-            hmc.HMC(self._energy.value_and_grad, self.num_leapfrog, jitter=0),
+            hmc.HMC(self._energy.value_and_grad, self.num_leapfrog, jitter=0, gradient=self._energy.gradient),
             self._energy.start(self.num_chains),
             num_samples,
             num_draws=self.num_draws,
