@@ -86,6 +86,14 @@ def test_length_is_in_epochs_or_steps(options, steps):
     assert training.history[-1]["step"] == steps
 
 
+def test_validation_comes_every_so_many_epochs_and_at_the_end(tmp_path):
+    training = train(num_epochs=5, validate_every=2)
+    assert [row["epoch"] for row in training.history if row["split"] == "validation"] == [2, 4, 5]
+    never = train(num_epochs=5, validate_every=None, run=Run(tmp_path))
+    assert {row["split"] for row in never.history} == {"train"}
+    assert not Run(tmp_path).best_weights.exists()
+
+
 def test_same_seed_same_weights():
     first, second, other = toy(), toy(), toy()
     BaseTrainer(num_epochs=2, batch_size=10).train(first, toy_data(), seed=1, hardware=CPU)
@@ -221,6 +229,36 @@ def test_parts_have_options_of_their_own():
     assert type(training.parts["decoder"].optimizer).__name__ == "SGD"
     assert torch.equal(weights(model.decoder), weights(before.decoder))
     assert not torch.equal(weights(model.encoder), weights(before.encoder))
+
+
+def test_arguments_belong_to_the_optimizer_that_they_were_written_for():
+    training = train(
+        toy(ToyParts),
+        parts={"decoder": {"optimizer": "SGD"}, "encoder": {"learning_rate": 0.5}},
+        optimizer_args={"amsgrad": True},
+    )
+    encoder, decoder = (training.parts[name].optimizer for name in ("encoder", "decoder"))
+    assert encoder.defaults["amsgrad"] is True
+    assert (encoder.defaults["lr"], decoder.defaults["lr"]) == (0.5, 0.01)
+    assert "amsgrad" not in decoder.defaults
+
+
+def test_parts_have_schedules_of_their_own():
+    parts = {"decoder": {"scheduler": "StepLR", "scheduler_args": {"step_size": 1, "gamma": 0.5}}}
+    training = train(toy(ToyParts), num_epochs=3, parts=parts)
+    assert training.parts["decoder"].schedule.learning_rate == pytest.approx(0.01 * 0.5**3)
+    assert training.parts["encoder"].schedule.learning_rate == 0.01
+
+
+def test_plateau_follows_the_metric_that_is_kept():
+    options = {"factor": 0.1, "patience": 0}
+    training = train(num_epochs=4, keep_best="rate", scheduler="ReduceLROnPlateau", scheduler_args=options)
+    values = [row["rate"] for row in training.history if row["split"] == "validation"]
+    falls, best = 0, math.inf
+    for value in values:
+        is_better = value < best * (1 - 1e-4)
+        falls, best = falls + (not is_better), value if is_better else best
+    assert training.parts["model"].schedule.learning_rate == pytest.approx(0.01 * 0.1**falls)
 
 
 def test_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
