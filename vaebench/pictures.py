@@ -13,7 +13,7 @@ from torch import Tensor
 from vaebench.run import write_atomic
 
 MIN_TILE = 56  # pixels; smaller tiles are enlarged by whole factors so that a person can read them
-BACKGROUND = 24  # grey level of the gaps: dark enough to frame white pictures, light enough to frame black ones
+BACKGROUND = 72  # grey level of the gaps: dark enough to frame white pictures, light enough to frame black ones
 
 
 def to_image(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
