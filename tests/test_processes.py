@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from vaebench import collective
-from vaebench.hardware import Hardware
+from vaebench.hardware import Hardware, cores
 from vaebench.processes import launch
 
 TWO = Hardware(device="cpu", num_devices=2, threads=1)
+needs_two_cores = pytest.mark.skipif(cores() < 2, reason="two processes need two cores")
 
 
 def total(start):
@@ -40,11 +41,13 @@ def test_one_process_is_a_plain_call():
     assert launch(Hardware(device="cpu"), int, "7") == 7
 
 
+@needs_two_cores
 @pytest.mark.slow
 def test_two_processes_exchange_tensors():
     assert launch(TWO, total, 10) == (21.0, 0, 2)
 
 
+@needs_two_cores
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "kind", "words"),

@@ -9,7 +9,7 @@ from tests.trainers.test_resume import contents
 from tests.trainers.toy_models import Toy, ToyAdversarial, ToyBatchCoupled, ToyCoupled, toy_data
 from vaebench import collective
 from vaebench.data.digits import Digits
-from vaebench.hardware import Hardware
+from vaebench.hardware import Hardware, cores
 from vaebench.models.factor_vae import FactorVAE
 from vaebench.models.rae_l2 import RAEL2
 from vaebench.models.rhvae import RHVAE
@@ -19,7 +19,7 @@ from vaebench.processes import launch
 from vaebench.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer, CoupledOptimizerTrainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(cores() < 2, reason="two processes need two cores")]
 CASES = {
     "base": (Toy, BaseTrainer, {"ema_decay": 0.9, "patience": 9}),
     "accumulate": (ToyBatchCoupled, BaseTrainer, {"accumulate": 3}),
