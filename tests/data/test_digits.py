@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+
 import pytest
 import torch
 
@@ -84,3 +86,50 @@ def test_fewer_examples_are_a_part_of_all():
 def test_bad_arguments_are_one_sentence(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         Digits(**arguments)
+
+
+def _write(folder, lines):
+    with gzip.open(folder / "digits.csv.gz", "wt") as file:
+        file.writelines(",".join(map(str, line)) + "\n" for line in lines)
+
+
+def test_a_file_in_root_takes_the_place_of_scikit_learns(tmp_path):
+    _write(tmp_path, [[i % 17] * 64 + [i % 10] for i in range(20)])
+    data = Digits(root=str(tmp_path), num_validation=4, num_test=4)
+    assert (len(data.train), len(data.validation), len(data.test)) == (12, 4, 4)
+    x, y = (torch.cat([getattr(split, name) for split in (data.train, data.validation, data.test)]) for name in "xy")
+    counts = (x * 16).round().flatten(1)
+    assert torch.equal(counts.amin(1), counts.amax(1))
+    assert sorted(zip(counts[:, 0].tolist(), y.tolist(), strict=True)) == sorted((i % 17, i % 10) for i in range(20))
+
+
+def test_a_root_without_the_file_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"expected 'digits.csv.gz' in '.*' \(dataset.root\), which lacks it"):
+        Digits(root=str(tmp_path))
+    with pytest.raises(ValueError, match=r"expected dataset\.root to be a folder"):
+        Digits(root=__file__)
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ([[17] * 64 + [0]], "values up to 17"),
+        ([[1] * 64 + [10]], "a label up to 9"),
+        ([[1] * 64], "got 64 columns"),
+        ([["a"] * 65], "cannot read"),
+        ([[300] * 64 + [0]], "cannot read"),
+        ([], "cannot read"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, lines, sentence):
+    _write(tmp_path, lines)
+    with pytest.raises(ValueError, match=sentence) as error:
+        Digits(root=str(tmp_path))
+    assert "dataset.root" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_not_compressed_is_named(tmp_path):
+    (tmp_path / "digits.csv.gz").write_bytes(b"1,2")
+    with pytest.raises(ValueError, match=r"cannot read .* \(dataset.root\)"):
+        Digits(root=str(tmp_path))

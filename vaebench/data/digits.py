@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vaebench.data.dataset import Dataset
+from vaebench.data.download import data_root
 from vaebench.data.examples import Examples, hold_out
 
-NUM_EXAMPLES, MAX_COUNT = 1797, 16
+NUM_EXAMPLES, MAX_COUNT, FILE = 1797, 16, "digits.csv.gz"
 
 
 class Digits(Dataset):
@@ -26,15 +29,15 @@ class Digits(Dataset):
         Optical Recognition of Handwritten Digits, the test part (Alpaydin and Kaynak, 1998),
         https://doi.org/10.24432/C50P49, CC BY 4.0; carried by scikit-learn (`sklearn.datasets.load_digits`).
     Args:
-        root: Not needed and not looked at, since the pictures come with scikit-learn; there so that a sweep over data
-            sets can set it for all.
+        root: A folder with a `digits.csv.gz` to use instead of scikit-learn's own: lines of 64 counts and a label.
         num_validation: How many validate.
         num_test: How many test.
         num_examples: Keep this many of the training examples; all by default.
         binarization: none, threshold (x > 0.5), static (drawn once), or dynamic (drawn for every training batch);
             other than none changes the likelihood to Bernoulli.
     Raises:
-        ValueError: A number of examples is more than there are, or an unknown binarization.
+        ValueError: The file is missing in `root`, or damaged; a number of examples is more than there are; an unknown
+            binarization.
     """
 
     name = "digits"
@@ -47,7 +50,7 @@ class Digits(Dataset):
         num_examples: int | None = None,
         binarization: str = "none",
     ) -> None:
-        train, validation, test = hold_out(_read(), num_validation=num_validation, num_test=num_test)
+        train, validation, test = hold_out(_read(root), num_validation=num_validation, num_test=num_test)
         super().__init__(
             train,
             validation,
@@ -61,22 +64,47 @@ class Digits(Dataset):
         )
 
 
-def _read() -> Examples:
-    """All digits as counts, in scikit-learn's order."""
-    # The file itself, because importing scikit-learn takes longer than training for an epoch.
-    spec = importlib.util.find_spec("sklearn")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    file = Path(folders[0], "datasets", "data", "digits.csv.gz") if folders else None
-    if file is not None and file.is_file():
-        with gzip.open(file, "rt") as lines:
-            table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
-        images, labels = table[:, :-1], table[:, -1]
+def _read(root: str | None) -> Examples:
+    """All digits as counts, in the file's order."""
+    if root is None:
+        table = _scikit_learns()
     else:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        images, labels = bunch.data.astype(np.uint8), bunch.target
+        path = data_root(root) / FILE
+        if not path.is_file():
+            raise ValueError(f"expected '{FILE}' in '{root}' (dataset.root), which lacks it; null takes scikit-learn's")
+        try:
+            table = _table(path)
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise ValueError(f"cannot read '{path}' (dataset.root): {error}") from error
+        if table.shape[1] != 65 or table[:, :-1].max() > MAX_COUNT or table[:, -1].max() > 9:
+            raise ValueError(
+                f"expected lines of 64 counts up to {MAX_COUNT} and a label up to 9 in '{path}' (dataset.root), got "
+                f"{table.shape[1]} columns with values up to {table.max()}"
+            )
+    images, labels = table[:, :-1], table[:, -1]
     return Examples(
         torch.from_numpy(np.ascontiguousarray(images)).reshape(-1, 1, 8, 8),
         torch.from_numpy(np.ascontiguousarray(labels)).to(torch.int64),
     )
+
+
+def _scikit_learns() -> np.ndarray:
+    # The file itself, because importing scikit-learn takes longer than training for an epoch.
+    spec = importlib.util.find_spec("sklearn")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    file = Path(folders[0], "datasets", "data", FILE) if folders else None
+    if file is not None and file.is_file():
+        return _table(file)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.column_stack([bunch.data, bunch.target]).astype(np.uint8)
+
+
+def _table(file: Path) -> np.ndarray:
+    with gzip.open(file, "rt") as lines, warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # numpy only warns where there are no lines
+        try:
+            return np.loadtxt(lines, delimiter=",", dtype=np.uint8, ndmin=2)
+        except UserWarning as warning:
+            raise ValueError(str(warning)) from warning
