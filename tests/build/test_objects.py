@@ -180,3 +180,24 @@ def test_keys_of_errors_are_not_doubled():
     with pytest.raises(build.ConfigError) as caught:
         recipe(node, "dataset").make()
     assert str(caught.value).count("dataset.") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"path": "x.npz", "root": None}, {"path": "{here}/x.npz", "root": None}),
+        ({"path": "../a/x.npz"}, {"path": "{above}/a/x.npz"}),
+        ({"path": "~/x.npz"}, {"path": "{home}/x.npz"}),
+        ({"path": "x.npz", "root": "data"}, {"path": "x.npz", "root": "{here}/data"}),
+        ({"root": "/data/./sets"}, {"root": "/data/sets"}),
+        ({"root": None}, {"root": None}),
+        ({"root": 12}, {"root": 12}),
+        ({"path": ""}, {"path": ""}),
+    ],
+)
+def test_where_the_data_lie_does_not_depend_on_the_folder(given, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/somewhere")
+    places = {"here": tmp_path, "above": tmp_path.parent, "home": "/somewhere"}
+    expected = {key: value.format(**places) if isinstance(value, str) else value for key, value in expected.items()}
+    assert build.with_absolute_paths({"seed": 0, "dataset": given}) == {"seed": 0, "dataset": expected}

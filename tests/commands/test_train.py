@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -347,3 +348,27 @@ def test_two_processes_make_one_run_that_equals_that_of_one(command, launcher):
     expected = load_file(one.last_weights)
     for name, value in load_file(two.last_weights).items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
+
+
+def test_from_another_folder_the_data_are_found(command, tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", np.random.default_rng(0).integers(0, 256, (90, 6, 6), dtype=np.uint8))
+    run = trained(command, "run", "dataset=arrays", "dataset.path=x.npz", "trainer.num_epochs=1")
+    folder, text = run.path.resolve(), run.config.read_text()
+    assert yaml.safe_load(text)["dataset"]["path"] == str(tmp_path / "x.npz")
+
+    few = ("dataset.num_examples=60",)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["sample", f"run={folder}", "num_samples=2", "hardware=cpu"]) == 0
+    again = command(
+        f"resume={folder}", "trainer.num_epochs=2", "dataset=arrays", "dataset.path=../x.npz", *few
+    )  # the same file
+    assert again.code == 0, again.err
+    shutil.copy(tmp_path / "x.npz", "x.npz")
+    other = command(f"resume={folder}", "trainer.num_epochs=3", "dataset=arrays", "dataset.path=x.npz", *few)
+    assert other.code == 2
+    assert "dataset.path was " in other.sentence
+
+    monkeypatch.chdir(tmp_path)
+    Run(folder).config.write_text(text.replace(str(tmp_path / "x.npz"), "x.npz"))  # as someone may write it by hand
+    assert command("resume=run", "trainer.num_epochs=3").code == 0

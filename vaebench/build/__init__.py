@@ -14,6 +14,7 @@ from vaebench.build.objects import (
     plain,
     sampler,
     trainer,
+    with_absolute_paths,
     with_likelihood,
 )
 from vaebench.build.stored import load_config, load_run, save_config
@@ -35,5 +36,6 @@ __all__ = [
     "sampler",
     "save_config",
     "trainer",
+    "with_absolute_paths",
     "with_likelihood",
 ]

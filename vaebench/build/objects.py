@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +84,18 @@ def with_likelihood(cfg: Config, dataset: Any) -> dict[str, Any]:
     likelihood = (tree.get("model") or {}).get("likelihood")
     if isinstance(likelihood, Mapping) and likelihood.get("_target_") == AUTO:
         tree["model"] = {**tree["model"], "likelihood": dataset.likelihood_config()}
+    return tree
+
+
+def with_absolute_paths(cfg: Config) -> dict[str, Any]:
+    """The plain configuration in which where the data lie does not depend on where the user stands."""
+    tree = plain(cfg)
+    node = tree.get("dataset")
+    if isinstance(node, Mapping):
+        key = "path" if node.get("root") is None else "root"  # where there is a root, a path counts from it
+        place = node.get(key)
+        if isinstance(place, str) and place:
+            tree["dataset"] = {**node, key: os.path.abspath(os.path.expanduser(place))}
     return tree
 
 

@@ -49,9 +49,10 @@ def task(cfg: DictConfig) -> float | None:
 def _launch(run: Run, cfg: DictConfig, typed: list[str]) -> float | None:
     tree = build.plain(cfg)
     del tree["resume"]
-    stored = build.load_config(run) if run.config.is_file() else None
+    stored = build.with_absolute_paths(build.load_config(run)) if run.config.is_file() else None
     if stored is not None:
         tree = build.continued(stored, tree, typed)
+    tree = build.with_absolute_paths(tree)  # so that the other commands find the data from any folder
     build.check(tree)
     return launch(build.hardware(tree), _train, run, tree, typed, stored)
 
