@@ -8,7 +8,9 @@ Processes are forked from one that has imported everything, so that a kill costs
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -17,6 +19,8 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+
+import vaebench
 
 OVERRIDES = (
     "dataset.num_examples=300",
@@ -119,6 +123,13 @@ def test(model: str, num_kills: int, folder: Path, dice: random.Random, extra: l
     return wrong
 
 
+def import_everything() -> None:
+    """Import the package once, before the forks."""
+    for module in pkgutil.walk_packages(vaebench.__path__, "vaebench."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="vae,aae,rae_l2", help="comma-separated (default: %(default)s)")
@@ -128,11 +139,7 @@ def main() -> int:
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    import torch  # noqa: F401 - before the forks
-
-    import vaebench.commands.train
-    import vaebench.trainers  # noqa: F401
-
+    import_everything()
     folder = Path(tempfile.mkdtemp(prefix="vaebench-kill-"))
     dice = random.Random(given.seed)
     wrong = sum(test(model, given.kills, folder, dice, given.overrides) for model in given.models.split(","))
