@@ -157,3 +157,27 @@ def test_latents_that_are_not_finite_are_not_written(run, capsys):
     assert sample() == 1
     assert "64 of 64 images are not finite" in capsys.readouterr().err
     assert not (run.path / "samples").exists()
+
+
+def test_a_sample_that_is_replaced_is_told_of(run, capfd):
+    file = run.samples("normal") / "diagnostics.json"
+    assert sample("num_samples=4", "seed=7") == 0
+    first = json.loads(file.read_text())
+    assert first["replaced"] is None
+    assert "replaced" not in capfd.readouterr().err
+    assert sample("num_samples=5", "seed=8") == 0
+    second = json.loads(file.read_text())["replaced"]
+    assert second == {"time": first["time"], "seed": 7, "num_samples": 4, "checkpoint": "best"}
+    message = capfd.readouterr().err
+    assert f"replaced an earlier sample in {run.samples('normal').relative_to(Path.cwd())}" in message
+    assert "seed 7, num_samples 4" in message
+    file.write_text("{")
+    assert sample("num_samples=5") == 0
+    assert json.loads(file.read_text())["replaced"] == {}
+    assert "nothing is known" in capfd.readouterr().err
+
+
+def test_a_sweep_over_seeds_tells_of_what_it_replaces(run, capfd):
+    assert sample("-m", "seed=0,1", "num_samples=4") == 0
+    assert "replaced an earlier sample" in capfd.readouterr().err
+    assert json.loads((run.samples("normal") / "diagnostics.json").read_text())["replaced"]["seed"] == 0

@@ -22,7 +22,7 @@ from torch import Tensor
 from vaebench import __version__, build, configurations, pictures
 from vaebench.build.signatures import convert
 from vaebench.commands.console import show_table
-from vaebench.run import Run, now, write_atomic, write_json
+from vaebench.run import Run, now, read_json, write_atomic, write_json
 
 SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
 CHUNK = 500  # latents that are decoded at once
@@ -68,8 +68,12 @@ def task(cfg: DictConfig) -> None:
         "diagnostics": sampler.diagnostics(),
     }
     folder = run.samples(sampler.name)
+    record["replaced"] = _earlier(folder)
     _write(folder, latents.cpu(), images.cpu(), record)
     _show(run, folder, sampler.name, len(latents), record["diagnostics"])
+    if record["replaced"] is not None:
+        old = ", ".join(f"{key} {value}" for key, value in record["replaced"].items() if value is not None)
+        _log.warning("replaced an earlier sample in %s (%s)", folder, old or "of which nothing is known")
 
 
 def _decode(model: Any, latents: Tensor) -> Tensor:
@@ -109,6 +113,19 @@ def _checkpoint(run: Run, name: str) -> dict[str, Any]:
         "run_epoch": status.get("epoch"),
         "run_step": status.get("step"),
     }
+
+
+def _earlier(folder: Path) -> dict[str, Any] | None:
+    """What is known of the sample that lies in the folder, or None where none does."""
+    if not (folder / "samples.safetensors").is_file():
+        return None
+    try:
+        record = read_json(folder / "diagnostics.json")
+        settings = record["settings"]
+        known = {"time": record["time"], "seed": settings["seed"], "num_samples": settings["num_samples"]}
+        return {**known, "checkpoint": settings["checkpoint"]["name"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # damaged: replaced all the same
 
 
 def _write(folder: Path, latents: Tensor, images: Tensor, record: Mapping[str, Any]) -> None:
