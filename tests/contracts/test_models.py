@@ -105,6 +105,11 @@ def test_losses_are_finite_scalars_with_detached_terms(name, shape):
     assert torch.isfinite(validation.total)
 
 
+def test_the_smallest_batch_that_the_model_states_is_enough(name):
+    model = make(name)
+    assert all(torch.isfinite(total) for total in losses(model, batch_of(DATA, model.min_batch)).values())
+
+
 def test_every_parameter_gets_a_finite_gradient_from_its_part(name):
     model = make(name)
     totals = losses(model, batch_of(DATA))

@@ -1,5 +1,6 @@
 """FactorVAE: a known total correlation, the permuted second half, and two processes against one."""
 
+import contextlib
 import math
 from types import SimpleNamespace
 
@@ -260,3 +261,23 @@ def test_any_shape(shape, network):
 def test_refuses_a_negative_weight():
     with pytest.raises(ValueError, match="gamma must be 0 or more, got -1"):
         small(gamma=-1)
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "options", "is_refused"),
+    [
+        (9, {"batch_size": 4}, True),
+        (9, {"batch_size": 4, "accumulate": 2}, True),
+        (9, {"batch_size": 1}, True),
+        (9, {"batch_size": 4, "num_steps": 3}, True),
+        (9, {"batch_size": 4, "num_steps": 2}, False),  # the last batch is never reached
+        (10, {"batch_size": 4}, False),
+        (8, {"batch_size": 4}, False),
+    ],
+)
+def test_a_last_batch_of_one_is_refused_at_the_start(num_examples, options, is_refused):
+    split = Split(torch.rand(num_examples, 6))
+    trainer = AdversarialTrainer(num_epochs=1, **options)
+    expected = pytest.raises(ValueError, match=r"FactorVAE needs at least 2 .* holds 1; choose another trainer\.batch")
+    with expected if is_refused else contextlib.nullcontext():
+        trainer.train(small().float(), SimpleNamespace(train=split, validation=split))

@@ -44,6 +44,7 @@ class LatentVariableModel(nn.Module):
         trainer: Name of the trainer whose update rule the model needs.
         couples_batch: Whether an example's loss depends on the others of its batch: then several small batches in an
             optimiser step are not one large batch.
+        min_batch: Fewest examples that a batch of training may hold, over all processes.
         rate_estimator: How `distortion_and_rate` finds the rate, the end of a line in a table of results.
 
     Args:
@@ -59,6 +60,7 @@ class LatentVariableModel(nn.Module):
     why_not: ClassVar[Mapping[str, str]] = MappingProxyType({"manifold": "it has no Riemannian metric"})
     trainer: ClassVar[str] = "base"
     couples_batch: ClassVar[bool] = False
+    min_batch: ClassVar[int] = 1
     rate_estimator: ClassVar[str] = "in closed form"
 
     def __init__(

@@ -54,6 +54,7 @@ class FactorVAE(LatentVariableModel):
 
     trainer: ClassVar[str] = "adversarial"
     couples_batch: ClassVar[bool] = True
+    min_batch: ClassVar[int] = 2  # of one example no half is left to permute
 
     def __init__(
         self,

@@ -38,14 +38,25 @@ def joined(batches: Iterator[Batch], num: int) -> Iterator[Batch]:
         )
 
 
-def check_data(trainer: Trainer, train: Any, validation: Any) -> None:
-    """Refuse splits that the options cannot use."""
+def check_data(trainer: Trainer, model: Any, train: Any, validation: Any) -> None:
+    """Refuse splits that the options or the model cannot use."""
     if len(train) == 0:
         raise ValueError("the training split is empty; choose a dataset with examples")
     if trainer.batch_size > len(train):
         raise ValueError(
             f"trainer.batch_size={trainer.batch_size} is larger than the training split of {len(train)} examples; "
             f"choose at most {len(train)}"
+        )
+    least, left = getattr(model, "min_batch", 1), len(train) % trainer.batch_size
+    reaches_last = trainer.num_steps is None or trainer.num_steps * trainer.batch_size * trainer.accumulate > (
+        len(train) - left
+    )
+    smallest = left if left and reaches_last else trainer.batch_size
+    if smallest < least:
+        raise ValueError(
+            f"{type(model).__name__} needs at least {least} examples in every batch, and with trainer.batch_size="
+            f"{trainer.batch_size} one of {len(train)} training examples holds {smallest}; choose another "
+            "trainer.batch_size"
         )
     if trainer.validate_every is not None and len(validation) == 0:
         raise ValueError("the validation split is empty; choose a dataset with one, or set trainer.validate_every=null")

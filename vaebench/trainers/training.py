@@ -21,7 +21,7 @@ from vaebench.trainers.callbacks.defaults import with_defaults
 from vaebench.trainers.finite import FiniteCheck
 from vaebench.trainers.parts import Part, build_parts
 from vaebench.trainers.running import RunningMeans
-from vaebench.trainers.signals import SignalFlag
+from vaebench.trainers.signals import Interrupted, SignalFlag
 from vaebench.trainers.trainer import Trainer
 
 _TRAINING, _VALIDATION, _END_EPOCH, _PREDICT = 1, 2, 3, 4  # streams of random numbers
@@ -80,7 +80,7 @@ class Training:
             self.model.to(memory_format=torch.channels_last)
         self.train = self._placed(dataset.train)
         self.validation = self._placed(dataset.validation)
-        check_data(trainer, self.train, self.validation)
+        check_data(trainer, model, self.train, self.validation)
         say_what_accumulation_is(trainer, model)
 
         self.rows_per_step = trainer.batch_size * trainer.accumulate
@@ -192,7 +192,9 @@ class Training:
             self.finite.check()
             self.save()
             self.set_status("interrupted", f"signal {signum}")
-            self.signals.leave(signum)
+            goes_on = self._of_main(int(self.is_main and self.signals.hand_on(signum)))
+            if not goes_on:
+                raise Interrupted(signum)
             self.set_status("running")
         limit = self.trainer.max_minutes
         if limit is not None and self._of_main(int(time.monotonic() - self._started > 60 * limit)):
