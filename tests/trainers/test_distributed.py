@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 
@@ -18,6 +21,8 @@ from vaebench.networks import MLP
 from vaebench.processes import launch
 from vaebench.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer, CoupledOptimizerTrainer
+from vaebench.trainers.callbacks.callback import Callback
+from vaebench.trainers.signals import Interrupted
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(cores() < 2, reason="two processes need two cores")]
 CASES = {
@@ -63,6 +68,39 @@ def test_two_processes_continue_what_two_began(plain, tmp_path):
     launch(two, train, "base", tmp_path / "parted", two, 1, plain)
     launch(two, train, "base", tmp_path / "parted", two, 3, plain)
     assert contents(tmp_path / "parted") == contents(tmp_path / "whole")
+
+
+class Signal(Callback):
+    """Sends a signal to the process that writes."""
+
+    def on_step_end(self, training):
+        if training.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train_through_signal(path, hardware):
+    torch.manual_seed(0)
+    trainer = BaseTrainer(num_epochs=2, batch_size=9)
+    training = trainer.train(Toy(plain=True), toy_data(), run=Run(path), callbacks=[Signal()], hardware=hardware)
+    return training.step
+
+
+@pytest.mark.parametrize("is_handled", [True, False])
+def test_all_processes_go_on_or_leave_after_a_signal(is_handled, tmp_path):
+    two = Hardware(device="cpu", threads=1, num_devices=2)
+    seen = []
+    handler = (lambda *arguments: seen.append(arguments)) if is_handled else signal.SIG_DFL
+    former = signal.signal(signal.SIGTERM, handler)
+    try:
+        if is_handled:
+            assert launch(two, train_through_signal, tmp_path, two) == 12
+            assert len(seen) == 1
+        else:
+            with pytest.raises(Interrupted):
+                launch(two, train_through_signal, tmp_path, two)
+            assert Run(tmp_path).read_status()["status"] == "interrupted"
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def train_models(hardware):

@@ -56,16 +56,16 @@ class SignalFlag:
         if not self._is_chained(signum):
             signal.signal(signum, signal.SIG_DFL)  # the next one does not wait for Python
 
-    def leave(self, signum: int) -> None:
-        """After saving: hand the signal to the handler that stood there before (a cluster's requeues the job).
+    def hand_on(self, signum: int) -> bool:
+        """After saving: call the handler that stood there before (a cluster's requeues the job), if there was one.
 
-        Raises:
-            Interrupted: there was none.
+        Returns: whether there was one; it may also leave the program.
         """
         self.received = 0
         if not self._is_chained(signum):
-            raise Interrupted(signum)
+            return False
         self._former[signum](signum, None)
+        return True
 
     def _is_chained(self, signum: int) -> bool:
         former = self._former.get(signum)
