@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vaebench import __version__, build
 from vaebench.build.signatures import convert
+from vaebench.commands.progress import progress
 from vaebench.metrics.base import NotApplicableError
 from vaebench.report.results import print_results
 from vaebench.run import Run, now, write_json
@@ -33,6 +30,8 @@ def task(cfg: DictConfig) -> None:
     """Evaluate a run: one JSON file for each metric, and a table."""
     for key, annotation in SETTINGS.items():
         convert(cfg[key], annotation, key, lambda value: None)
+    if cfg.batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {cfg.batch_size}")
     metrics = build.metrics(cfg)
     if not metrics:
         raise ValueError("metric: nothing to evaluate; choose some, such as metric=[elbo,importance_bound]")
@@ -65,9 +64,9 @@ def task(cfg: DictConfig) -> None:
     }
     records = {}
     for name, metric in metrics.items():
-        with _progress(name, len(split)) as advance, hardware.autocast():
+        with progress(name, "examples", len(split)) as done, hardware.autocast():
             try:
-                found = metric(model, split, batch_size=cfg.batch_size, seed=cfg.seed, advance=advance).as_json()
+                found = metric(model, split, batch_size=cfg.batch_size, seed=cfg.seed, advance=done.advance).as_json()
             except NotApplicableError as reason:
                 found = {"skipped": str(reason)}
             except FloatingPointError as reason:
@@ -106,12 +105,3 @@ def _checkpoint(run: Run, name: str) -> dict[str, Any]:
         "run_epoch": status.get("epoch"),
         "run_step": status.get("step"),
     }
-
-
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Any]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(name, total=total)
-        yield lambda examples: progress.advance(bar, examples)

@@ -7,21 +7,20 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save
 from torch import Tensor
 
 from vaebench import __version__, build, configurations, pictures
 from vaebench.build.signatures import convert
 from vaebench.commands.console import show_table
+from vaebench.commands.progress import progress
 from vaebench.run import Run, now, read_json, write_atomic, write_json
 
 SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
@@ -49,8 +48,8 @@ def task(cfg: DictConfig) -> None:
     device = hardware.prepare(cfg.seed)
     model.to(device)
 
-    with torch.no_grad(), _progress(sampler.name) as progress:
-        latents = sampler.fit(model, dataset.train).sample(cfg.num_samples, progress=progress)
+    with torch.no_grad(), progress(sampler.name, "transitions") as done:
+        latents = sampler.fit(model, dataset.train).sample(cfg.num_samples, progress=done.tell)
         with hardware.autocast():  # never around the chains: they accept and reject in full precision
             images = _decode(model, latents)
     record = {
@@ -145,15 +144,6 @@ def _write(folder: Path, latents: Tensor, images: Tensor, record: Mapping[str, A
         shutil.rmtree(staging, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()  # only if it stayed empty
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Any]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 def _show(run: Run, folder: Path, name: str, num_samples: int, diagnostics: Mapping[str, Any] | None) -> None:
