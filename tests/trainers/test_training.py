@@ -433,16 +433,21 @@ def test_every_hook_is_called_in_order():
     ]
 
 
-def test_exception_hook_sees_the_error():
+def test_exception_hook_sees_the_error_and_cannot_hide_it(tmp_path):
     seen = []
 
     class Watching(Callback):
         def on_exception(self, training, error):
             seen.append(type(error))
 
+    class Failing(Callback):
+        def on_exception(self, training, error):
+            raise OSError("no space for the last words")
+
     with pytest.raises(NonFiniteError):
-        train(Exploding(), callbacks=[Watching()])
+        train(Exploding(), callbacks=[Failing(), Watching()], run=Run(tmp_path))
     assert seen == [NonFiniteError]
+    assert Run(tmp_path).read_status()["status"] == "failed"
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from vaebench.core import Batch, Loss, did_you_mean
-from vaebench.hardware import Hardware
+from vaebench.hardware import Hardware, fixed_rng
 from vaebench.run import Run
 from vaebench.trainers.optimizers import check_learning_rate, check_scheduler
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vaebench.trainers.callbacks.callback import Callback
     from vaebench.trainers.training import Training
 
+_PREDICTION = 4  # a stream of random numbers
 PART_KEYS = ("learning_rate", "optimizer", "optimizer_args", "scheduler", "scheduler_args", "gradient_clip_norm")
 # What may change between an interruption and the continuation: how long the training is, not what it does.
 LENGTH_KEYS = frozenset({"num_epochs", "num_steps", "max_minutes", "patience"})
@@ -175,8 +177,14 @@ class Trainer(ABC):
         return training.model.validation_loss(batch, training.step)
 
     def predict(self, training: Training, x: Tensor) -> Tensor:
-        """Return reconstructions through the posterior mean, by the averaged weights where there are any."""
-        return training.predict(x)
+        """Return reconstructions of x, shape (B, *shape), through the posterior mean, on the CPU.
+
+        The weights are the averaged ones where there are any.
+        """
+        model, device = training.model, training.device
+        with training.evaluating(), fixed_rng(training.seed, _PREDICTION), training.hardware.autocast():
+            pieces = [model.reconstruct(part.to(device), deterministic=True) for part in x.split(self.batch_size)]
+        return torch.cat(pieces).float().cpu()
 
     def required_parts(self, names: Sequence[str]) -> None:
         """Refuse a model whose parts this update rule cannot use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,7 +25,8 @@ from vaebench.trainers.running import RunningMeans
 from vaebench.trainers.signals import Interrupted, SignalFlag
 from vaebench.trainers.trainer import Trainer
 
-_TRAINING, _VALIDATION, _END_EPOCH, _PREDICT = 1, 2, 3, 4  # streams of random numbers
+log = logging.getLogger(__name__)
+_TRAINING, _VALIDATION, _END_EPOCH = 1, 2, 3  # streams of random numbers
 
 
 class Training:
@@ -121,7 +123,7 @@ class Training:
                 self.call("on_train_end")
                 self.set_status("done", self.stop_reason)
             except BaseException as error:
-                self.call("on_exception", error)
+                self._tell(error)
                 interrupted = not isinstance(error, Exception)  # by a signal, or by the handler that came after it
                 self.set_status("interrupted" if interrupted else "failed", str(error) or type(error).__name__)
                 raise
@@ -333,13 +335,6 @@ class Training:
         self.call("on_evaluation_end", values)
         return values
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Return reconstructions of x, shape (B, *shape), through the posterior mean, on the CPU."""
-        size = self.trainer.batch_size
-        with self.evaluating(), fixed_rng(self.seed, _PREDICT), self.hardware.autocast():
-            pieces = [self.model.reconstruct(part.to(self.device), deterministic=True) for part in x.split(size)]
-        return torch.cat(pieces).float().cpu()
-
     # Records
 
     def log(self, split: str, values: Mapping[str, Any], epoch: int | None = None) -> None:
@@ -373,6 +368,14 @@ class Training:
         """Call one hook of every callback."""
         for function in self._hooks[hook]:
             function(self, *arguments)
+
+    def _tell(self, error: BaseException) -> None:
+        """Tell the callbacks of an error; one that fails at that must not hide it."""
+        for function in self._hooks["on_exception"]:
+            try:
+                function(self, error)
+            except Exception as another:
+                log.warning("while the training ended: %s: %s", type(another).__name__, another)
 
     def _hook(self, name: str) -> list[Callable[..., None]]:
         return [
