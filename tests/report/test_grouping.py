@@ -51,6 +51,21 @@ def test_where_and_how_fast_is_not_what(read):
     assert len(section.groups[0].counted) == 2
 
 
+def test_who_watched_is_not_what(read):
+    (section,) = make_sections([read(0), read(1, callback__tensorboard___target_="vaebench.trainers.x.TensorBoard")])
+    assert len(section.groups) == 1
+    (section,) = make_sections([read(0), read(1, callback__ema___target_="vaebench.trainers.x.EMA")])
+    assert len(section.groups) == 2
+
+
+def test_the_trainer_goes_with_the_model(read):
+    aae = {"model___target_": "vaebench.models.aae.AAE", "trainer___target_": "vaebench.trainers.x.Adversarial"}
+    (section,) = make_sections([read(0), read(0, **aae)])
+    assert section.settings == ["model._target_"]
+    (section,) = make_sections([read(0), read(0, **aae), read(0, trainer___target_="vaebench.trainers.x.Other")])
+    assert section.settings == ["model._target_", "trainer._target_"]
+
+
 def test_only_what_differs_is_shown(read):
     records = [
         read(0),
@@ -76,6 +91,10 @@ def test_settings_that_come_with_the_model_are_not_shown(read):
 def test_absence_is_shown_where_nothing_else_tells_configurations_apart(read):
     (section,) = make_sections([read(0), read(0, trainer__ema_decay=0.99)])
     assert len(section.groups) == 2
+    assert section.settings == ["model._target_", "trainer.ema_decay"]
+    # It brings no settings that tell others apart: the step size goes with the model.
+    rhvae = read(0, model___target_="vaebench.models.rhvae.RHVAE", model__step_size=0.01)
+    (section,) = make_sections([read(0), read(0, trainer__ema_decay=0.99), rhvae])
     assert section.settings == ["model._target_", "trainer.ema_decay"]
 
 
@@ -129,6 +148,12 @@ def test_configurations_without_the_number_come_last_and_say_so(read):
     assert summary(last, "validation_loss").mean == 100
 
 
+def test_configurations_without_the_number_are_sorted_by_the_validation_loss(read):
+    records = [read(0, losses=(float(loss),), model__latent_dim=loss) for loss in (3, 1, 2)]
+    (section,) = make_sections([*records, read(0, elbo=-90.0, losses=(9.0,))])
+    assert [summary(group, "validation_loss").mean for group in section.groups] == [9, 1, 2, 3]
+
+
 def test_without_any_evaluation_the_validation_loss_sorts(read):
     records = [read(0, losses=(9.0, 3.0), model__latent_dim=2), read(0, losses=(9.0, 2.0), model__latent_dim=3)]
     (section,) = make_sections(records)
@@ -175,6 +200,20 @@ def test_other_data_and_other_measures_stand_apart(read):
         ("digits (dynamic)", 1),
     ]
     assert len(sections[0].groups[0].records) == 2
+
+
+def test_a_likelihood_that_suits_one_data_set_may_be_wrong_for_another(read):
+    bernoulli = {"model__likelihood": {"_target_": "vaebench.distributions.likelihoods.Bernoulli"}}
+    records = [
+        read(0, elbo=-90.0),
+        read(0, mse=1.0, evaluation={"measure": None}, **bernoulli),  # grey values: no probabilities
+        read(0, elbo=-70.0, dataset__binarization="dynamic", **bernoulli),
+    ]
+    assert [section.dataset for section in make_sections(records)] == [
+        "digits, likelihood Bernoulli",
+        "digits, probability mass",
+        "digits (dynamic)",
+    ]
 
 
 def test_numbers_under_other_conditions_are_other_columns(read):

@@ -60,6 +60,12 @@ def test_one_page_that_needs_nothing_beside_itself(tmp_path):
     assert "2 configurations" in text
 
 
+def test_curves_beyond_the_palette_share_one_word(tmp_path):
+    runs = [write_run(tmp_path / str(dim), model__latent_dim=dim) for dim in range(1, 13)]
+    assert render(*runs).count("others</span>") == 1
+    assert "others</span>" not in render(*runs[:8])
+
+
 def test_a_strangers_text_stays_text(tmp_path):
     run = write_run(
         tmp_path / "a",

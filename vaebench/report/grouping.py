@@ -13,9 +13,13 @@ from typing import Any
 from vaebench.names import did_you_mean
 from vaebench.report.reading import VALIDATION_LOSS, Conditions, Record, Value
 
-# Where and how fast a run was computed, and with which noise, is not what was computed.
-IGNORED = ("seed", "run", "resume", "hydra", "hardware", "dataset.root")
-_MODEL, _LIKELIHOOD = "model._target_", "model.likelihood._target_"
+# Where and how fast a run was computed, with which noise, and who watched, is not what was computed.
+_WATCHERS = [
+    *("checkpoint", "metric_printer", "mlflow", "optimizer_monitor", "pictures", "posterior_collapse", "progress"),
+    *("tensorboard", "throughput", "wandb"),
+]
+IGNORED = ("seed", "run", "resume", "hydra", "hardware", "dataset.root", *(f"callback.{name}" for name in _WATCHERS))
+_MODEL, _LIKELIHOOD, _TRAINER = "model._target_", "model.likelihood._target_", "trainer._target_"
 TIE = 2.0  # standard errors of a difference below which two configurations share a rank
 
 Column = tuple[str, Conditions]
@@ -94,11 +98,12 @@ def make_sections(
     names = {name for record in records for name, _ in record.values}
     if sort_by is not None and sort_by not in names:
         raise ValueError(f"sort_by: no run has '{sort_by}'{did_you_mean(sort_by, names)}")
-    measures = {_key(r.config.get(_LIKELIHOOD)): r.measure for r in records if r.measure is not None}
+    # A likelihood that suits one data set can be wrong for another, so what was found on the one says nothing there.
+    measures = {(_dataset_key(r), _key(r.config.get(_LIKELIHOOD))): r.measure for r in records if r.measure is not None}
     by_kind: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         likelihood = record.config.get(_LIKELIHOOD)
-        measure = record.measure or measures.get(_key(likelihood)) or value_label(likelihood)
+        measure = record.measure or measures.get((_dataset_key(record), _key(likelihood))) or value_label(likelihood)
         by_kind.setdefault((dataset_label(record), _dataset_key(record), measure), []).append(record)
     datasets = Counter(dataset for _, dataset, _ in by_kind)
     sections = []
@@ -120,6 +125,9 @@ def _section(label: str, records: list[Record], sort_by: str | None, descending:
     if column is not None:
         reverse = better == "higher" if descending is None else descending
         sign = -1.0 if reverse else 1.0
+        # What has no such number follows, by the one that every run has.
+        loss = (VALIDATION_LOSS, Conditions())
+        groups.sort(key=lambda g: g.summaries[loss].mean if loss in g.summaries else math.inf)
         groups.sort(key=lambda g: sign * g.summaries[column].mean if column in g.summaries else math.inf)
         if better is not None:
             _rank(groups, column, better)
@@ -215,9 +223,14 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
         if any(differs(key, among) for among in by_model.values())
         or (all(key in config for config in configs) and differs(key, configs))
     ]
-    rows = [(_key(config.get(_MODEL)), *(_key(config.get(key)) for key in shown)) for config in configs]
-    if len(set(rows)) < len(rows):
-        shown = [key for key in keys if len({_key(config[key]) if key in config else None for config in configs}) > 1]
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for config in configs:
+        row = (_key(config.get(_MODEL)), *(_key(config.get(key)) for key in shown))
+        alike.setdefault(row, []).append(config)
+    for among in alike.values():
+        shown += [key for key in keys if len({_key(config[key]) if key in config else None for config in among}) > 1]
+    if not any(differs(_TRAINER, among) for among in by_model.values()):
+        shown = [key for key in shown if key != _TRAINER]  # the model says it
     order = [_MODEL, "model", "dataset", "trainer"]
     shown = list(dict.fromkeys([_MODEL, *shown]))
     return sorted(shown, key=lambda key: next((i for i, name in enumerate(order) if key.startswith(name)), len(order)))

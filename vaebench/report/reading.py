@@ -55,7 +55,8 @@ class Record:
     """One run as the report sees it.
 
     `problem` says why nothing could be read; the other fields are then empty. `measure` says what log p(x) is the
-    logarithm of, a "mass" or a "density": the two do not compare. It is known once the run was evaluated.
+    logarithm of, a "mass" or a "density": the two do not compare. It is known once the run was evaluated,
+    unless the likelihood is not one of the data: black and white for grey values.
     """
 
     path: Path
