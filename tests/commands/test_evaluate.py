@@ -167,3 +167,19 @@ def test_weights_of_another_model_are_refused(run, capsys):
     save_weights(run.best_weights, {"a": torch.zeros(1)})
     assert evaluate() == 2
     assert "best.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("likelihood", "measure"), [("auto", "mass"), ("gaussian", "density"), ("bernoulli", None)])
+def test_says_what_log_p_is_the_logarithm_of(tmp_path, monkeypatch, capsys, likelihood, measure):
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "outputs" / "a", f"model/likelihood={likelihood}")
+    assert cli.main(["evaluate", "hardware=cpu", "metric=[reconstruction]"]) == 0
+    assert strict(run.evaluation("reconstruction").read_text())["settings"]["measure"] == measure
+
+
+def test_a_run_that_did_not_end_is_told_of(run, capsys):
+    assert cli.main(["evaluate", "hardware=cpu", "metric=[active_units]"]) == 0
+    assert "is not done" not in capsys.readouterr().err
+    run.set_status("failed", reason="no space")
+    assert cli.main(["evaluate", "hardware=cpu", "metric=[active_units]"]) == 0
+    assert "outputs/a' is not done: failed, at epoch 1" in capsys.readouterr().err

@@ -157,6 +157,14 @@ def test_a_mistake_is_one_sentence_and_leaves_no_run(command, word, sentence):
     assert not [path for path in Path("outputs").glob("*/*")]
 
 
+def test_a_likelihood_that_has_no_probabilities_for_the_data_is_told_of(command):
+    grey = command(*SMALL, "model/likelihood=bernoulli", "trainer.num_epochs=1", "hydra.run.dir=grey")
+    assert grey.code == 0
+    assert "model.likelihood: the data are not on the grid of 2 levels" in grey.err
+    words = ("model/likelihood=bernoulli", "dataset.binarization=dynamic", "trainer.num_epochs=1")
+    assert "model.likelihood:" not in command(*SMALL, *words, "hydra.run.dir=black_and_white").err
+
+
 def test_continued_it_ends_as_if_it_had_never_stopped(command):
     whole = trained(command, "whole", "trainer.num_epochs=3")
     parts = trained(command, "parts", "trainer.num_epochs=1")

@@ -74,6 +74,9 @@ def load_run(run: Run, checkpoint: str = "best") -> tuple[DictConfig, Any, Any]:
         path = run.last_weights
         _log.info("no best checkpoint in '%s'; using the last one", run.path)
     weights = load_weights(path)
+    status = run.read_status()
+    if status.get("status", "done") != "done":
+        _log.warning("'%s' is not done: %s, at epoch %s", run.path, status["status"], status.get("epoch"))
     for group in ("dataset", "model"):
         if group not in tree:
             raise ConfigError(f"'{run.config}' is damaged: it names no {group}")

@@ -6,12 +6,14 @@ import hashlib
 import logging
 from typing import Any, Literal
 
+import torch
 from omegaconf import DictConfig
 
 from vaebench import __version__, build
 from vaebench.build.signatures import convert
 from vaebench.commands.progress import progress
 from vaebench.metrics.base import NotApplicableError
+from vaebench.metrics.bounds import check_on_grid
 from vaebench.report.results import print_results
 from vaebench.run import Run, now, write_json
 
@@ -23,6 +25,7 @@ SETTINGS = {
     "num_examples": int | None,
     "batch_size": int,
 }
+FEW = 100  # examples that tell whether the data are on the likelihood's grid
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +61,7 @@ def task(cfg: DictConfig) -> None:
         "beta": 1.0,
         "dataset": build.plain(trained)["dataset"],
         "likelihood": type(model.likelihood_head).__name__,
-        "measure": "mass" if model.likelihood_head.is_discrete else "density",
+        "measure": _measure(model.likelihood_head, split),
         "hardware": hardware.describe(),
         "version": __version__,
     }
@@ -79,6 +82,17 @@ def task(cfg: DictConfig) -> None:
     failed = [f"metric {name}: {record['failed']}" for name, record in records.items() if "failed" in record]
     if failed:
         raise FloatingPointError("; ".join(failed))
+
+
+def _measure(likelihood: Any, split: Any) -> str | None:
+    """What log p(x) is the logarithm of, or None if the likelihood has no probabilities for these data."""
+    if not likelihood.is_discrete:
+        return "density"
+    try:
+        check_on_grid(likelihood, split.batch(torch.arange(min(len(split), FEW))).x)
+    except NotApplicableError:
+        return None
+    return "mass"
 
 
 def _examples(dataset: Any, name: str, num_examples: int | None) -> Any:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -16,12 +17,15 @@ from vaebench import build, collective, provenance
 from vaebench.commands.console import show_table, to_log_file
 from vaebench.commands.summary import results, settings
 from vaebench.hardware import rank_of_environment
+from vaebench.metrics.base import NotApplicableError
+from vaebench.metrics.bounds import check_on_grid
 from vaebench.processes import launch
 from vaebench.run import Run
 from vaebench.trainers.trainer import LENGTH_KEYS
 
 # What a run may change when it goes on: how long it is, what it runs on, who watches, where the same data lie.
 MAY_DIFFER = (*(f"trainer.{key}" for key in sorted(LENGTH_KEYS)), "hardware", "callback", "dataset.root")
+FEW = 100  # examples that tell whether the data are on the likelihood's grid
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +86,7 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         provenance.record_start(run, seed=tree["seed"], overrides=typed)
         run.set_status("running")
         show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
+        _warn_of_likelihood(model.likelihood_head, dataset.train)
         if not run.last_state.is_file():  # it starts from the first step
             run.truncate_metrics(0)
     try:
@@ -104,6 +109,15 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         )
         print(f"run directory: {run.path}")
     return training.best
+
+
+def _warn_of_likelihood(likelihood: Any, split: Any) -> None:
+    """Say at the start what `vaebench evaluate` would say at the end; drawing a batch takes nothing from the noise."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            check_on_grid(likelihood, split.batch(torch.arange(min(len(split), FEW))).x.cpu())
+        except NotApplicableError as reason:
+            _log.warning("model.likelihood: %s", reason)
 
 
 def _is_finished(run: Run, changes: list[str]) -> bool:
