@@ -10,10 +10,10 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from vaebench.configurations import ENVIRONMENT, conf_dir, folders, user_folders
+from vaebench.configurations import ENVIRONMENT, conf_dir, defaults, folders, user_folders
 from vaebench.mistakes import DONE, FAILED, MISTAKE, explain
 from vaebench.sweeps import discard_folder
 from vaebench.words import arrange
@@ -156,9 +156,26 @@ def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> Non
 
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     logging.raiseExceptions = False  # a log line that a full disk refuses is no reason for a traceback on the terminal
-    with _argv([program, *arguments]), _raised_errors(), warnings.catch_warnings():
+    with _argv([program, *arguments]), _raised_errors(), _own_groups(verb), warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available")  # a folder of hydra.searchpath
         hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
+
+
+@contextlib.contextmanager
+def _own_groups(verb: str) -> Iterator[None]:
+    """Let `--help` show the groups that the verb chooses from; Hydra would show those of all verbs."""
+    from hydra._internal.hydra import Hydra
+
+    every, own = Hydra.format_config_groups, {group.partition("/")[0] for group in defaults(verb, folders())}
+
+    def format_config_groups(self: Hydra, predicate: Callable[[str], bool], compact: bool = True) -> str:
+        return every(self, lambda group: predicate(group) and group.partition("/")[0] in {*own, "hydra"}, compact)
+
+    Hydra.format_config_groups = format_config_groups  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.format_config_groups = every  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
