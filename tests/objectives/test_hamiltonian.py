@@ -148,6 +148,24 @@ def test_refused_steps_and_taken_ones_are_one_bijection(metric):
     torch.testing.assert_close(final, -rho, rtol=0, atol=1e-7)
 
 
+def test_a_step_alone_is_as_reversible_as_one_in_a_batch():
+    # Alone, an easy step is taken without solving for the way back; in a batch, hard ones beside it have all checked.
+    torch.manual_seed(0)
+    factor = 2 * torch.randn(6, 1, 1, dtype=torch.float64)
+    metric = RiemannianMetric(torch.randn(6, 1, dtype=torch.float64), pack(factor @ factor.mT), 0.5, 0.5)
+    with torch.no_grad():
+        start = point(torch.randn(60, 1, dtype=torch.float64), potential, metric)
+        rho = draw_momentum(start, torch.randn(60, 1, dtype=torch.float64), 1.0)
+        _, _, refused = generalised_leapfrog(start, rho, 0.6, metric, potential)
+        for i in range(len(rho)):
+            alone = point(start.z[i : i + 1], potential, metric)
+            end, momentum, is_refused = generalised_leapfrog(alone, rho[i : i + 1], 0.6, metric, potential)
+            assert is_refused.item() == refused[i].item()
+            back, final, _ = generalised_leapfrog(end, -momentum, 0.6, metric, potential)
+            torch.testing.assert_close(back.z, alone.z, rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(final, -rho[i : i + 1], rtol=1e-7, atol=1e-7)
+
+
 def test_gradients_stay_finite_where_steps_are_refused(metric):
     z = torch.randn(100, DIM, dtype=torch.float64, requires_grad=True)
     rho = 6 * torch.randn(100, DIM, dtype=torch.float64)
