@@ -157,5 +157,5 @@ def test_a_package_of_the_users_is_allowed_by_name(tmp_path, monkeypatch):
             resolve(f"their_models.{alias}", "model._target_")
     with pytest.raises(ConfigError, match="needs the package 'a_package_that_is_not_installed'"):
         resolve("their_models.broken.Mine", "model._target_")
-    with pytest.raises(ConfigError, match="is not allowed"):
+    with pytest.raises(ConfigError, match=r"names \(now 'other, their_models'\)$"):
         resolve("their_models_too.Mine", "model._target_")

@@ -112,9 +112,10 @@ def _check_name(target: object, key: str) -> tuple[str, str]:
     in_room = _is_within(module_name, f"vaebench.{room}") if room else _is_in_a_room(module_name)
     if not in_room and not _is_users(module_name):
         expected = f"vaebench.{room}" if room else f"vaebench ({', '.join(ROOMS)})"
+        named = os.environ.get("VAEBENCH_ALLOW", "")
         raise ConfigError(
             f"{key}: '{target}' is not allowed: expected a class of {expected}, or of a package of your own that the "
-            "environment variable VAEBENCH_ALLOW names"
+            f"environment variable VAEBENCH_ALLOW names{f' (now {named!r})' if named else ''}"
         )
     return module_name, class_name
 
