@@ -25,6 +25,18 @@ def test_inside_the_ball_it_is_the_metrics_volume(num_dims):
     torch.testing.assert_close(energy.energy(x), -0.5 * dense)
 
 
+def test_outside_the_ball_it_rises_with_the_square_of_the_distance_in_widths():
+    learned = metric(10, 3)
+    energy = ManifoldEnergy(learned)
+    radius = learned.centroids.norm(dim=-1).max() + 0.8
+    direction = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64), dim=-1)
+    for distance in (0.0, 0.4, 3.0):
+        x = (radius + distance) * direction
+        expected = 0.5 * (distance / 0.8) ** 2 - 0.5 * torch.logdet(learned.inverse(x))
+        torch.testing.assert_close(energy.energy(x), expected)
+        torch.testing.assert_close(energy.value_and_grad(x)[0], expected)
+
+
 def test_the_density_has_finite_mass():
     learned = metric(10, 2)
     energy = ManifoldEnergy(learned)

@@ -108,6 +108,9 @@ def report(**changes) -> Diagnostics:
 
 def test_verdict_is_silent_where_all_is_well():
     assert verdict(report()) == []
+    for rate in (0.66, 0.94):
+        assert verdict(report(acceptance_rate=rate)) == []
+    assert verdict(report(r_hat=[1.01], ess_bulk=[400.0], ess_tail=[400.0], e_bfmi=0.3)) == []
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,8 @@ def test_verdict_is_silent_where_all_is_well():
         ({"num_divergences": 1}, "1 trajectory diverged"),
         ({"num_divergences": 3}, "3 trajectories diverged"),
         ({"acceptance_rate": 0.3}, "Only 30.0%"),
+        ({"acceptance_rate": 0.64}, "Only 64.0%"),
+        ({"acceptance_rate": 0.76, "target_acceptance": 0.6}, "shorter than"),
         ({"acceptance_rate": 0.999}, "shorter than"),
         ({"e_bfmi": 0.2}, "E-BFMI is 0.20"),
     ],
