@@ -387,6 +387,7 @@ def test_mistakes_are_one_sentence(options, data, words):
 def test_metric_that_validation_does_not_give_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"trainer.keep_best: validation gives no 'rte'; did you mean 'rate'"):
         train(keep_best="rte", run=Run(tmp_path))
+    assert not Run(tmp_path).last_state.exists()  # said before the first step, not after an epoch
 
 
 def test_model_names_its_trainer():

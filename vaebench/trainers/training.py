@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -314,26 +315,27 @@ class Training:
             return self.trainer.eval_step(self, self.hardware.prepared(batch))
 
     def validate(self, epoch: int | None = None) -> dict[str, float]:
-        """Return means over the validation split, with the same noise every time."""
+        """Validate, log, and tell schedules and callbacks; return means over the validation split."""
         self.call("on_evaluation_start")
-        means = RunningMeans()
-        size = self.trainer.batch_size
-        distributed = collective.is_distributed()
-        with self.evaluating(), fixed_rng(self.seed, _VALIDATION):
-            for number, batch in enumerate(
-                self.validation.batches(None, size, device=self.device, sharded=distributed)
-            ):
-                total = min(size, len(self.validation) - number * size)
-                shard = collective.shard_of(total)
-                with collective.shard(shard.start, shard.stop, total) if distributed else contextlib.nullcontext():
-                    loss = self.eval_step(batch)
-                means.add({"loss": loss.total.detach(), **loss.terms}, len(batch))
-        values = means.values(over_processes=distributed)
+        values = self.validation_means()
         self.log("validation", values, epoch=epoch)
         for part in self.parts.values():
             part.schedule.after_validation(values.get(self.trainer.keep_best or "loss", values["loss"]))
         self.call("on_evaluation_end", values)
         return values
+
+    def validation_means(self, num_batches: int | None = None) -> dict[str, float]:
+        """Return means over the validation split, or over its first batches, with the same noise every time."""
+        means, size, distributed = RunningMeans(), self.trainer.batch_size, collective.is_distributed()
+        batches = self.validation.batches(None, size, device=self.device, sharded=distributed)
+        with self.evaluating(), fixed_rng(self.seed, _VALIDATION), contextlib.closing(batches):
+            for number, batch in enumerate(itertools.islice(batches, num_batches)):
+                total = min(size, len(self.validation) - number * size)
+                shard = collective.shard_of(total)
+                with collective.shard(shard.start, shard.stop, total) if distributed else contextlib.nullcontext():
+                    loss = self.eval_step(batch)
+                means.add({"loss": loss.total.detach(), **loss.terms}, len(batch))
+        return means.values(over_processes=distributed)
 
     # Records
 

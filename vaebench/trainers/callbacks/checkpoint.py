@@ -35,7 +35,10 @@ class Checkpoint(Callback):
         self._saved_at = 0.0
 
     def on_train_start(self, training: Training) -> None:
-        """Save at once, so that there is something to continue from, and the disk is known to take it."""
+        """Refuse a metric that validation does not give, and find out whether the disk takes a checkpoint."""
+        name = training.trainer.keep_best
+        if name not in (None, "loss") and training.trainer.validate_every is not None:
+            metric_of(training.validation_means(num_batches=1), name)
         training.save()
 
     def on_step_end(self, training: Training) -> None:
