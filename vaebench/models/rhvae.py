@@ -28,10 +28,10 @@ class RHVAE(LatentVariableModel):
     dynamics towards the true posterior. The flow is deterministic, its Jacobian known, so the bound is
 
     .. math:: L = \log p(x, z_K) + \log N(\rho_K; 0, G(z_K)) - \log q(z_0|x) - \log N(\rho_0; 0, G(z_0) / \beta_0)
-                  + \log |\det J|      (eq. 9)
+                  + \log |\det J|
 
     G is the metric of `RiemannianMetric`, with centroids c_i = mu(x_i) and M_i = L(x_i) L(x_i)^T from a network. Each
-    step ends with the quadratic tempering of Caterini et al. (2018, section 3.3): rho <- sqrt(beta_{k-1} / beta_k) rho,
+    step ends with the quadratic tempering of Caterini et al. (2018): rho <- sqrt(beta_{k-1} / beta_k) rho,
     which carries beta_0 to 1, so that log|det J| = (D / 2) log beta_0.
 
     A leapfrog step that is too long for the curvature is refused, see `objectives.hamiltonian`; the share of such steps
@@ -185,7 +185,7 @@ class RHVAE(LatentVariableModel):
         return -log_likelihood, bound, refused
 
     def _beta(self, k: int) -> float:
-        """Inverse temperature after step k: quadratic from beta_zero at 0 to 1 at K (Caterini et al., eq. 10)."""
+        """Inverse temperature after step k: quadratic from beta_zero at 0 to 1 at K (Caterini et al., 2018)."""
         root = 1 / math.sqrt(self.beta_zero)
         return ((1 - root) * (k / self.num_leapfrog) ** 2 + root) ** -2
 

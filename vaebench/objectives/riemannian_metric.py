@@ -2,7 +2,7 @@ r"""The Riemannian metric of a latent space that is learned from centroids.
 
 .. math:: G^{-1}(z) = \sum_i M_i \exp(-\|c_i - z\|^2 / T^2) + \lambda I, \quad M_i = L_i L_i^T
 
-(Chadebec, Mantoux and Allassonniere, 2020, https://arxiv.org/abs/2010.11518, eq. 11).
+(Chadebec, Mantoux and Allassonniere, 2020, https://arxiv.org/abs/2010.11518).
 
 Every M_i is symmetric, so it is held as its D (D + 1) / 2 lower entries. G^{-1} is then one product of (B, N) weights
 with (N, D (D + 1) / 2) entries, every gradient is in closed form, and nothing of size B x N x D x D exists. Where a
