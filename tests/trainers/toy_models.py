@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 from vaebench import collective
 from vaebench.core import Loss
 from vaebench.data.split import Split
+from vaebench.hardware import Hardware
+from vaebench.trainers import BaseTrainer
+from vaebench.trainers.callbacks.callback import Callback
 
 DIM = 6
 
@@ -130,3 +134,51 @@ def toy_data(num_train=50, num_validation=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(num_train + num_validation, DIM, generator=generator)
     return SimpleNamespace(name="toy", shape=(DIM,), train=Split(x[:num_train]), validation=Split(x[num_train:]))
+
+
+CPU = Hardware(device="cpu", threads=1)
+
+
+def train(model=None, data=None, callbacks=(), run=None, hardware=CPU, **options):
+    options = {"num_epochs": 2, "batch_size": 10, "learning_rate": 0.01, **options}
+    model = model if model is not None else toy()
+    return BaseTrainer(**options).train(model, data or toy_data(), callbacks=callbacks, run=run, hardware=hardware)
+
+
+def toy(kind=Toy, **options):
+    torch.manual_seed(0)
+    return kind(**options)
+
+
+def weights(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+class Spy(Callback):
+    """Notes every step's gradient-free facts."""
+
+    def __init__(self):
+        self.weights, self.norms, self.batches = [], [], []
+
+    def on_train_start(self, training):
+        self.weights.append(weights(training.model))
+
+    def on_step_end(self, training):
+        self.weights.append(weights(training.model))
+        self.norms.append([part.gradient_norm for part in training.parts.values()])
+
+
+class Exploding(Toy):
+    """Its rate is infinite at some steps."""
+
+    def __init__(self, steps=(3,)):
+        super().__init__(plain=True)
+        self.steps = steps
+
+    def loss(self, batch, step):
+        plain = super().loss(batch, step)
+        rate = plain.terms["rate"] * (math.inf if step + 1 in self.steps else 1.0)
+        return Loss(plain.total + 0 * plain.total * rate, {**plain.terms, "rate": rate})
+
+    def validation_loss(self, batch, step):
+        return Toy.loss(self, batch, step)
