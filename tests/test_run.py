@@ -93,10 +93,11 @@ from vaebench.run import Run
 with Run(sys.argv[1]).lock():
     print("locked", flush=True)
     if len(sys.argv) > 2:
-        import multiprocessing
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-        child.start()
-        print(child.pid, flush=True)
+        import multiprocessing, os
+        def outlive():
+            print(os.getpid(), flush=True)  # by the child, which has let go of the lock before it runs this
+            time.sleep(60)
+        multiprocessing.get_context("fork").Process(target=outlive).start()
     time.sleep(60)
 """
 
