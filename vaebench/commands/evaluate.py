@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 
 from vaebench import __version__, build
 from vaebench.build.signatures import convert
+from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.progress import progress
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
@@ -52,7 +52,7 @@ def task(cfg: DictConfig) -> None:
         split = split.to(device)
     settings = {
         "run": str(run.path),
-        "checkpoint": _checkpoint(run, cfg.checkpoint),
+        "checkpoint": checkpoint_record(run, cfg.checkpoint),
         "split": cfg.split,
         "num_examples": len(split),
         "limit": cfg.num_examples,
@@ -107,15 +107,3 @@ def _examples(dataset: Any, name: str, num_examples: int | None) -> Any:
             f"got {num_examples}"
         )
     return split.subset(range(num_examples))
-
-
-def _checkpoint(run: Run, name: str) -> dict[str, Any]:
-    """Which weights were read, and how far the run had come."""
-    path = run.best_weights if name == "best" and run.best_weights.is_file() else run.last_weights
-    status = run.read_status()
-    return {
-        "name": path.stem,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "run_epoch": status.get("epoch"),
-        "run_step": status.get("step"),
-    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from vaebench import __version__, build, configurations, pictures
 from vaebench.build.signatures import convert
+from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
 from vaebench.commands.progress import progress
 from vaebench.run import Run, now, read_json, write_atomic, write_json
@@ -57,7 +57,7 @@ def task(cfg: DictConfig) -> None:
         "time": now(),
         "settings": {
             "run": str(run.path),
-            "checkpoint": _checkpoint(run, cfg.checkpoint),
+            "checkpoint": checkpoint_record(run, cfg.checkpoint),
             "num_samples": cfg.num_samples,
             "seed": cfg.seed,
             "sampler": choices["sampler"],
@@ -100,18 +100,6 @@ def _others(model: Any) -> str:
             if sampler.why_not(model) is None:
                 serving.append(f"sampler={name}")
     return f"samplers that do: {', '.join(serving)}" if serving else "no sampler does"
-
-
-def _checkpoint(run: Run, name: str) -> dict[str, Any]:
-    """Which weights were read, and how far the run had come."""
-    path = run.best_weights if name == "best" and run.best_weights.is_file() else run.last_weights
-    status = run.read_status()
-    return {
-        "name": path.stem,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "run_epoch": status.get("epoch"),
-        "run_step": status.get("step"),
-    }
 
 
 def _earlier(folder: Path) -> dict[str, Any] | None:

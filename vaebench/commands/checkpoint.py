@@ -1,0 +1,20 @@
+"""Which weights a verb read, for its record."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from vaebench.run import Run
+
+
+def checkpoint_record(run: Run, name: str) -> dict[str, Any]:
+    """Which weights were read, and how far the run had come; `name` is "best" or "last"."""
+    path = run.best_weights if name == "best" and run.best_weights.is_file() else run.last_weights
+    status = run.read_status()
+    return {
+        "name": path.stem,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "run_epoch": status.get("epoch"),
+        "run_step": status.get("step"),
+    }
