@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 
-from tests.trainers.toy_models import Exploding, Spy, Toy, toy, train
+from tests.trainers.toy_models import CPU, Exploding, Spy, Toy, ToyParts, toy, toy_data, train, weights
 from vaebench.core import Loss
+from vaebench.hardware import Hardware
 from vaebench.run import Run
+from vaebench.trainers import BaseTrainer
 from vaebench.trainers.callbacks.callback import Callback
+from vaebench.trainers.callbacks.optimizer_monitor import OptimizerMonitor
 from vaebench.trainers.finite import NonFiniteError
 
 
@@ -71,3 +74,72 @@ def test_gradient_that_is_not_finite_is_told_where_it_is_known():
 def test_too_many_steps_left_out_end_the_run():
     with pytest.raises(NonFiniteError, match=r"step 4: rate is inf, and trainer.max_skipped=1 steps were left out"):
         train(Exploding(steps=(3, 4)), non_finite="skip", max_skipped=1)
+
+
+LEFT_OUT = {
+    "by the gradient scaler": {},
+    "by the policy": {"non_finite": "skip"},
+}
+
+
+@pytest.fixture(params=LEFT_OUT)
+def leaving_out(request, monkeypatch):
+    """The options under which the third step of a `Cliff` is left out."""
+    if request.param == "by the gradient scaler":
+        monkeypatch.setattr(Hardware, "scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    return LEFT_OUT[request.param]
+
+
+def test_step_left_out_moves_neither_schedule_nor_average(leaving_out):
+    class Rates(Callback):
+        def on_step_start(self, training):
+            rates.append(training.parts["model"].schedule.learning_rate)
+
+    rates, spy = [], Spy()
+    options = {"warmup_steps": 8, "learning_rate": 0.08, "ema_decay": 0.8, "scheduler": "cosine"}
+    training = train(toy(Cliff, plain=True), callbacks=[spy, Rates()], **options, **leaving_out)
+    assert training.step == 10
+    assert rates == pytest.approx([0.01, 0.02, 0.03, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.08])
+    assert torch.equal(spy.weights[2], spy.weights[3])
+    assert not torch.equal(spy.weights[3], spy.weights[4])
+    expected = spy.weights[0].clone()
+    for after in [*spy.weights[1:3], *spy.weights[4:]]:
+        expected = 0.8 * expected + 0.2 * after
+    with training.averaged():
+        torch.testing.assert_close(weights(training.model), expected)
+
+
+def test_step_left_out_is_counted_and_has_no_gradient(leaving_out):
+    training = train(toy(Cliff), callbacks=[OptimizerMonitor()], **leaving_out)
+    counts = [row.get("num_overflows", row.get("num_skipped")) for row in training.history if row["split"] == "train"]
+    assert counts == [1.0, 1.0]
+    assert all(math.isfinite(row["loss"]) for row in training.history if row["split"] == "train")
+    (first, _) = [row for row in training.history if row["split"] == "optimizer"]
+    assert 0 < first["gradient_norm"] <= first["largest_gradient_norm"] < math.inf
+
+
+def test_scaler_leaves_out_each_part_by_itself(monkeypatch):
+    class OneCliff(ToyParts):
+        def loss(self, batch, step):
+            plain = super().loss(batch, step)
+            zero = 0 * sum(p.sum() for p in self.decoder.parameters())
+            return Loss(plain.total + (zero.sqrt() if step == 2 else zero), plain.terms)
+
+        def validation_loss(self, batch, step):
+            return Toy.loss(self, batch, step)
+
+    monkeypatch.setattr(Hardware, "scaler", lambda self: torch.amp.GradScaler("cpu"))
+    training = train(toy(OneCliff), parts={"decoder": {"learning_rate": 0.01}}, num_steps=5)
+    assert {name: part.schedule.num_updates for name, part in training.parts.items()} == {"encoder": 5, "decoder": 4}
+
+
+def test_scaler_that_finds_no_scale_ends_the_run(monkeypatch):
+    class Wall(Cliff):
+        def loss(self, batch, step):
+            return super().loss(batch, 2)
+
+    monkeypatch.setattr(Hardware, "scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=2.0**4))
+    training = BaseTrainer(num_epochs=20, batch_size=10).start(toy(Wall), toy_data(), hardware=CPU)
+    with pytest.raises(NonFiniteError, match=r"step 19: gradient of model is not finite, even of the loss times 6e-05"):
+        training.run_to_end()
+    assert training.finite.num_overflows == 19

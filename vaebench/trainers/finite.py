@@ -14,6 +14,7 @@ from vaebench.trainers.parts import Part
 
 log = logging.getLogger(__name__)
 _EVERY = 50  # steps between two looks at a GPU: each look waits for it
+_LEAST_SCALE = 1e-4  # of a loss in float16, as fairseq has it; a scaler that goes lower has found no overflow
 
 
 class NonFiniteError(ArithmeticError):
@@ -28,17 +29,21 @@ class FiniteCheck:
     Attributes:
         skipped: Whether the step at hand was left out.
         num_skipped: How many were.
+        num_overflows: Updates that the gradient scaler of float16 left out; the first few are its search for a scale.
 
     Args:
         policy: "stop" or "skip"; "skip" reads every step before the weights change, on a GPU too.
         max_skipped: Steps that may be left out.
         device: Where the values are.
+        is_scaled: Whether there is a gradient scaler.
     """
 
-    def __init__(self, policy: str, max_skipped: int, device: torch.device) -> None:
+    def __init__(self, policy: str, max_skipped: int, device: torch.device, is_scaled: bool = False) -> None:
         self.policy = policy
         self.max_skipped = max_skipped
+        self.is_scaled = is_scaled
         self.num_skipped = 0
+        self.num_overflows = 0
         self._every = 1 if device.type == "cpu" else _EVERY
         self._waiting: list[tuple[int, Mapping[str, Tensor]]] = []
         self.skipped = False
@@ -64,6 +69,19 @@ class FiniteCheck:
             )
         log.warning("step %d left out: %s is %s (%d so far)", step + 1, name, value, self.num_skipped)
         return False
+
+    def note_overflow(self, step: int, part: str, scale: float) -> None:
+        """Count an update that the gradient scaler left out.
+
+        Raises:
+            NonFiniteError: at so small a scale that it was no overflow.
+        """
+        self.num_overflows += 1
+        if scale < _LEAST_SCALE:
+            raise NonFiniteError(
+                f"step {step + 1}: gradient of {part} is not finite, even of the loss times {scale:.1g}; lower "
+                f"trainer.learning_rate, or choose hardware.precision=bf16 or fp32"
+            )
 
     def note(self, step: int, terms: Mapping[str, Tensor], parts: Iterable[Part] = ()) -> None:
         """Look at the values of a step that was taken, now or later; at gradients where their norm is known."""
@@ -104,15 +122,16 @@ class FiniteCheck:
 
     def values(self) -> dict[str, float]:
         """What the log says of it."""
-        return {"num_skipped": float(self.num_skipped)} if self.policy == "skip" else {}
+        skipped = {"num_skipped": float(self.num_skipped)} if self.policy == "skip" else {}
+        return {**skipped, "num_overflows": float(self.num_overflows)} if self.is_scaled else skipped
 
     def state_dict(self) -> dict[str, Any]:
-        """The count of steps that were left out."""
-        return {"num_skipped": self.num_skipped}
+        """The counts of what was left out."""
+        return {"num_skipped": self.num_skipped, "num_overflows": self.num_overflows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
-        self.num_skipped = state["num_skipped"]
+        self.num_skipped, self.num_overflows = state["num_skipped"], state["num_overflows"]
 
 
 def gradients(parts: Iterable[Part]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ class Part:
         optimizer: Steps them.
         schedule: Sets its learning rate.
         clip_norm: Largest norm of the part's gradient, or None.
-        gradient_norm: Norm of the last gradient before clipping, where it was computed.
+        gradient_norm: Norm of the last gradient before clipping, where it was computed and the step taken.
     """
 
     name: str

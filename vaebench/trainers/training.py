@@ -97,7 +97,7 @@ class Training:
         self.step = self.epoch = self.position = 0
         self.closed_step = -1
         self.means = RunningMeans()
-        self.finite = FiniteCheck(trainer.non_finite, trainer.max_skipped, self.device)
+        self.finite = FiniteCheck(trainer.non_finite, trainer.max_skipped, self.device, self.scaler is not None)
         self.average: Any = None
         self.best: float | None = None
         self.history: list[dict[str, Any]] = []
@@ -108,6 +108,7 @@ class Training:
         self._hooks = {name: self._hook(name) for name in HOOKS}
         self._recorded: dict[str, Tensor] = {}
         self.num_rows = 0
+        self._has_moved = False
         self._started = time.monotonic()
 
     # The loop
@@ -175,11 +176,12 @@ class Training:
         self.call("on_step_start")
         left = len(self.train) - self.position * self.rows_per_step
         self.num_rows = min(self.rows_per_step, left) if collective.is_distributed() else len(batch)
+        self._has_moved = False
         with self.hardware.explained(type(self.model).__name__):
             terms = self.trainer.train_step(self, batch)
         sharing.average_statistics(self._statistics)
         sharing.share_generators(self.device)
-        if self.average is not None:
+        if self.average is not None and self._has_moved:
             self.average.update()
         self.step += 1
         self.position += 1
@@ -273,7 +275,11 @@ class Training:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def update(self, *parts: Part) -> None:
-        """Step the optimisers by the gradients that were gathered, and clear these."""
+        """Step the optimisers by the gradients that were gathered, and clear these.
+
+        Where an optimiser's step is left out, its schedule stays, and its gradient has no norm; where all are, the
+        averaged weights stay too. The batch is used up all the same: `step` counts it.
+        """
         distributed = collective.is_distributed()
         for part in parts:
             if distributed:
@@ -282,17 +288,32 @@ class Training:
                 self.scaler.unscale_(part.optimizer)
             part.clip(self.measure_gradient_norm)
         terms = {} if distributed else self._recorded  # gradients are the same in every process, terms are not
-        if self.finite.allows(self.step, terms, parts if self.scaler is None else ()):
-            for part in parts:
-                if self.scaler is None:
-                    part.optimizer.step()
-                else:
-                    self.scaler.step(part.optimizer)
+        is_allowed = self.finite.allows(self.step, terms, parts if self.scaler is None else ())
+        for part in parts:
+            if is_allowed and self._takes_step(part):
                 part.schedule.after_update()
+                self._has_moved = True
+            else:
+                part.gradient_norm = None
         if self.scaler is not None:
             self.scaler.update()
         for part in parts:
             part.optimizer.zero_grad(set_to_none=True)
+
+    def _takes_step(self, part: Part) -> bool:
+        """Step one optimiser; return whether it did.
+
+        A gradient scaler leaves out a step whose gradients are not finite; to know it, the step waits for the device.
+        """
+        if self.scaler is None:
+            part.optimizer.step()
+            return True
+        self.scaler.step(part.optimizer)
+        # Each optimiser's own answer; that the scale falls says only that one of several parts was left out.
+        if not any(found.item() for found in self.scaler._found_inf_per_device(part.optimizer).values()):
+            return True
+        self.finite.note_overflow(self.step, part.name, self.scaler.get_scale())
+        return False
 
     # Evaluation
 
