@@ -26,24 +26,26 @@ class AAE(LatentVariableModel):
 
     .. math::
         L_{autoencoder} &= -E_{q(z|x)}[\log p(x|z)] - w \, E_{q(z)}[\log D(z)]            \\
-        L_{discriminator} &= -E_{p(z)}[\log D(z)] - E_{q(z)}[\log (1 - D(z))]      (eq. 1)
+        L_{discriminator} &= -E_{p(z)}[\log D(z)] - E_{q(z)}[\log (1 - D(z))]
 
-    The encoder's term is the non-saturating form of eq. (1) (Goodfellow et al., 2014, section 3). With a deterministic
-    encoder, the default, q(z|x) has no density: there is neither a rate nor an ELBO, and validation reports the
-    distortion. With `posterior: diagonal_gaussian` both exist, although they were not trained.
+    The encoder's term is the non-saturating form of the game (Goodfellow et al., 2014). With a deterministic encoder,
+    the default, q(z|x) has no density: there is neither a rate nor an ELBO, and validation reports the distortion. With
+    `posterior: diagonal_gaussian` both exist, although they were not trained.
 
     References:
         Adversarial Autoencoders (Makhzani et al., 2016), https://arxiv.org/abs/1511.05644
+        Generative Adversarial Networks (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
     Deviations:
-        Reconstruction and confusion of the discriminator are one step on the sum of both terms, not two steps in turn.
-        The prior is N(0, I), where the paper's MNIST experiment has a standard deviation of 5.
+        Reconstruction and confusion of the discriminator are one step on the sum of both terms, before the
+        discriminator's; in the paper they are two steps, with the discriminator's between them. The prior is N(0, I),
+        where the paper's MNIST experiment has a standard deviation of 5.
     Args:
         shape: Shape of one example.
         likelihood: Module from the decoder's output to p(x|z).
         latent_dim: Number of latent dimensions, >= 1.
         network: Description of encoder and decoder.
         discriminator: Description of the discriminator's trunk; two layers of 1000 as in the paper (appendix A.1).
-        posterior: Description of q(z|x); deterministic, one of the three kinds that the paper finds to do alike.
+        posterior: Description of q(z|x); deterministic, the first of the paper's three kinds (section 2).
         prior: Description of p(z).
         adversarial_weight: w, >= 0; 1, ours.
     """
