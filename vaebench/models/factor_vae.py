@@ -28,18 +28,21 @@ class FactorVAE(LatentVariableModel):
 
     .. math::
         L &= -E_{q(z|x)}[\log p(x|z)] + KL(q(z|x) \| p(z)) + \gamma \, TC(z)      (eq. 2)  \\
-        TC(z) &= KL(q(z) \| \textstyle\prod_d q(z_d)) \approx E_{q(z)}[\log D(z) - \log (1 - D(z))]      (eq. 3) \\
+        TC(z) &= KL(q(z) \| \textstyle\prod_d q(z_d)) \approx E_{q(z)}[\log D(z) - \log (1 - D(z))]      \\
         L_{discriminator} &= -\tfrac12 E_{q(z)}[\log D(z)] - \tfrac12 E_{\prod_d q(z_d)}[\log (1 - D(z))]
 
     Draws from the product of marginals are codes of a second batch, each dimension permuted on its own (Algorithm 1).
 
     References:
         Disentangling by Factorising (Kim and Mnih, 2018), https://arxiv.org/abs/1802.05983
+        Challenging Common Assumptions in the Unsupervised Learning of Disentangled Representations (Locatello et al.,
+        2019), https://arxiv.org/abs/1811.12359
     Deviations:
         One batch serves both of Algorithm 2: the VAE's step takes all of it; for the discriminator's, the examples at
-        even positions are the first batch, those at odd ones the second. The slope of the leaky ReLU is 0.01, not 0.2.
-        The trainer's optimiser serves both parts unless `trainer.parts` says otherwise; the paper's discriminator has
-        Adam with betas 0.5 and 0.9.
+        even positions are the first batch, those at odd ones the second. One logit takes the place of two, whose
+        difference it is. The slope of the leaky ReLU is 0.01, where Locatello et al. have 0.2. The trainer's optimiser
+        serves both parts unless `trainer.parts` says otherwise; the paper's discriminator has Adam with betas 0.5 and
+        0.9.
     Args:
         shape: Shape of one example.
         likelihood: Module from the decoder's output to p(x|z).
@@ -48,8 +51,8 @@ class FactorVAE(LatentVariableModel):
         discriminator: Description of the discriminator's trunk; six layers of 1000 as in the paper.
         posterior: Description of q(z|x).
         prior: Description of p(z).
-        gamma: Weight of the total correlation, >= 0. The paper tunes it for each data set; 10 is the smallest value of
-            the study by Locatello et al. (2019).
+        gamma: Weight of the total correlation, >= 0. What suits depends on the data set; 10 is the smallest value of
+            the study by Locatello et al. (2019), whose largest is 100.
     """
 
     trainer: ClassVar[str] = "adversarial"
