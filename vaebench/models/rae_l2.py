@@ -22,7 +22,7 @@ class RAEL2(LatentVariableModel):
     A deterministic autoencoder whose codes are kept small and whose decoder is kept smooth:
 
     .. math:: L = -\log p(x|z) + \beta \tfrac12 \|z\|^2 + \lambda \|\theta_{decoder}\|^2, \quad z = f(x)
-              (section 3: L_{REC} + \beta L_Z + \lambda L_{REG}, with the Tikhonov regulariser)
+              (the paper's L_{REC} + \beta L_Z + \lambda L_{REG}, with the Tikhonov regulariser)
 
     The last term is part of the loss, so it holds whichever optimiser is chosen. The encoder's loss is the first two
     terms, the decoder's the first and the last: each is the gradient of L in its own parameters.
@@ -34,7 +34,8 @@ class RAEL2(LatentVariableModel):
         From Variational to Deterministic Autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
     Deviations:
         -log p(x|z) in place of the squared error: the same with a Gaussian likelihood, up to its scale and constant.
-        All parameters of the decoder decay, biases too.
+        All parameters of the decoder decay, biases too; in the authors' code for MNIST only the weights of its
+        transposed convolutions do.
     Args:
         shape: Shape of one example.
         likelihood: Module from the decoder's output to p(x|z).
