@@ -22,8 +22,8 @@ class VAEGAN(LatentVariableModel):
     r"""VAE/GAN (Larsen et al., 2016).
 
     A VAE that reconstructs in the features h(x) of a discriminator, whose D(x) is the probability that x is a picture
-    of the data. With reconstructions :math:`\tilde x` and decoded draws :math:`x_p` from the prior, Algorithm 1 is, in
-    terms of losses and from one forward pass,
+    of the data. With reconstructions :math:`\tilde x` and decoded draws :math:`x_p` from the prior, the paper's
+    training algorithm is, in terms of losses and from one forward pass,
 
     .. math::
         L_{encoder} &= L_{prior} + L_{llike}, \quad
@@ -33,7 +33,8 @@ class VAEGAN(LatentVariableModel):
         L_{llike} = -E_{q(z|x)}[\log N(h(x); h(\tilde x), I)]                             \\
         L_{GAN} &= -\log D(x) - \log (1 - D(\tilde x)) - \log (1 - D(x_p))
 
-    L_GAN is here the discriminator's cross-entropy, the negative of the paper's, so that all three are minimised.
+    L_GAN is here the discriminator's cross-entropy, the negative of the paper's definition: with this sign all three
+    are minimised, as in the authors' code.
 
     The ELBO, distortion and log-weights of this model use its `likelihood` of the pixels. They are right for that
     density, and no part of the training has maximised it: they compare pictures, and do not say how well the
@@ -43,10 +44,12 @@ class VAEGAN(LatentVariableModel):
         Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016),
         https://arxiv.org/abs/1512.09300
     Deviations:
-        h is the last hidden layer of the discriminator; in the paper a convolution before it. There is no batch
-        normalisation, which in the paper gives h a scale of its own: where h is small, the encoder's loss leans to the
-        rate. The authors' code, but not the paper, pauses the decoder or the discriminator when one is far ahead; here
-        none is paused.
+        h is the last hidden layer of the discriminator; in the authors' code for 64 x 64 pixels the output of its last
+        convolution, before the fully connected layers. There is no batch normalisation, which there fixes the scale of
+        what enters that convolution: where h is small, the encoder's loss leans to the rate. All terms of L_GAN have
+        weight one; the authors' code weighs real against decoded pictures for the discriminator, and leaves the
+        reconstructions out in its latest settings. It also pauses the decoder or the discriminator when one is far
+        ahead; here none is paused.
     Args:
         shape: Shape of one example.
         likelihood: Module from the decoder's output to p(x|z), without learned parameters: its mean is the picture.
@@ -55,8 +58,8 @@ class VAEGAN(LatentVariableModel):
         discriminator: Description of the discriminator's trunk.
         posterior: Description of q(z|x).
         prior: Description of p(z).
-        gamma: Weight of the reconstruction against L_GAN in the decoder's loss, >= 0. The paper names no value, and the
-            1e-5 of the authors' code for CelebA belongs to its many batch-normalised features; 1 is ours.
+        gamma: Weight of the reconstruction against L_GAN in the decoder's loss, >= 0; 1, ours. The authors' code for
+            CelebA has 1e-6 (1e-5 in an earlier version), which belongs to a sum over 16,384 features.
     """
 
     trainer: ClassVar[str] = "coupled_adversarial"
