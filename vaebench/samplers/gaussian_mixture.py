@@ -23,7 +23,8 @@ class GaussianMixture(Sampler):
     References:
         From Variational to Deterministic Autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
     Deviations:
-        The paper fits the codes E(x) of a deterministic encoder; a posterior that is a point gives the same.
+        The authors fit the output of the encoder, in their code of a VAE the posterior means. Where the posterior is a
+        point, as in their own models, a draw is the same.
     Args:
         num_components: Number of Gaussians, 10 in the paper, >= 1.
     """
