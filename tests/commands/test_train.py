@@ -140,6 +140,7 @@ def test_a_run_is_the_directory_of_the_design(command):
         ("trainer.batch_size=1000", "trainer.batch_size=1000 is larger than the training split"),
         ("trainer.optimizer=Addam", "did you mean 'Adam'?"),
         ("trainer.num_epochs=0", "trainer.num_epochs"),
+        ("trainer.keep_best=rat", "trainer.keep_best: validation gives no 'rat'; did you mean 'rate'?"),
         ("trainer=adversarial", "trainer: model VAE needs trainer=base, got trainer=adversarial"),
         ("hardware.precision=fp16", "hardware.precision=fp16"),
         ("seed=-1", "seed"),

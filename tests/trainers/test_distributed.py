@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(cores() < 2, reason="two proc
 CASES = {
     "base": (Toy, BaseTrainer, {"ema_decay": 0.9, "patience": 9}),
     "accumulate": (ToyBatchCoupled, BaseTrainer, {"accumulate": 3}),
-    "batch-coupled": (ToyBatchCoupled, BaseTrainer, {"gradient_clip_norm": 0.5}),
+    "batch-coupled": (ToyBatchCoupled, BaseTrainer, {"gradient_clip_norm": 0.5, "keep_best": "rate"}),
     "adversarial": (ToyAdversarial, AdversarialTrainer, {}),
     "coupled": (ToyCoupled, CoupledOptimizerTrainer, {}),
 }

@@ -110,6 +110,8 @@ class Training:
         self.num_rows = 0
         self._has_moved = False
         self._started = time.monotonic()
+        for callback in self.callbacks:
+            callback.check(self)
 
     # The loop
 

@@ -144,6 +144,14 @@ def test_early_stopping_counts(mode, values, stops_at):
     assert (ends.index(True) + 1 if stopped else None) == stops_at
 
 
+@pytest.mark.parametrize("option", ["validate_every", "keep_best"])
+def test_early_stopping_without_a_metric_is_refused_before_there_is_a_run(option, tmp_path):
+    with pytest.raises(ValueError, match="early stopping needs a metric: set trainer.validate_every"):
+        BaseTrainer(batch_size=10, **{option: None}).start(
+            Toy(), toy_data(), run=Run(tmp_path), callbacks=[EarlyStopping()], hardware=CPU
+        )
+
+
 def test_run_that_stopped_early_stays_stopped(tmp_path):
     first = train([EarlyStopping(1)], Run(tmp_path), learning_rate=1e-30, num_epochs=20)
     again = train([EarlyStopping(1)], Run(tmp_path), learning_rate=1e-30, num_epochs=20)

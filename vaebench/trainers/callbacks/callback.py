@@ -20,6 +20,9 @@ class Callback:
 
     on_every_rank: ClassVar[bool] = False
 
+    def check(self, training: Training) -> None:
+        """Refuse what cannot work, before anything is written; unlike the hooks on every process."""
+
     def on_train_start(self, training: Training) -> None:
         """Before the first step; a checkpoint is loaded already."""
 

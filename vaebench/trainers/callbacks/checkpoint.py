@@ -34,11 +34,14 @@ class Checkpoint(Callback):
         self._best_weights: dict[str, Tensor] | None = None
         self._saved_at = 0.0
 
-    def on_train_start(self, training: Training) -> None:
-        """Refuse a metric that validation does not give, and find out whether the disk takes a checkpoint."""
+    def check(self, training: Training) -> None:
+        """Refuse a metric that validation does not give."""
         name = training.trainer.keep_best
         if name not in (None, "loss") and training.trainer.validate_every is not None:
             metric_of(training.validation_means(num_batches=1), name)
+
+    def on_train_start(self, training: Training) -> None:
+        """Find out whether the disk takes a checkpoint."""
         training.save()
 
     def on_step_end(self, training: Training) -> None:

@@ -31,10 +31,13 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.num_waited = 0
 
-    def on_train_start(self, training: Training) -> None:
-        """Refuse options that give nothing to watch; a run that was over stays over."""
+    def check(self, training: Training) -> None:
+        """Refuse options that give nothing to watch."""
         if training.trainer.validate_every is None or training.trainer.keep_best is None:
             raise ValueError("early stopping needs a metric: set trainer.validate_every and trainer.keep_best")
+
+    def on_train_start(self, training: Training) -> None:
+        """A run that was over stays over."""
         self._stop_if_over(training)
 
     def on_evaluation_end(self, training: Training, values: dict[str, float]) -> None:
