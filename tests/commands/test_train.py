@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
@@ -155,6 +156,19 @@ def test_a_mistake_is_one_sentence_and_leaves_no_run(command, word, sentence):
     assert sentence in answer.sentence
     assert "Traceback" not in answer.err
     assert not list(Path().rglob("*.log"))
+    assert not [path for path in Path("outputs").glob("*/*")]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_a_tracker_that_is_not_installed_leaves_no_run(command, monkeypatch, name):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda word, *rest: None if word == name else find(word, *rest))
+    answer = command(*SMALL, f"callback=[{name}]")
+    assert answer.code == 2
+    assert answer.err == (
+        f"vaebench train: callback={name} needs the package '{name}', which is not installed; "
+        f"pip install 'vaebench[trackers]'\n"
+    )
     assert not [path for path in Path("outputs").glob("*/*")]
 
 

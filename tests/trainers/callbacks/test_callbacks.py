@@ -146,7 +146,7 @@ def test_early_stopping_counts(mode, values, stops_at):
 
 @pytest.mark.parametrize("option", ["validate_every", "keep_best"])
 def test_early_stopping_without_a_metric_is_refused_before_there_is_a_run(option, tmp_path):
-    with pytest.raises(ValueError, match="early stopping needs a metric: set trainer.validate_every"):
+    with pytest.raises(ValueError, match=r"early stopping needs a metric: set trainer.validate_every"):
         BaseTrainer(batch_size=10, **{option: None}).start(
             Toy(), toy_data(), run=Run(tmp_path), callbacks=[EarlyStopping()], hardware=CPU
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_wandb_keeps_a_run_offline_and_goes_on_with_it(tmp_path, monkeypatch):
         monkeypatch.setenv(key, str(tmp_path / "elsewhere"))
     first, second = WandB(), WandB()
     train(first, tmp_path)
+    started = int(time.time())
+    while int(time.time()) == started:  # wandb names its folders by the second
+        time.sleep(0.02)
     train(second, tmp_path, num_epochs=4)
     assert first._id == second._id
     files = list((tmp_path / "wandb").glob(f"offline-run-*-{first._id}/run-{first._id}.wandb"))
@@ -77,6 +81,17 @@ def test_missing_package_is_one_sentence(kind, tmp_path, monkeypatch):
         ValueError, match=rf"callback={kind.package} needs the package .*pip install 'vaebench\[trackers\]'"
     ):
         train(kind(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_is_no_package(tmp_path, monkeypatch):
+    class Missing(TensorBoard):
+        package = "missing_tracker"
+
+    (tmp_path / Missing.package / "offline-run").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="callback=missing_tracker needs the package"):
+        train(Missing(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("kind", [TensorBoard, WandB, MLflow])

@@ -23,17 +23,17 @@ class Tracker(Callback):
     package: ClassVar[str]
     _is_open = False
 
-    def on_train_start(self, training: Training) -> None:
-        """Open the tracker.
-
-        Raises:
-            ValueError: its package is not installed.
-        """
-        if importlib.util.find_spec(self.package) is None:
+    def check(self, training: Training) -> None:
+        """Refuse to go on without the package."""
+        found = importlib.util.find_spec(self.package)
+        if found is None or found.origin is None:  # a folder of that name, such as the package leaves, is no package
             raise ValueError(
                 f"callback={self.package} needs the package '{self.package}', which is not installed; "
                 f"pip install 'vaebench[trackers]'"
             )
+
+    def on_train_start(self, training: Training) -> None:
+        """Open the tracker."""
         if training.run is not None:
             self.open(training)
             self._is_open = True
