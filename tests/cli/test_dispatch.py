@@ -160,13 +160,15 @@ def test_resume_is_for_one_run(command, tmp_path, words):
 
 
 def test_resume_of_what_is_no_run_leaves_it_alone(command, tmp_path):
-    (tmp_path / "mine").write_text("")
-    answer = command("train", f"resume={tmp_path}")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "mine").write_text("")
+    answer = command("train", f"resume={folder}")
     assert (answer.code, answer.err) == (
         2,
-        f"vaebench train: resume: '{tmp_path}' is not a run directory (it has no config.yaml)\n",
+        f"vaebench train: resume: '{folder}' is not a run directory (it has no config.yaml)\n",
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
 def test_resume_null_is_a_new_run(command):
