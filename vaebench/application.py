@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaebench.configurations import ENVIRONMENT, conf_dir, defaults, folders, user_folders
 from vaebench.mistakes import DONE, FAILED, MISTAKE, explain
+from vaebench.names import counted
 from vaebench.sweeps import discard_folder
 from vaebench.words import arrange
 
@@ -96,7 +97,10 @@ def run(verb: str, words: list[str]) -> int:
         call_hydra(f"vaebench {verb}", verb, arguments, task)
     except JobError as failed:  # the first failure of a sweep, told when it happened
         if task.failures:  # none in this process: the jobs ran elsewhere
-            print(f"vaebench {verb}: {len(task.failures)} of {task.num_jobs} jobs did not succeed", file=sys.stderr)
+            print(
+                f"vaebench {verb}: {len(task.failures)} of {counted(task.num_jobs, 'job')} did not succeed",
+                file=sys.stderr,
+            )
         return max([failed.code, *(code for code, _ in task.failures)])
     except SystemExit as leaving:  # Hydra has answered: --help, or what was wrong with --package
         if leaving.code in (None, DONE):

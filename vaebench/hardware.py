@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from vaebench.core import Batch, did_you_mean
+from vaebench.names import counted
 
 DEVICES = ("auto", "cpu", "gpu", "mps")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -73,7 +74,7 @@ class Hardware:
         if kind == "cuda" and self.num_devices > torch.cuda.device_count() and "LOCAL_WORLD_SIZE" not in os.environ:
             count = torch.cuda.device_count()
             raise ValueError(
-                f"hardware.num_devices={self.num_devices}: this machine has {count} GPU{'s' * (count != 1)}; "
+                f"hardware.num_devices={self.num_devices}: this machine has {counted(count, 'GPU')}; "
                 f"choose hardware.num_devices={count}"
             )
         if kind == "mps" and self.num_devices > 1:

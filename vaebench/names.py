@@ -1,4 +1,4 @@
-"""The nearest valid name, for messages. Nothing here imports torch: the command line answers before it is loaded."""
+"""Names and numbers in messages. Nothing here imports torch: the command line answers before it is loaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
     return by_lower[found[0]] if found else None
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with what it counts: "1 epoch", "2 epochs"."""
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ def recorder():
 
 def test_a_line_at_the_start_and_then_now_and_again(recorder, monkeypatch):
     monkeypatch.setattr(module, "EVERY", 0.01)
-    with progress("elbo", "examples", 180) as done:
+    with progress("elbo", "example", 180) as done:
         assert recorder.wait() == "elbo: 180 examples"
         assert recorder.wait().startswith("elbo: 0 of 180 examples after ")
         done.advance(100)
@@ -52,7 +52,7 @@ def test_a_line_at_the_start_and_then_now_and_again(recorder, monkeypatch):
 
 
 def test_a_quick_one_is_one_line(recorder):
-    with progress("rhvae", "transitions") as done:
+    with progress("rhvae", "transition") as done:
         done.tell(3, 10)
     assert recorder.lines == ["rhvae: started"]
     assert (done.done, done.total) == (3, 10)
@@ -62,7 +62,7 @@ def test_a_failure_ends_the_lines(recorder, monkeypatch):
     monkeypatch.setattr(module, "EVERY", 0.01)
 
     def fail() -> None:
-        with progress("elbo", "examples", 180):
+        with progress("elbo", "example", 180):
             recorder.wait()
             recorder.wait()
             raise FloatingPointError
@@ -79,7 +79,7 @@ def test_on_a_terminal_it_is_a_bar(recorder, monkeypatch):
 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", stream := Terminal())
-    with progress("elbo", "examples", 180) as done:
+    with progress("elbo", "example", 180) as done:
         done.advance(60)
         done.advance(60)
     assert "120/180" in stream.getvalue()

@@ -194,6 +194,12 @@ def test_continued_it_ends_as_if_it_had_never_stopped(command):
     assert provenance["restarts"][0]["end"] > provenance["end"]
 
 
+def test_one_is_singular_in_the_summary(command):
+    words = [word for word in SMALL if "batch_size" not in word]
+    answer = command(*words, "trainer.num_epochs=1", "trainer.batch_size=60")
+    assert "VAE on digits: 1 epoch, 1 step, " in answer.out
+
+
 def test_a_finished_run_is_left_as_it_is(command):
     run = trained(command, "run", "trainer.num_epochs=1")
     before = content(run)
@@ -219,7 +225,7 @@ def test_fewer_epochs_than_it_has_are_refused(command):
     before = content(run)
     answer = command("resume=run", "trainer.num_epochs=1")
     assert answer.code == 2
-    assert "3 steps are fewer than 'run' already has; raise trainer.num_epochs" in answer.sentence
+    assert "3 steps would be fewer than 'run' already has; raise trainer.num_epochs" in answer.sentence
     assert content(run) == before
 
 

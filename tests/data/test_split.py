@@ -136,7 +136,7 @@ def test_a_streamed_split_has_no_tensor_of_everything(x):
 
 
 def test_labels_must_fit(x):
-    with pytest.raises(ValueError, match="23 examples, got 22 labels"):
+    with pytest.raises(ValueError, match="expected 23 labels, one for each example, got 22"):
         Split(x, torch.zeros(22))
 
 

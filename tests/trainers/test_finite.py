@@ -72,7 +72,7 @@ def test_gradient_that_is_not_finite_is_told_where_it_is_known():
 
 
 def test_too_many_steps_left_out_end_the_run():
-    with pytest.raises(NonFiniteError, match=r"step 4: rate is inf, and trainer.max_skipped=1 steps were left out"):
+    with pytest.raises(NonFiniteError, match=r"step 4: rate is inf, and trainer.max_skipped=1 lets no more steps be"):
         train(Exploding(steps=(3, 4)), non_finite="skip", max_skipped=1)
 
 

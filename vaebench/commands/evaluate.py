@@ -67,7 +67,7 @@ def task(cfg: DictConfig) -> None:
     }
     records = {}
     for name, metric in metrics.items():
-        with progress(name, "examples", len(split)) as done, hardware.autocast():
+        with progress(name, "example", len(split)) as done, hardware.autocast():
             try:
                 found = metric(model, split, batch_size=cfg.batch_size, seed=cfg.seed, advance=done.advance).as_json()
             except NotApplicableError as reason:

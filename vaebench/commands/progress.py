@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from vaebench.names import counted
+
 EVERY = 30.0  # seconds between two lines
 _log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def progress(name: str, unit: str, total: int | None = None) -> Iterator[Progres
 
     Args:
         name: What is computed.
-        unit: What is counted, in the plural.
+        unit: What is counted, in the singular.
         total: How many there are.
     """
     console = Console(stderr=True)
@@ -57,12 +59,12 @@ def progress(name: str, unit: str, total: int | None = None) -> Iterator[Progres
             yield Progress(0, total, lambda now: bar.update(task, completed=now.done, total=now.total))
         return
     now, is_over, started = Progress(0, total), threading.Event(), time.monotonic()
-    _log.info("%s: %s", name, "started" if total is None else f"{total} {unit}")
+    _log.info("%s: %s", name, "started" if total is None else counted(total, unit))
 
     def say() -> None:
         while not is_over.wait(EVERY):
-            of = "" if now.total is None else f" of {now.total}"
-            _log.info("%s: %d%s %s after %.0f s", name, now.done, of, unit, time.monotonic() - started)
+            done = counted(now.done, unit) if now.total is None else f"{now.done} of {counted(now.total, unit)}"
+            _log.info("%s: %s after %.0f s", name, done, time.monotonic() - started)
 
     thread = threading.Thread(target=say, daemon=True)
     thread.start()

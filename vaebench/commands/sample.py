@@ -21,6 +21,7 @@ from vaebench.build.signatures import convert
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
 from vaebench.commands.progress import progress
+from vaebench.names import counted
 from vaebench.run import Run, now, read_json, write_atomic, write_json
 
 SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
@@ -48,7 +49,7 @@ def task(cfg: DictConfig) -> None:
     device = hardware.prepare(cfg.seed)
     model.to(device)
 
-    with torch.no_grad(), progress(sampler.name, "transitions") as done:
+    with torch.no_grad(), progress(sampler.name, "transition") as done:
         latents = sampler.fit(model, dataset.train).sample(cfg.num_samples, progress=done.tell)
         with hardware.autocast():  # never around the chains: they accept and reject in full precision
             images = _decode(model, latents)
@@ -153,7 +154,7 @@ def _show(run: Run, folder: Path, name: str, num_samples: int, diagnostics: Mapp
     if diagnostics is not None:
         for sentence in diagnostics["verdict"] or ["No fault was found in the chains."]:
             console.print(sentence)
-    console.print(f"{num_samples} samples: {folder}")
+    console.print(f"{counted(num_samples, 'sample')}: {folder}")
 
 
 def _number(value: float | None, form: str) -> str:

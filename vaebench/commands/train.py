@@ -19,6 +19,7 @@ from vaebench.commands.summary import results, settings
 from vaebench.hardware import rank_of_environment
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
+from vaebench.names import counted
 from vaebench.processes import launch
 from vaebench.run import Run
 from vaebench.trainers.trainer import LENGTH_KEYS
@@ -79,7 +80,8 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
     is_main = training.is_main
     if training.num_steps < run.read_status().get("step", 0):
         raise ValueError(
-            f"trainer: {training.num_steps} steps are fewer than '{run.path}' already has; raise trainer.num_epochs"
+            f"trainer: {counted(training.num_steps, 'step')} would be fewer than '{run.path}' already has; "
+            "raise trainer.num_epochs"
         )
     if is_main:
         build.save_config(run, tree)
@@ -102,8 +104,8 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         provenance.record_end(run)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         show_table(
-            f"{type(model).__name__} on {dataset.name}: {training.epoch} epochs, {training.step} steps, "
-            f"{parameters:,} parameters, {time.monotonic() - started:.1f} s",
+            f"{type(model).__name__} on {dataset.name}: {counted(training.epoch, 'epoch')}, "
+            f"{counted(training.step, 'step')}, {parameters:,} parameters, {time.monotonic() - started:.1f} s",
             ("value", "train", "validation", "best validation"),
             results(run, trainer),
         )

@@ -12,6 +12,7 @@ from vaebench.data.array_files import open_arrays
 from vaebench.data.dataset import Dataset
 from vaebench.data.download import data_root, download
 from vaebench.data.examples import Examples
+from vaebench.names import counted
 
 ADDRESS = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 MD5 = {
@@ -81,7 +82,7 @@ def _read_amat(path: Path) -> np.ndarray:
     is_blank = (others == ord(" ")) | (others == ord("\n")) | (others == ord("\r"))
     if num_digits == 0 or num_digits not in (784 * num_lines, 784 * (num_lines + 1)) or not is_blank.all():
         raise ValueError(
-            f"expected lines of 784 times 0 or 1 in '{path}' (dataset.root), got {num_digits} digits in {num_lines} "
-            "lines; delete the file to get it again"
+            f"expected lines of 784 times 0 or 1 in '{path}' (dataset.root), got "
+            f"{counted(num_digits, 'digit')} in {counted(num_lines, 'line')}; delete the file to get it again"
         )
     return (text[is_digit] - ord("0")).reshape(-1, 784)

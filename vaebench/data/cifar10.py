@@ -18,6 +18,7 @@ from vaebench.data.dataset import Dataset
 from vaebench.data.download import data_root, download
 from vaebench.data.examples import Examples, hold_out
 from vaebench.data.torchvision_import import import_torchvision
+from vaebench.names import counted
 
 ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 BINARY_ARCHIVE, BINARY_MD5 = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
@@ -111,7 +112,9 @@ def _from_archive(path: Path, suffix: str, parse: Parse) -> list[tuple[np.ndarra
 def _parse_binary(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a label and 3 x 1024 bytes: all reds, all greens, all blues."""
     if not content or len(content) % ROW:
-        raise ValueError(f"expected rows of {ROW} bytes in '{where}' (dataset.root), got {len(content)} bytes")
+        raise ValueError(
+            f"expected rows of {ROW} bytes in '{where}' (dataset.root), got {counted(len(content), 'byte')}"
+        )
     rows = np.frombuffer(content, np.uint8).reshape(-1, ROW)
     return _checked(rows[:, 1:], rows[:, 0], where)
 

@@ -14,6 +14,7 @@ import torch
 from vaebench.data.dataset import Dataset
 from vaebench.data.download import data_root
 from vaebench.data.examples import Examples, hold_out
+from vaebench.names import counted
 
 NUM_EXAMPLES, MAX_COUNT, FILE = 1797, 16, "digits.csv.gz"
 
@@ -79,7 +80,7 @@ def _read(root: str | None) -> Examples:
         if table.shape[1] != 65 or table[:, :-1].max() > MAX_COUNT or table[:, -1].max() > 9:
             raise ValueError(
                 f"expected lines of 64 counts up to {MAX_COUNT} and a label up to 9 in '{path}' (dataset.root), got "
-                f"{table.shape[1]} columns with values up to {table.max()}"
+                f"{counted(table.shape[1], 'column')} with values up to {table.max()}"
             )
     images, labels = table[:, :-1], table[:, -1]
     return Examples(

@@ -14,6 +14,7 @@ import torch
 from vaebench.data.download import data_root, download
 from vaebench.data.examples import Examples
 from vaebench.data.torchvision_import import import_torchvision
+from vaebench.names import counted
 
 UNSIGNED_BYTE, MOST_DIMS = 8, 4
 NUM_CLASSES = 10
@@ -37,7 +38,7 @@ def read_idx(path: Path) -> np.ndarray:
     if not 1 <= num_dims <= MOST_DIMS or len(content) - start != math.prod(shape):
         raise ValueError(
             f"expected '{path}' (dataset.root) to hold an array of shape {shape}, "
-            f"got {max(len(content) - start, 0)} bytes; delete the file to get it again"
+            f"got {counted(max(len(content) - start, 0), 'byte')}; delete the file to get it again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from vaebench import collective
 from vaebench.core import Batch
 from vaebench.data.source import Source
+from vaebench.names import counted
 
 # Up to this size a split is kept as float32, so that a batch is one index; above it bytes stay bytes until asked for.
 FLOAT_BUDGET = 512 * 2**20
@@ -41,7 +42,7 @@ class Split:
         float_budget: int = FLOAT_BUDGET,
     ) -> None:
         if y is not None and len(y) != len(x):
-            raise ValueError(f"expected one label for each of {len(x)} examples, got {len(y)} labels")
+            raise ValueError(f"expected {counted(len(x), 'label')}, one for each example, got {len(y)}")
         self.scale = scale
         self.transform = transform
         self._float_budget = float_budget
@@ -92,7 +93,7 @@ class Split:
         """
         if not isinstance(self._x, Tensor):
             raise ValueError(
-                f"expected a split in memory, got {len(self)} examples streamed from disk; "
+                f"expected a split in memory, got {counted(len(self), 'example')} streamed from disk; "
                 f"raise dataset.memory_gib above {self.nbytes / 2**30:.3g} to read them all"
             )
         return self._to_float(self._x)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaebench.core import Batch
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result
+from vaebench.names import counted
 
 
 def variance_and_error(means_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,8 +57,9 @@ class ActiveUnits(Metric):
         probability = torch.special.ndtr((variance - self.threshold) / error.clamp_min(1e-300))
         count_error = math.sqrt(float((probability * (1 - probability)).sum()))
         count = int((variance > self.threshold).sum())
+        unit = f"of {counted(means.shape[1], 'dimension')}"
         return Result(
-            {"active_units": Estimate(float(count), count_error, len(means), f"of {means.shape[1]} dimensions")},
+            {"active_units": Estimate(float(count), count_error, len(means), unit)},
             f"variance over examples of the posterior's mean above {self.threshold:g}",
             {
                 "threshold": self.threshold,

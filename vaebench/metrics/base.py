@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Batch
+from vaebench.names import counted
 
 
 class NotApplicableError(ValueError):
@@ -62,7 +63,7 @@ class Estimate:
         values = per_example.detach().double().flatten()
         n, num_bad = len(values), int((~values.isfinite()).sum())
         if num_bad:
-            raise FloatingPointError(f"the value ({unit}) is not finite for {num_bad} of {n} examples")
+            raise FloatingPointError(f"the value ({unit}) is not finite for {num_bad} of {counted(n, 'example')}")
         error = values.std().item() / math.sqrt(n) if n > 1 else None
         return cls(values.mean().item(), error, n, unit, better)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from vaebench.core import Batch
 from vaebench.metrics.base import Estimate, Metric, Result
 from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate, importance_bound
+from vaebench.names import counted
 
 
 def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:
@@ -66,6 +67,6 @@ class BitsPerDim(Metric):
         levels = model.likelihood_head.num_levels
         return Result(
             {name: Estimate.mean(torch.cat(parts), "bits/dim", "lower")},
-            f"from {source}; {math.prod(model.shape)} dimensions of {levels} levels",
+            f"from {source}; {counted(math.prod(model.shape), 'dimension')} of {levels} levels",
             {"num_samples": self.num_samples, "num_dims": math.prod(model.shape), "num_levels": levels},
         )

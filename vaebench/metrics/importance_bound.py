@@ -10,6 +10,7 @@ import torch
 from vaebench.core import Batch
 from vaebench.metrics.base import Estimate, Metric, Result
 from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder
+from vaebench.names import counted
 
 
 class ImportanceBound(Metric):
@@ -49,10 +50,11 @@ class ImportanceBound(Metric):
             for k, bound in zip(ladder(self.num_samples), bounds_KN, strict=True)
         }
         values[f"importance_ess_{self.num_samples}"] = Estimate.mean(
-            torch.cat(sizes), f"of {self.num_samples} samples", "higher"
+            torch.cat(sizes), f"of {counted(self.num_samples, 'sample')}", "higher"
         )
-        how = f"log of the mean of {self.num_samples} importance weights per example; a lower bound in expectation"
+        weights = counted(self.num_samples, "importance weight")
+        how = f"log of the mean of {weights} per example; a lower bound in expectation"
         if len(bounds_KN) > 1:
             gain = (bounds_KN[-1] - bounds_KN[-2]).mean().item()
-            how += f"; {gain:.2g} nats above that of {ladder(self.num_samples)[-2]} samples"
+            how += f"; {gain:.2g} nats above that of {counted(ladder(self.num_samples)[-2], 'sample')}"
         return Result(values, how, {"num_samples": self.num_samples, "chunk_size": self.chunk_size})

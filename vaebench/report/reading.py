@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from vaebench.names import counted
 from vaebench.run import Run, read_json
 
 MAX_DEPTH = 50  # of a configuration; deeper nesting is an attack on the parser, not an experiment
@@ -216,7 +217,7 @@ def _read_evaluation(file: Path, record: Record) -> None:
     checkpoint = settings.get("checkpoint", {})
     conditions = {"split": settings.get("split"), "checkpoint": checkpoint.get("name")}
     if settings.get("limit") is not None:
-        conditions["first"] = f"{settings['limit']} examples"
+        conditions["first"] = counted(settings["limit"], "example")
     own = settings.get("metric", {})
     conditions |= {key: own[key] for key in own if key not in ("_target_", "num_samples", "chunk_size")}
     protocol = Conditions(tuple(sorted((str(key), str(value)) for key, value in conditions.items())))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vaebench.names import counted
 from vaebench.report.numbers import with_error
 
 
@@ -26,7 +27,8 @@ def print_results(path: str, settings: Mapping[str, Any], records: Mapping[str, 
         table.add_column(column, justify="right" if column in ("value", "n") else "left")
     notes = [
         f"{settings['checkpoint']['name']} checkpoint, {settings['split']} split, "
-        f"{settings['num_examples']} examples, seed {settings['seed']}, beta 1; ± is one standard error over examples"
+        f"{counted(settings['num_examples'], 'example')}, seed {settings['seed']}, beta 1; "
+        "± is one standard error over examples"
     ]
     for name, record in records.items():
         for value_name, value in record.get("values", {}).items():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaebench import collective
 from vaebench.core import Batch
+from vaebench.names import counted
 from vaebench.trainers.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,8 @@ def check_data(trainer: Trainer, model: Any, train: Any, validation: Any) -> Non
         raise ValueError("the training split is empty; choose a dataset with examples")
     if trainer.batch_size > len(train):
         raise ValueError(
-            f"trainer.batch_size={trainer.batch_size} is larger than the training split of {len(train)} examples; "
-            f"choose at most {len(train)}"
+            f"trainer.batch_size={trainer.batch_size} is larger than the training split of "
+            f"{counted(len(train), 'example')}; choose at most {len(train)}"
         )
     least, left = getattr(model, "min_batch", 1), len(train) % trainer.batch_size
     reaches_last = trainer.num_steps is None or trainer.num_steps * trainer.batch_size * trainer.accumulate > (
@@ -55,8 +56,8 @@ def check_data(trainer: Trainer, model: Any, train: Any, validation: Any) -> Non
     if smallest < least:
         raise ValueError(
             f"{type(model).__name__} needs at least {least} examples in every batch, and with trainer.batch_size="
-            f"{trainer.batch_size} one of {len(train)} training examples holds {smallest}; choose another "
-            "trainer.batch_size"
+            f"{trainer.batch_size} the last of {counted(len(train), 'training example')} holds {smallest}; choose "
+            "another trainer.batch_size"
         )
     if trainer.validate_every is not None and len(validation) == 0:
         raise ValueError("the validation split is empty; choose a dataset with one, or set trainer.validate_every=null")
@@ -65,8 +66,8 @@ def check_data(trainer: Trainer, model: Any, train: Any, validation: Any) -> Non
         last = len(split) % trainer.batch_size or trainer.batch_size
         if processes > 1 and last < processes and len(split) > 0:
             raise ValueError(
-                f"the last batch of the {name} split holds {last} of {len(split)} examples, too few for {processes} "
-                f"processes; choose another trainer.batch_size than {trainer.batch_size}"
+                f"the last batch of the {name} split holds {last} of {counted(len(split), 'example')}, too few for "
+                f"{processes} processes; choose another trainer.batch_size than {trainer.batch_size}"
             )
 
 

@@ -64,8 +64,8 @@ class FiniteCheck:
         name, value = found
         if self.num_skipped > self.max_skipped:
             raise NonFiniteError(
-                f"step {step + 1}: {name} is {value}, and trainer.max_skipped={self.max_skipped} steps were left out "
-                f"already; lower trainer.learning_rate"
+                f"step {step + 1}: {name} is {value}, and trainer.max_skipped={self.max_skipped} lets no more steps be "
+                f"left out; lower trainer.learning_rate"
             )
         log.warning("step %d left out: %s is %s (%d so far)", step + 1, name, value, self.num_skipped)
         return False

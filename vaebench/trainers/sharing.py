@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from vaebench import collective
+from vaebench.names import counted
 from vaebench.trainers.parts import Part
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ def statistics_of(model: nn.Module) -> list[Tensor]:
     norms = [module for module in model.modules() if isinstance(module, _NormBase) and module.track_running_stats]
     if norms and collective.is_distributed():
         log.warning(
-            "%d layers normalise by the statistics of each process's share of the batch, not of the whole batch; "
-            "their running statistics are averaged over processes",
-            len(norms),
+            "each process normalises its share of the batch by itself, not the whole batch, in %s; running statistics "
+            "are averaged over processes",
+            counted(len(norms), "layer"),
         )
     found = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
     return [buffer for buffer in found if isinstance(buffer, Tensor)]

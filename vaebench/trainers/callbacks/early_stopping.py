@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vaebench.names import counted
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.checkpoint import is_better, metric_of
 
@@ -54,7 +55,8 @@ class EarlyStopping(Callback):
     def _stop_if_over(self, training: Training) -> None:
         if self.num_waited >= self.patience:
             name = training.trainer.keep_best
-            training.stop(f"validation {name} has not improved on {self.best:.6g} for {self.num_waited} validations")
+            waited = counted(self.num_waited, "validation")
+            training.stop(f"validation {name} has not improved on {self.best:.6g} for {waited}")
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and count."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vaebench.hardware import fixed_rng
+from vaebench.names import counted
 from vaebench.trainers.callbacks.callback import Callback
 
 if TYPE_CHECKING:
@@ -75,10 +76,10 @@ class PosteriorCollapse(Callback):
         training.log("latent", values)
         if share < self.alarm_below and not self._is_alarmed:
             log.warning(
-                "epoch %d: %d of %d latent dimensions are active; the others carry nothing (posterior collapse)",
+                "epoch %d: %d of %s active; the rest carries nothing (posterior collapse)",
                 training.epoch,
                 int(active.sum()),
-                len(active),
+                counted(len(active), "latent dimension"),
             )
         self._is_alarmed = share < self.alarm_below
 
