@@ -51,9 +51,17 @@ def test_an_empty_group_says_so(command, monkeypatch):
 
 
 def test_the_nearest_word(command):
-    answer = command("list", "model")
+    answer = command("list", "modl")
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err == "vaebench list: there is nothing called 'model'; did you mean 'models'?\n"
+    assert answer.err == "vaebench list: there is nothing called 'modl'; did you mean 'model'?\n"
+
+
+@pytest.mark.parametrize(("title", "group"), GROUPS.items())
+def test_the_name_of_the_group_does_as_well(command, title, group):
+    expected = command("list", title)
+    for word in (group, group.rpartition("/")[2]):
+        assert command("list", word) == expected
+    assert command("list", title, group) == expected
 
 
 def test_help(command):

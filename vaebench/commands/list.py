@@ -29,7 +29,13 @@ GROUPS = {
     "hardware": "hardware",
     "experiments": "experiment",
 }
-USAGE = f"usage: vaebench list [{' | '.join(GROUPS)}]\n\nWithout a word it shows them all.\n"
+TITLES = {  # by every word that names one: models, model; networks, model/network, network
+    word: title for title, group in GROUPS.items() for word in (title, group, group.rpartition("/")[2])
+}
+USAGE = (
+    f"usage: vaebench list [{' | '.join(GROUPS)}]\n\n"
+    "Without a word it shows them all. The group's own name will do: model, model/network.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def main(words: Sequence[str]) -> int:
     """Print the options of the groups that are asked for.
 
     Args:
-        words: Names of `GROUPS`; none for all.
+        words: Names of `TITLES`; none for all.
 
     Returns: the exit code.
     """
@@ -59,15 +65,15 @@ def main(words: Sequence[str]) -> int:
         print(USAGE, end="")
         return DONE
     for word in words:
-        if word not in GROUPS:
-            print(f"vaebench list: there is nothing called '{word}'{did_you_mean(word, GROUPS)}", file=sys.stderr)
+        if word not in TITLES:
+            print(f"vaebench list: there is nothing called '{word}'{did_you_mean(word, TITLES)}", file=sys.stderr)
             return MISTAKE
     try:
         places = folders()
     except ValueError as error:
         print(f"vaebench list: {error}", file=sys.stderr)
         return MISTAKE
-    for title in words or GROUPS:
+    for title in dict.fromkeys(TITLES[word] for word in words or GROUPS):
         found = entries(GROUPS[title], places)
         if found:
             _print(title, GROUPS[title], found)
