@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from vaebench.cli import main
 from vaebench.commands import train
+from vaebench.models.vae import VAE
 from vaebench.run import Run
 from vaebench.trainers.training import Training
 
@@ -198,6 +199,24 @@ def test_one_is_singular_in_the_summary(command):
     words = [word for word in SMALL if "batch_size" not in word]
     answer = command(*words, "trainer.num_epochs=1", "trainer.batch_size=60")
     assert "VAE on digits: 1 epoch, 1 step, " in answer.out
+
+
+def test_the_summary_explains_terms_that_are_too_large(command, monkeypatch):
+    monkeypatch.setattr(VAE, "cautions", {"rate": (1e-9, "too much; lower x"), "distortion": (1e9, "never")})
+    answer = command(*SMALL, "trainer.num_epochs=2", "hydra.run.dir=run")
+    *_, rate = (row["rate"] for row in Run("run").read_metrics() if row["split"] == "train")
+    sentence, last = answer.out.splitlines()[-2:]
+    assert sentence == f"rate is {rate:.3g}, above 1e-09: too much; lower x"
+    assert sentence in Run("run").log.read_text()
+    assert last == "run directory: run"
+    assert "never" not in answer.out
+
+
+def test_leapfrog_steps_that_are_refused_are_told_of(command):
+    words = (*SMALL, "model=rhvae", "trainer.num_epochs=1")
+    long = command(*words, "model.step_size=1e6", "hydra.run.dir=long").out.splitlines()[-2]
+    assert long.endswith("this share of the leapfrog steps was too long and moved nothing; lower model.step_size")
+    assert "leapfrog" not in command(*words, "hydra.run.dir=short").out
 
 
 def test_a_finished_run_is_left_as_it_is(command):

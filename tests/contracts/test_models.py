@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -256,3 +257,14 @@ def test_missing_capabilities_have_reasons(name):
     known = {"posterior", "likelihood", "prior", "rate", "manifold"}
     assert model.capabilities <= known
     assert known - model.capabilities <= set(model.why_not)
+
+
+def test_cautions_are_about_terms_that_are_logged_and_keys_that_there_are(name):
+    model = make(name)
+    terms = {term for loss in model.losses(batch_of(DATA), 0).values() for term in loss.terms}
+    for term, (limit, meaning) in model.cautions.items():
+        assert term in terms
+        assert limit > 0
+        keys = re.findall(r"model\.(\w+)", meaning)
+        assert keys
+        assert set(keys) <= set(configuration(name)["model"])

@@ -37,6 +37,12 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     console.print(table)
 
 
+def say(sentence: str) -> None:
+    """Print a sentence, and put it into the log file of the run where there is one."""
+    to_log_file(sentence)
+    Console(soft_wrap=True, highlight=False, markup=False).print(sentence)
+
+
 def to_log_file(text: str, *, error: BaseException | None = None) -> None:
     """Write to the run's log file and nowhere else, with the traceback of an error."""
     level = logging.INFO if error is None else logging.ERROR

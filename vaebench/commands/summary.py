@@ -53,5 +53,15 @@ def results(run: Run, trainer: Any) -> list[tuple[str, ...]]:
     return [(name, *(_number(row.get(name)) for row in columns)) for name in ["epoch", *names]]
 
 
+def cautions(run: Run, model: Any) -> list[str]:
+    """What a user should know of the last training epoch, by `model.cautions`."""
+    last = next((row for row in reversed(run.read_metrics()) if row["split"] == "train"), {})
+    return [
+        f"{term} is {value:.3g}, above {limit:g}: {meaning}"
+        for term, (limit, meaning) in model.cautions.items()
+        if isinstance(value := last.get(term), (int, float)) and value > limit
+    ]
+
+
 def _number(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)

@@ -14,8 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vaebench import build, collective, provenance
-from vaebench.commands.console import show_table, to_log_file
-from vaebench.commands.summary import results, settings
+from vaebench.commands.console import say, show_table, to_log_file
+from vaebench.commands.summary import cautions, results, settings
 from vaebench.hardware import rank_of_environment
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
@@ -109,6 +109,8 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
             ("value", "train", "validation", "best validation"),
             results(run, trainer),
         )
+        for sentence in cautions(run, model):
+            say(sentence)
         print(f"run directory: {run.path}")
     return training.best
 

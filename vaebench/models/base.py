@@ -44,6 +44,8 @@ class LatentVariableModel(nn.Module):
         trainer: Name of the trainer whose update rule the model needs.
         couples_batch: Whether an example's loss depends on the others of its batch: then several small batches in an
             optimiser step are not one large batch.
+        cautions: For a term of the training loss, the mean over an epoch above which a user should know what it means,
+            and that: the end of a sentence, with the key to change.
         min_batch: Fewest examples that a batch of training may hold, over all processes.
         rate_estimator: How `distortion_and_rate` finds the rate, the end of a line in a table of results.
 
@@ -60,6 +62,7 @@ class LatentVariableModel(nn.Module):
     why_not: ClassVar[Mapping[str, str]] = MappingProxyType({"manifold": "it has no Riemannian metric"})
     trainer: ClassVar[str] = "base"
     couples_batch: ClassVar[bool] = False
+    cautions: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
     min_batch: ClassVar[int] = 1
     rate_estimator: ClassVar[str] = "in closed form"
 

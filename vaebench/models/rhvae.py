@@ -66,6 +66,9 @@ class RHVAE(LatentVariableModel):
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate", "manifold"})
     why_not: ClassVar[Mapping[str, str]] = MappingProxyType({})
     couples_batch: ClassVar[bool] = True
+    cautions: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType(
+        {"refused": (0.05, "this share of the leapfrog steps was too long and moved nothing; lower model.step_size")}
+    )
     rate_estimator: ClassVar[str] = "as what the bound leaves beside the distortion, from the same draw"
     centroids: Tensor
     matrices: Tensor
