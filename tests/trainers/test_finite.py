@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.trainers.toy_models import CPU, Exploding, Spy, Toy, ToyParts, toy, toy_data, train, weights
+from tests.trainers.toy_models import CPU, Exploding, Spy, Toy, ToyParts, average, toy, toy_data, train, weights
 from vaebench.core import Loss
 from vaebench.hardware import Hardware
 from vaebench.run import Run
@@ -102,10 +102,8 @@ def test_step_left_out_moves_neither_schedule_nor_average(leaving_out):
     assert rates == pytest.approx([0.01, 0.02, 0.03, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.08])
     assert torch.equal(spy.weights[2], spy.weights[3])
     assert not torch.equal(spy.weights[3], spy.weights[4])
-    expected = spy.weights[0].clone()
-    for after in [*spy.weights[1:3], *spy.weights[4:]]:
-        expected = 0.8 * expected + 0.2 * after
     with training.averaged():
+        expected = average([*spy.weights[:3], *spy.weights[4:]], decay=0.8)
         torch.testing.assert_close(weights(training.model), expected)
 
 

@@ -9,7 +9,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.trainers.toy_models import CPU, Exploding, Spy, Toy, ToyBatchCoupled, ToyParts, toy, toy_data, train, weights
+from tests.trainers.toy_models import (
+    CPU,
+    Exploding,
+    Spy,
+    Toy,
+    ToyBatchCoupled,
+    ToyParts,
+    average,
+    toy,
+    toy_data,
+    train,
+    weights,
+)
 from vaebench.core import Loss
 from vaebench.data.source import Source
 from vaebench.data.split import Split
@@ -135,10 +147,8 @@ def test_gradient_scaler_changes_nothing_but_the_scale(options, monkeypatch):
 
 def test_average_follows_its_recurrence(tmp_path):
     spy, model = Spy(), toy()
-    training = train(model, callbacks=[spy], ema_decay=0.8, run=Run(tmp_path))
-    expected = spy.weights[0].clone()
-    for after in spy.weights[1:]:
-        expected = 0.8 * expected + 0.2 * after
+    training = train(model, callbacks=[spy], ema_decay=0.45, run=Run(tmp_path))
+    expected = average(spy.weights, decay=0.45)  # reached at the seventh of ten steps
     with training.averaged():
         torch.testing.assert_close(weights(model), expected)
     torch.testing.assert_close(weights(model), spy.weights[-1], rtol=0, atol=0)

@@ -154,6 +154,15 @@ def weights(model):
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
+def average(path, decay):
+    """The moving average over weights, those before the first step in front."""
+    found = path[0].clone()
+    for t, after in enumerate(path[1:], start=1):
+        d = min(decay, (1 + t) / (10 + t))
+        found = d * found + (1 - d) * after
+    return found
+
+
 class Spy(Callback):
     """Notes every step's gradient-free facts."""
 

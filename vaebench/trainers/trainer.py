@@ -46,7 +46,8 @@ class Trainer(ABC):
         gradient_clip_norm: Gradients of a larger norm are scaled down to it, > 0.
         accumulate: Batches in an optimiser step, >= 1: the gradient is that of one batch `accumulate` times as large,
             in the memory of a small one. Where a loss couples the examples of a batch, only those of a small one meet.
-        ema_decay: Decay per step of averaged weights, in [0, 1), which are then evaluated and saved.
+        ema_decay: Decay per step of averaged weights, in [0, 1), which are then evaluated and saved; smaller in the
+            first steps, min(ema_decay, (1 + t) / (10 + t)).
         validate_every: Epochs between validations, >= 1; null never validates.
         keep_best: Validation metric whose best weights are kept; null keeps none.
         keep_best_mode: "min" or "max".

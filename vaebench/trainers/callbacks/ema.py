@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 class EMA(Callback):
     """Keeps an exponential moving average of the weights, which is what is evaluated and saved.
 
-    average <- decay * average + (1 - decay) * weights after each step, from the first weights on. Buffers are not
-    averaged: they are statistics already.
+    average <- d_t * average + (1 - d_t) * weights after step t = 1, 2, ... that was taken, from the first weights on,
+    with d_t = min(decay, (1 + t) / (10 + t)): so the first weights, which nothing has trained, are soon forgotten, and
+    the average is over the last tenth of the steps or so until `decay` sets its length. Buffers are not averaged: they
+    are statistics already.
 
+    References:
+        `num_updates` of https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
     Args:
-        decay: In [0, 1).
+        decay: Its largest value, in [0, 1).
     """
 
     on_every_rank: ClassVar[bool] = True
@@ -31,6 +35,7 @@ class EMA(Callback):
         if not 0 <= decay < 1:
             raise ValueError(f"callback.ema.decay must be at least 0 and below 1, got {decay}")
         self.decay = decay
+        self.num_updates = 0
         self._weights: list[Tensor] = []
         self._averages: list[Tensor] = []
 
@@ -45,7 +50,9 @@ class EMA(Callback):
     @torch.no_grad()
     def update(self) -> None:
         """Follow the weights by one step."""
-        torch._foreach_lerp_(self._averages, self._weights, 1.0 - self.decay)
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
@@ -61,9 +68,9 @@ class EMA(Callback):
             weight.data, self._averages[i] = self._averages[i], weight.data
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages."""
-        return {"averages": list(self._averages)}
+        """The averages, and of how many steps they are."""
+        return {"averages": list(self._averages), "num_updates": self.num_updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
-        self._averages = list(state["averages"])
+        self._averages, self.num_updates = list(state["averages"]), state["num_updates"]
