@@ -28,7 +28,8 @@ class Hardware:
     Args:
         device: "cpu", "gpu" (CUDA or ROCm), "mps" (Apple), or "auto": a GPU if there is one.
         precision: "fp32"; "tf32", float32 with faster matrix products on NVIDIA GPUs since Ampere; "bf16" and "fp16",
-            autocast with float32 weights, "fp16" on a GPU only and with a gradient scaler.
+            autocast with float32 weights, "fp16" on a GPU only and with a gradient scaler: while that looks for its
+            scale it leaves updates out, which the logs count as `num_overflows`.
         threads: CPU threads of each process; null divides the cores among the processes,
             unless the environment sets OMP_NUM_THREADS.
         compile: Whether `torch.compile` compiles the loss: slow to start, then often faster on a GPU.
