@@ -55,7 +55,8 @@ def results(run: Run, trainer: Any) -> list[tuple[str, ...]]:
 
 def cautions(run: Run, model: Any) -> list[str]:
     """What a user should know of the last training epoch, by `model.cautions`."""
-    last = next((row for row in reversed(run.read_metrics()) if row["split"] == "train"), {})
+    train = [row for row in run.read_metrics() if row["split"] == "train"]
+    last = train[-1] if train else {}
     return [
         f"{term} is {value:.3g}, above {limit:g}: {meaning}"
         for term, (limit, meaning) in model.cautions.items()
