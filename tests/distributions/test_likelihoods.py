@@ -254,3 +254,25 @@ class TestEvery:
         levels = _levels(likelihood.num_levels).double()
         total = likelihood(params, 1).log_prob(levels[:, None, None]).logsumexp(0)
         torch.testing.assert_close(total, torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", [*ALL, Gaussian(scale=0.4, learn_scale=True)], ids=lambda x: type(x).__name__)
+def test_score_is_the_gradient_of_the_log_likelihood(likelihood):
+    torch.manual_seed(0)
+    shape = (1, 2, 3)
+    params = torch.randn(4, *likelihood.params_shape(shape), requires_grad=True)
+    x = likelihood(params.detach(), 3).sample()
+    expected = torch.autograd.grad(likelihood(params, 3).log_prob(x).sum(), params)[0]
+    score = likelihood.score(params, x)
+    torch.testing.assert_close(score, expected)
+    torch.testing.assert_close(likelihood.score(params.detach(), x), expected)
+    # Its own gradient: of a random projection, against autograd applied twice.
+    direction = torch.randn_like(params)
+    wanted = [params, *likelihood.parameters()]
+    first = torch.autograd.grad(likelihood(params, 3).log_prob(x).sum(), params, create_graph=True)[0]
+    for got, e in zip(
+        torch.autograd.grad((score * direction).sum(), wanted),
+        torch.autograd.grad((first * direction).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, e)

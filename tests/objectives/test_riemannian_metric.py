@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
+from vaebench.objectives.riemannian_metric import Along, RiemannianMetric, pack
 
 
 def make(num=7, dim=3, dtype=torch.float64):
@@ -63,6 +63,37 @@ def test_pull_jacobian_is_that_of_autograd():
     got = metric.pull_jacobian(z, metric.weights(z), v)[0]
     torch.testing.assert_close(torch.autograd.functional.jacobian(pulled, v)[:, 0], 2 * got)
     torch.testing.assert_close(torch.autograd.functional.jacobian(applied, z)[:, 0], got.mT)
+
+
+def test_change_is_the_derivative_along_a_direction():
+    centroids, matrices = make(dim=4)
+    metric = RiemannianMetric(centroids, pack(matrices), temperature=1.3, regularization=0.02)
+    z, direction = torch.randn(2, 6, 4, dtype=torch.float64)
+    got = metric.change(metric.weights(z), metric.slopes(z, direction))
+    _, expected = torch.autograd.functional.jvp(metric.inverse, z, direction)
+    torch.testing.assert_close(got, expected)
+
+
+def test_adjoint_is_that_of_autograd():
+    torch.manual_seed(5)
+    centroids, matrices = make(dim=4)
+    centroids, packed = centroids.requires_grad_(), pack(matrices).requires_grad_()
+    metric = RiemannianMetric(centroids, packed, temperature=1.3, regularization=0.02)
+    z = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn(6, 4, dtype=torch.float64)
+    inner, outer = torch.randn(2, 6, 4, 4, dtype=torch.float64)
+    inner, outer = inner + inner.mT, outer + outer.mT
+    inverse = metric.inverse(z)
+    _, change = torch.autograd.functional.jvp(metric.inverse, z, direction, create_graph=True)
+    weights = metric.weights(z).detach()
+    for second in (False, True):
+        value = (inner * inverse).sum() + ((outer * change).sum() if second else 0.0)
+        expected = torch.autograd.grad(value, (z, centroids, packed), retain_graph=True)
+        along = Along(outer, direction, metric.slopes(z, direction).detach()) if second else None
+        with torch.no_grad():
+            got = metric.adjoint(z, weights, inner, along)
+        for g, e in zip(got, expected, strict=True):
+            torch.testing.assert_close(g, e)
 
 
 def test_far_from_every_centroid_only_the_regularization_is_left():

@@ -107,9 +107,11 @@ def train_models(hardware):
     """The weights, buffers and losses of real models after two epochs."""
     found = {}
     data = Digits(num_examples=240)
+    smooth = MLP(hidden_dims=(16,), activation="tanh")  # at the kink of a relu, rounding is a whole step as well
     for kind, trainer_class in MODELS:
         torch.manual_seed(0)
-        model = kind(data.shape, likelihood=data.likelihood, latent_dim=2, network=MLP(hidden_dims=(16,)))
+        options = {"metric_network": smooth} if kind is RHVAE else {}
+        model = kind(data.shape, likelihood=data.likelihood, latent_dim=2, network=smooth, **options)
         # Adam divides by the size of the gradient: with a small eps the rounding of a vanishing one is a whole step.
         trainer = trainer_class(num_epochs=2, batch_size=50, optimizer_args={"eps": 1e-4})
         training = trainer.train(model, data, hardware=hardware)
@@ -136,4 +138,5 @@ def test_two_processes_equal_one_for_real_models():
         for name, value in state.items():
             torch.testing.assert_close(other_state[name], value, rtol=1e-6, atol=1e-6, msg=f"{kind.__name__} {name}")
         for row, other in zip(rows, other_rows, strict=True):
-            assert row == pytest.approx(other, rel=1e-5), kind.__name__
+            # RHVAE's rate is a difference of numbers as large as the loss.
+            assert row == pytest.approx(other, rel=1e-5, abs=1e-5), kind.__name__

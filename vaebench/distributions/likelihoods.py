@@ -39,6 +39,18 @@ class Likelihood(nn.Module):
         """Return p(x|z) with an event of `event_ndim` dimensions, computed in float32 or better."""
         return Independent(self.distribution(at_least_float32(params), event_ndim), event_ndim, validate_args=False)
 
+    def score(self, params: Tensor, x: Tensor) -> Tensor:
+        """Gradient of log p(x|z) in the decoder's output, in closed form where there is one; differentiable.
+
+        Args:
+            params: What the decoder returned, shape (B, *params_shape).
+            x: Shape (B, *shape).
+        """
+        with torch.enable_grad():
+            params = params if params.requires_grad else params.detach().requires_grad_()
+            log_prob = self(params, x.ndim - 1).log_prob(x).sum()
+            return torch.autograd.grad(log_prob, params, create_graph=True)[0]
+
 
 class Bernoulli(Likelihood):
     """Binary data, parameters are logits.
@@ -52,6 +64,10 @@ class Bernoulli(Likelihood):
     def distribution(self, params: Tensor, event_ndim: int) -> Distribution:
         """Bernoulli with these logits."""
         return TorchBernoulli(logits=params, validate_args=False)
+
+    def score(self, params: Tensor, x: Tensor) -> Tensor:
+        """x - p."""
+        return x - torch.sigmoid(params)
 
 
 class ContinuousBernoulli(Likelihood):
@@ -138,6 +154,10 @@ class Gaussian(Likelihood):
         """Normal around the decoder's output."""
         return TorchNormal(params, self.log_scale.exp(), validate_args=False)
 
+    def score(self, params: Tensor, x: Tensor) -> Tensor:
+        """(x - mean) / variance."""
+        return (x - params) * (-2 * self.log_scale).exp()
+
 
 class Binomial(Likelihood):
     """Counts k of `total_count`, given as x = k / total_count in [0, 1]; parameters are logits.
@@ -158,6 +178,10 @@ class Binomial(Likelihood):
     def distribution(self, params: Tensor, event_ndim: int) -> Distribution:
         """Binomial with these logits."""
         return _Binomial(params, self.total_count)
+
+    def score(self, params: Tensor, x: Tensor) -> Tensor:
+        """k - n p."""
+        return self.total_count * (x - torch.sigmoid(params))
 
 
 class _Binomial(_Elementwise):

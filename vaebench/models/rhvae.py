@@ -168,14 +168,16 @@ class RHVAE(LatentVariableModel):
         def potential(z: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 z = z if is_training and z.requires_grad else z.detach().requires_grad_()
-                log_likelihood = self.likelihood(z).log_prob(x)
-                log_joint = log_likelihood + self.prior().log_prob(z)
-                (grad,) = torch.autograd.grad(-log_joint.sum(), z, create_graph=is_training)
-            return grad, log_likelihood
+                params = at_least_float32(self.decoder(z))
+                log_prior = self.prior().log_prob(z).sum()
+                forces = self.likelihood_head.score(params, x), torch.ones_like(log_prior)
+                (force,) = torch.autograd.grad((params, log_prior), z, forces, create_graph=is_training)
+            return -force, params
 
         at = point(z, potential, metric)
-        rho = draw_momentum(at, collective.standard_normal(tuple(z.shape), like=z), self.beta_zero)
-        bound = -q.log_prob(z) - momentum_log_prob(rho, at, self.beta_zero)
+        noise = collective.standard_normal(tuple(z.shape), like=z)
+        rho, momentum_log_density = draw_momentum(at, noise, metric, self.beta_zero)
+        bound = -q.log_prob(z) - momentum_log_density
         refused = torch.zeros_like(bound)
         for k in range(1, self.num_leapfrog + 1):
             at, rho, is_refused = generalised_leapfrog(at, rho, self.step_size, metric, potential)
@@ -183,8 +185,8 @@ class RHVAE(LatentVariableModel):
             rho = rho * math.sqrt(beta_before / beta)
             bound = bound + 0.5 * self.latent_dim * math.log(beta_before / beta)
             refused = refused + is_refused.to(refused) / self.num_leapfrog
-        log_likelihood = at.value
-        bound = bound + log_likelihood + self.prior().log_prob(at.z) + momentum_log_prob(rho, at)
+        log_likelihood = self.likelihood_head(at.value, len(self.shape)).log_prob(x)
+        bound = bound + log_likelihood + self.prior().log_prob(at.z) + momentum_log_prob(rho, at, metric)
         return -log_likelihood, bound, refused
 
     def _beta(self, k: int) -> float:

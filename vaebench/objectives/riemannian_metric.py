@@ -11,8 +11,24 @@ contraction sums over both triangles, the entries below the diagonal count twice
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Along(NamedTuple):
+    """What `RiemannianMetric.adjoint` needs of a derivative along a direction.
+
+    Attributes:
+        matrix: S, symmetric, shape (B, D, D).
+        direction: Shape (B, D).
+        slopes: Those of the direction, shape (B, N).
+    """
+
+    matrix: Tensor
+    direction: Tensor
+    slopes: Tensor
 
 
 class RiemannianMetric:
@@ -37,11 +53,13 @@ class RiemannianMetric:
         full[rows, columns] = full[columns, rows] = torch.arange(len(rows), device=centroids.device)
         self._unpack = full.flatten()  # and where an entry of the flattened matrix lies in the packed form
         self._eye = (rows == columns).to(centroids.dtype) * regularization
-        self._counted = (matrices * (2.0 - (rows == columns).to(centroids.dtype))).mT.contiguous()
+        self._counts = 2.0 - (rows == columns).to(centroids.dtype)
+        self._counted = (matrices * self._counts).mT.contiguous()
         self._scale = 2 / temperature**2
         scaled = centroids * self._scale
-        self._scaled = torch.cat([scaled, torch.full_like(scaled[:, :1], self._scale)], -1)
+        # Few rows and many columns: a product whose result has few columns is several times slower.
         self._exponent = scaled.mT.contiguous()
+        self._scaled = torch.cat([self._exponent, torch.full_like(self._exponent[:1], self._scale)])
         self._offset = centroids.square().sum(-1) * (-0.5 * self._scale)
 
     def weights(self, z: Tensor) -> Tensor:
@@ -82,9 +100,8 @@ class RiemannianMetric:
 
         With S = G it is the gradient of log det G^-1, with S = rho rho^T that of rho^T G^-1 rho.
         """
-        packed = matrix.flatten(-2).index_select(-1, self._lower)
-        pulled, total = ((weights * (packed @ self._counted)) @ self._scaled).split((self.dim, 1), -1)
-        return torch.addcmul(pulled, z, total, value=-1)
+        packed = self._packed(matrix)
+        return self._towards_centroids(z, weights * (packed @ self._counted))
 
     def pull_jacobian(self, z: Tensor, weights: Tensor, vector: Tensor) -> Tensor:
         r"""Return K with K_jk = sum_i w_i (2 / T^2) (c_i - z)_j (M_i v)_k for v of shape (B, D); shape (B, D, D).
@@ -93,11 +110,57 @@ class RiemannianMetric:
         for the flows of training, whose centroids are a batch.
         """
         full = self.matrices.index_select(-1, self._unpack).view(-1, self.dim)
-        # B comes last: a product with a few columns is several times slower than one with a few rows.
         images_NDB = (full @ vector.mT).unflatten(0, (-1, self.dim)) * weights.mT.contiguous().unsqueeze(1)
-        moved = (self._scaled.mT @ images_NDB.flatten(1)).unflatten(-1, (self.dim, -1))
+        moved = (self._scaled @ images_NDB.flatten(1)).unflatten(-1, (self.dim, -1))
         pulled, total = moved.split((self.dim, 1))
         return torch.addcmul(pulled, z.mT.unsqueeze(1), total, value=-1).permute(2, 0, 1)
+
+    def slopes(self, z: Tensor, direction: Tensor) -> Tensor:
+        """Derivatives of the log-weights along `direction` (B, D) at z (B, D); shape (B, N)."""
+        along = (z * direction).sum(-1, keepdim=True)
+        return (direction @ self._exponent).sub(along, alpha=self._scale)
+
+    def change(self, weights: Tensor, slopes: Tensor) -> Tensor:
+        """Derivative of G^-1 along the direction that has these slopes (B, N); shape (B, D, D)."""
+        packed = (weights * slopes) @ self.matrices
+        return packed.index_select(-1, self._unpack).unflatten(-1, (self.dim, self.dim))
+
+    def adjoint(
+        self, z: Tensor, weights: Tensor, inner: Tensor, along: Along | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Gradients of tr(X G^-1(z)) + tr(S dG^-1(z)), where d is the derivative along a direction.
+
+        Args:
+            z: Shape (B, D).
+            weights: Those of the centroids at z, shape (B, N).
+            inner: X, symmetric, shape (B, D, D); held fixed.
+            along: S and the direction, held fixed; None leaves the second term out.
+
+        Returns:
+            Gradients in z, each row's own, in the centroids and in the packed matrices, summed over rows.
+        """
+        packed = self._packed(inner)
+        in_log_weights = weights * (packed @ self._counted)
+        in_matrices = weights.mT @ packed
+        if along is not None:
+            packed = self._packed(along.matrix)
+            in_slopes = weights * (packed @ self._counted)
+            in_log_weights = torch.addcmul(in_log_weights, in_slopes, along.slopes)
+            in_matrices.addmm_((weights * along.slopes).mT, packed)
+        in_z = self._towards_centroids(z, in_log_weights)
+        in_centroids = (z.mT @ in_log_weights).mT - self.centroids * in_log_weights.sum(0)[:, None]
+        if along is not None:
+            in_z.addcmul_(along.direction, in_slopes.sum(-1, keepdim=True), value=-self._scale)
+            in_centroids.add_((along.direction.mT @ in_slopes).mT)
+        return in_z, in_centroids * self._scale, in_matrices * self._counts
+
+    def _towards_centroids(self, z: Tensor, shares: Tensor) -> Tensor:
+        """Sum over i of shares (B, N) times (2 / T^2) (c_i - z), the gradient of a log-weight in z; shape (B, D)."""
+        pulled, total = torch.mm(self._scaled, shares.mT).mT.split((self.dim, 1), -1)
+        return torch.addcmul(pulled, z, total, value=-1)
+
+    def _packed(self, matrix: Tensor) -> Tensor:
+        return matrix.flatten(-2).index_select(-1, self._lower)
 
 
 def log_det(factor: Tensor) -> Tensor:
