@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from bench_measure import Row, Settings, Spread, interleaved, rows
 from torch import Tensor
@@ -16,11 +18,19 @@ TEMPERATURE, REGULARIZATION = 1.5, 0.01  # the defaults of the model
 # Milliseconds per leapfrog step of the best-known implementation, quoted: measured elsewhere, on one core.
 QUOTED = {100: 1.8, 1_000: 13.0, 10_000: 490.0}
 AIMS = {100: 12, 1_000: 30, 10_000: 100}
+SIZES = tuple(QUOTED)
 
 
 def metric_of(centroids: Tensor, matrices: Tensor) -> RiemannianMetric:
     """The metric with the default temperature and regularisation."""
     return RiemannianMetric(centroids, matrices, TEMPERATURE, REGULARIZATION)
+
+
+def random_metric(count: int) -> tuple[Tensor, Tensor]:
+    """Centroids (N, D) and full matrices M (N, D, D)."""
+    factor = 0.1 * torch.randn(count, LATENT_DIM, LATENT_DIM).tril(-1)
+    factor = factor + torch.diag_embed((0.3 * torch.randn(count, LATENT_DIM)).exp())
+    return torch.randn(count, LATENT_DIM), factor @ factor.mT
 
 
 class BareEnergy:
@@ -43,19 +53,15 @@ class BareEnergy:
 def sampler(settings: Settings) -> list[Row]:
     """HMC on the volume element, ours against autograd, with 100, 1,000 and 10,000 centroids."""
     result = []
-    for count in (20, 50) if settings.quick else (100, 1_000, 10_000):
-        centroids = torch.randn(count, LATENT_DIM)
-        factor = torch.randn(count, LATENT_DIM, LATENT_DIM).tril(-1) * 0.1 + torch.diag_embed(
-            (0.3 * torch.randn(count, LATENT_DIM)).exp()
-        )
-        full = factor @ factor.mT
+    for count in (20, 50) if settings.quick else SIZES:
+        centroids, full = random_metric(count)
         ours, bare = ManifoldEnergy(metric_of(centroids, pack(full))), BareEnergy(centroids, full)
         transitions = settings.size({100: 100, 1_000: 20}.get(count, 4), 2)
         start = centroids[torch.randint(count, (CHAINS,))]
         times = interleaved(
             {
-                f"autograd, {count:,} centroids": _chains(bare, start, transitions),
-                f"vaebench, {count:,} centroids": _chains(ours, start, transitions),
+                f"autograd, {count:,} centroids": chains(bare, start, transitions),
+                f"vaebench, {count:,} centroids": chains(ours, start, transitions),
             },
             settings.repeats,
         )
@@ -78,7 +84,8 @@ def sampler(settings: Settings) -> list[Row]:
     return result
 
 
-def _chains(energy: BareEnergy | ManifoldEnergy, start: Tensor, transitions: int):
+def chains(energy: BareEnergy | ManifoldEnergy, start: Tensor, transitions: int) -> Callable[[], None]:
+    """A job: so many transitions of HMC from `start` (S, D)."""
     kernel = HMC(energy.value_and_grad, LEAPFROGS, jitter=0, gradient=getattr(energy, "gradient", None))
     parameters = Parameters(torch.tensor(0.03), torch.ones(LATENT_DIM))
 

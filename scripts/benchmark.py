@@ -5,7 +5,8 @@
     python scripts/benchmark.py --quick                tiny sizes: tries the program, the numbers mean little
 
 Every number is a ratio to an alternative that was measured in turns with it, in the same process or in processes
-started in turns. Numbers marked "quoted" were measured elsewhere and are printed for orientation only.
+started in turns. Numbers marked "quoted" were measured elsewhere and are printed for orientation only; where pythae is
+installed, "reference" measures it beside ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import bench_files
 import bench_memory
+import bench_reference
 import bench_sampler
 import bench_start
 import bench_training
@@ -35,6 +37,7 @@ BENCHMARKS = {
     "vae": bench_training.vae,
     "rhvae": bench_training.rhvae,
     "sampler": bench_sampler.sampler,
+    "reference": bench_reference.reference,
     "start": bench_start.start,
     "memory": bench_memory.training,
     "memory-centroids": bench_memory.metric,
@@ -60,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--only: unknown name '{name}'{did_you_mean(name, BENCHMARKS)}")
     if options.repeats < 1 or options.threads < 1:
         parser.error("--repeats and --threads must be at least 1")
+    if "reference" in (options.only or ()) and not bench_reference.is_installed():
+        parser.error("--only: reference expects pythae to be installed, and it is not")
     settings = Settings(1 if options.quick else options.repeats, options.quick, options.threads)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
@@ -71,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
     console.print("  ".join(f"{key} {value}" for key, value in machine.items()))
     result: list[Row] = []
     for name in options.only or BENCHMARKS:
+        if name == "reference" and not bench_reference.is_installed():
+            console.print("skipping reference: pythae is not installed")
+            continue
         console.print(f"measuring {name} …")
         result += BENCHMARKS[name](settings)
     console.print(table(result))
