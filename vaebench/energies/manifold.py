@@ -98,6 +98,8 @@ class ManifoldEnergy(Energy):
         self._floor = (metric.regularization * is_diagonal).unsqueeze(-1)
         self._traces = (metric.matrices * (2 - is_diagonal)).mT.contiguous()  # entries below the diagonal count twice
         self._pull = (torch.cat([-centroids, column], -1) / squared_width).mT.contiguous()
+        self._wall = torch.zeros_like(self._pull[:, :1])
+        self._wall[-1] = self.steepness
 
     def energy(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
@@ -112,13 +114,13 @@ class ManifoldEnergy(Energy):
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U and its gradient, in closed form."""
-        gradient, factor, excess, squared = self._differentiate(x)
+        gradient, factor, inverse_reach = self._differentiate(x)
         half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
-        energy = torch.addcmul(-half_log_det, excess.square(), squared, value=0.5 * self.steepness)
-        return energy.squeeze(-1), gradient
+        excess = inverse_reach.reciprocal() - self.radius
+        return torch.addcmul(-half_log_det, excess, excess, value=0.5 * self.steepness).squeeze(-1), gradient
 
-    def _differentiate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradient of U, and on the way the factor of G^-1, the share of |x| outside the ball (B, 1), |x|^2 (B, 1)."""
+    def _differentiate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient of U, and on the way the factor of G^-1, and 1 / max(|x|, radius), shape (B, 1)."""
         num_dims = x.shape[-1]
         squared = x.square().sum(-1, keepdim=True)
         exponent = torch.addmm(self._offset, torch.cat([x, squared], -1), self._exponent)
@@ -128,9 +130,11 @@ class ManifoldEnergy(Energy):
         factor, _ = torch.linalg.cholesky_ex(inverse, upper=True)  # what fails is nan, and the kernel rejects it
         metric = torch.cholesky_inverse(factor, upper=True).mT.flatten(-2).index_select(-1, self._pack)
         shares = torch.mm(metric, self._traces).mul_(weights)
-        pull, total = torch.mm(self._pull, shares.mT).mT.split((num_dims, 1), -1)
-        excess = torch.add(1, squared.rsqrt(), alpha=-self.radius).relu_()  # 0 also at x = 0
-        return torch.addcmul(pull, x, torch.add(total, excess, alpha=self.steepness)), factor, excess, squared
+        pull, total = torch.addmm(self._wall, self._pull, shares.mT).mT.split((num_dims, 1), -1)
+        # The wall pulls by (1 - radius / |x|) x / T^2; its 1 is in the product above, and inside the two cancel.
+        inverse_reach = squared.clamp_min_(self.radius**2).rsqrt_()
+        slope = torch.add(total, inverse_reach, alpha=-self.radius * self.steepness)
+        return torch.addcmul(pull, x, slope), factor, inverse_reach
 
     def start(self, num_chains: int) -> Tensor:
         """Draw centroids, as the paper does, shape (S, D)."""
