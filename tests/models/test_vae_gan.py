@@ -1,4 +1,4 @@
-"""VAE/GAN: Algorithm 1 by hand, and the direction of each part's step."""
+"""VAE/GAN: the training algorithm by hand, and the direction of each part's step."""
 
 import math
 from types import SimpleNamespace

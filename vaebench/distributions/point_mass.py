@@ -71,7 +71,7 @@ class DeterministicPosterior:
     """A point, linear in the features: z = f(x).
 
     References:
-        Adversarial Autoencoders (Makhzani et al., 2016), https://arxiv.org/abs/1511.05644 (section 2.1); From
+        Adversarial Autoencoders (Makhzani et al., 2016), https://arxiv.org/abs/1511.05644 (section 2); From
         Variational to Deterministic Autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
     """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class CoupledOptimizerAdversarialTrainer(Trainer):
-    """Simultaneous gradient descent with a critic among the parts (Larsen et al., 2016, algorithm 1).
+    """Simultaneous gradient descent with a critic among the parts (Larsen et al., 2016, its training algorithm).
 
     One forward pass gives the losses of all parts, the critic's among them; each part follows the gradient of its own
     loss in its own parameters. The last part is the critic: with `num_critic_steps` above 1 it takes more steps, each
