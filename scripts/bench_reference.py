@@ -36,6 +36,7 @@ def _training(settings: Settings) -> list[Row]:
     for name, (ours, num_epochs) in {"VAE": (new_vae, settings.size(3, 1)), "RHVAE": (new_rhvae, 1)}.items():
         config = getattr(models, f"{name}Config")(input_dim=SHAPE, latent_dim=LATENT_DIM, reconstruction_loss="bce")
         theirs = getattr(models, name)(config)
+        num_examples = num_epochs * len(data.train)
         jobs = {
             f"pythae {name}": _loop(theirs, data.train.x, num_epochs),
             f"vaebench {name}": trainer(ours("mlp"), data, num_epochs, with_run=True, validate_every=None),
@@ -45,7 +46,7 @@ def _training(settings: Settings) -> list[Row]:
             interleaved(jobs, max(1, settings.repeats // 2)),
             against=f"pythae {name}",
             unit="examples/s",
-            value=lambda t, n=num_epochs * len(data.train): n / t,
+            value=lambda t, n=num_examples: n / t,
             notes={f"vaebench {name}": "all default callbacks; theirs is its model alone, in a bare loop"},
         )
     return result
