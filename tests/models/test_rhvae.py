@@ -121,6 +121,29 @@ def test_gradient_of_the_loss_equals_a_finite_difference():
         assert slope == pytest.approx((above - below) / 2e-5, rel=1e-5, abs=1e-7), name
 
 
+def test_only_the_networks_run_in_half_precision():
+    # The flow stays in float32: its equations are solved as well, and no more steps are refused.
+    torch.manual_seed(0)
+    model = RHVAE((1, 8, 8), likelihood=Bernoulli(), latent_dim=6, step_size=0.05)
+    batch = Batch(torch.rand(40, 1, 8, 8).round())
+
+    def losses(enabled):
+        model.zero_grad()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            assert model._matrices(batch.x).dtype == torch.float32
+            loss = model.loss(batch, 0)
+        loss.total.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+        return loss.total.item(), loss.terms["refused"].item()
+
+    exact, refused = losses(False)
+    rough, refused_rough = losses(True)
+    assert exact != rough
+    assert rough == pytest.approx(exact, rel=0.01)
+    assert refused_rough == pytest.approx(refused, abs=0.05)
+
+
 def test_matrices_are_symmetric_and_positive_definite():
     model = RHVAE((1, 4, 4), likelihood=Bernoulli(), latent_dim=4)
     x = torch.rand(6, 1, 4, 4)

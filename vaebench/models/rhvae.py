@@ -159,14 +159,16 @@ class RHVAE(LatentVariableModel):
     def _matrices(self, x: Tensor) -> Tensor:
         """M = L L^T for each example, packed, shape (B, D (D + 1) / 2)."""
         factor = self.metric_head(self.metric_encoder(x))
-        return pack(factor @ factor.mT)
+        with torch.autocast(x.device.type, enabled=False):  # rounded to half precision, M may not be positive
+            return pack(factor @ factor.mT)
 
     def _bound(self, x: Tensor, q: Any, z: Tensor, metric: RiemannianMetric) -> tuple[Tensor, Tensor, Tensor]:
         """Return -log p(x|z_K), the bound for z_0 = z of shape (B, D), and the share of refused steps; each (B,)."""
-        is_training = torch.is_grad_enabled()
+        is_training, device = torch.is_grad_enabled(), x.device.type
+        is_autocast = torch.is_autocast_enabled(device)
 
         def potential(z: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
+            with torch.enable_grad(), torch.autocast(device, enabled=is_autocast):
                 z = z if is_training and z.requires_grad else z.detach().requires_grad_()
                 params = at_least_float32(self.decoder(z))
                 log_prior = self.prior().log_prob(z).sum()
@@ -174,20 +176,21 @@ class RHVAE(LatentVariableModel):
                 (force,) = torch.autograd.grad((params, log_prior), z, forces, create_graph=is_training)
             return -force, params
 
-        at = point(z, potential, metric)
         noise = collective.standard_normal(tuple(z.shape), like=z)
-        rho, momentum_log_density = draw_momentum(at, noise, metric, self.beta_zero)
-        bound = -q.log_prob(z) - momentum_log_density
-        refused = torch.zeros_like(bound)
-        for k in range(1, self.num_leapfrog + 1):
-            at, rho, is_refused = generalised_leapfrog(at, rho, self.step_size, metric, potential)
-            beta_before, beta = self._beta(k - 1), self._beta(k)
-            rho = rho * math.sqrt(beta_before / beta)
-            bound = bound + 0.5 * self.latent_dim * math.log(beta_before / beta)
-            refused = refused + is_refused.to(refused) / self.num_leapfrog
+        bound, refused = -q.log_prob(z), z.new_zeros(len(z))
+        with torch.autocast(device, enabled=False):  # in half precision the implicit equations do not reach a tolerance
+            at = point(z, potential, metric)
+            rho, momentum_log_density = draw_momentum(at, noise, metric, self.beta_zero)
+            bound = bound - momentum_log_density
+            for k in range(1, self.num_leapfrog + 1):
+                at, rho, is_refused = generalised_leapfrog(at, rho, self.step_size, metric, potential)
+                beta_before, beta = self._beta(k - 1), self._beta(k)
+                rho = rho * math.sqrt(beta_before / beta)
+                bound = bound + 0.5 * self.latent_dim * math.log(beta_before / beta)
+                refused = refused + is_refused.to(refused) / self.num_leapfrog
+            bound = bound + self.prior().log_prob(at.z) + momentum_log_prob(rho, at, metric)
         log_likelihood = self.likelihood_head(at.value, len(self.shape)).log_prob(x)
-        bound = bound + log_likelihood + self.prior().log_prob(at.z) + momentum_log_prob(rho, at, metric)
-        return -log_likelihood, bound, refused
+        return -log_likelihood, bound + log_likelihood, refused
 
     def _beta(self, k: int) -> float:
         """Inverse temperature after step k: quadratic from beta_zero at 0 to 1 at K (Caterini et al., 2018)."""
