@@ -115,6 +115,14 @@ def test_an_adjoint_is_solved_directly_where_iterating_does_not_get_there():
     torch.testing.assert_close(solved(None)[0], expected)
 
 
+def test_a_second_derivative_is_an_error_and_not_a_wrong_number():
+    z, centroids, matrices, rho, _ = inputs()
+    metric = metric_of(centroids, matrices)
+    log_density = LogDensity.apply(z, centroids, matrices, rho, 1.0, geometry(z, metric), metric)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.grad(log_density.sum(), z, create_graph=True)
+
+
 def test_pieces_leave_no_cycle_behind():
     # A graph that holds its own output would live until the garbage collector comes, and with it all of a batch.
     import gc

@@ -8,6 +8,7 @@ implicit function theorem: the iterations leave no trace.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from vaebench.objectives.implicit import iterate, tolerance_or_default
 from vaebench.objectives.riemannian_metric import Along, RiemannianMetric, log_det
@@ -66,6 +66,25 @@ def grad_hamiltonian(grad_potential: Tensor, rho: Tensor, here: Geometry, metric
     return grad_potential + 0.5 * (metric.pull(here.z, here.weights, outer(rho, rho)) - here.grad_log_det)
 
 
+Backward = Callable[..., tuple[Any, ...]]
+
+
+def _differentiable_once(backward: Backward) -> Backward:
+    """Let a backward pass fail where a graph of it is asked for; it is the end of what is differentiated.
+
+    torch's `once_differentiable` lets the graph pass where the incoming gradient is a constant, and what is then
+    differentiated again lacks terms.
+    """
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("gradients through a Riemannian flow cannot be differentiated again (create_graph=True)")
+        return backward(ctx, *grads)
+
+    return checked
+
+
 class DrawMomentum(Function):
     """rho = L^-T noise / sqrt(beta) with G^-1 = L L^T, whose covariance is G / beta; and log N(rho; 0, G / beta)."""
 
@@ -87,7 +106,7 @@ class DrawMomentum(Function):
         return rho, 0.5 * (normaliser - noise.square().sum(-1))
 
     @staticmethod
-    @once_differentiable
+    @_differentiable_once
     def backward(ctx: Any, grad: Tensor, grad_log_prob: Tensor) -> tuple[Any, ...]:
         (rho,), factor = ctx.saved_tensors, ctx.here.factor
         # In L the gradient is -tril(rho (L^-1 grad)^T). From there on the rule of a Cholesky factorisation (Murray,
@@ -122,7 +141,7 @@ class LogDensity(Function):
         return 0.5 * (normaliser - beta * (rho * velocity).sum(-1))
 
     @staticmethod
-    @once_differentiable
+    @_differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         rho, velocity = ctx.saved_tensors
         inner = (0.5 * grad)[:, None, None] * (ctx.here.matrix - ctx.beta * outer(rho, rho))
@@ -150,7 +169,7 @@ class Kick(Function):
         return rho - half * grad_hamiltonian(grad_potential, rho, here, metric)
 
     @staticmethod
-    @once_differentiable
+    @_differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         (rho,) = ctx.saved_tensors
         direction = -ctx.half * grad
@@ -184,7 +203,7 @@ class ImplicitKick(Function):
         return kicked
 
     @staticmethod
-    @once_differentiable
+    @_differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         (rho,), half, here, metric = ctx.saved_tensors, ctx.half, ctx.here, ctx.metric
         grad = _solve_adjoint(
@@ -219,7 +238,7 @@ class ImplicitDrift(Function):
         return there.z.detach()
 
     @staticmethod
-    @once_differentiable
+    @_differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         (rho,), half, here, there, metric = ctx.saved_tensors, ctx.half, ctx.here, ctx.there, ctx.metric
         grad = _solve_adjoint(
