@@ -80,25 +80,12 @@ class RiemannianMetric:
         """log det G^-1(z), shape (B,)."""
         return log_det(torch.linalg.cholesky(self.inverse(z)))
 
-    def log_det_inverse_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        r"""log det G^-1(z), shape (B,), and its gradient, shape (B, D).
-
-        .. math:: \nabla_z \log\det G^{-1} = -\frac{2}{T^2} \sum_i w_i \, tr(G M_i) \, (z - c_i)
-        """
-        weights = self.weights(z)
-        factor, _ = torch.linalg.cholesky_ex(self.inverse_at(weights))  # no check: a failed factor is NaN to the caller
-        return log_det(factor), self.pull(z, weights, torch.cholesky_inverse(factor))
-
-    def grad_log_det_inverse(self, z: Tensor) -> Tensor:
-        """Only the gradient of log det G^-1, shape (B, D)."""
-        weights = self.weights(z)
-        factor, _ = torch.linalg.cholesky_ex(self.inverse_at(weights))
-        return self.pull(z, weights, torch.cholesky_inverse(factor))
-
     def pull(self, z: Tensor, weights: Tensor, matrix: Tensor) -> Tensor:
         r"""Gradient in z of tr(S G^-1(z)) for a symmetric S (B, D, D) held fixed; shape (B, D).
 
         With S = G it is the gradient of log det G^-1, with S = rho rho^T that of rho^T G^-1 rho.
+
+        .. math:: \nabla_z tr(S G^{-1}) = \frac{2}{T^2} \sum_i w_i \, tr(S M_i) \, (c_i - z)
         """
         packed = self._packed(matrix)
         return self._towards_centroids(z, weights * (packed @ self._counted))
