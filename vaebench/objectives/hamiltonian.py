@@ -28,10 +28,10 @@ from vaebench.objectives.hamiltonian_steps import (
     ImplicitKick,
     Kick,
     LogDensity,
-    apply,
     geometry,
     grad_hamiltonian,
     outer,
+    times,
 )
 from vaebench.objectives.implicit import Solution, solve, tolerance_or_default
 from vaebench.objectives.riemannian_metric import RiemannianMetric
@@ -136,9 +136,9 @@ def _is_way_back_easy(
 
     image = -kicked - half * grad_hamiltonian(arrived.grad_potential, kicked, arrived.geometry, metric)
     is_easy = contracts(-kicked, image, -middle)
-    start = arrived.z - half * apply(arrived.geometry.inverse, middle)
+    start = arrived.z - half * times(arrived.geometry.inverse, middle)
     guess = 2 * start - arrived.z
-    is_easy &= contracts(guess, start - half * apply(metric.inverse(guess), middle), at.z)
+    is_easy &= contracts(guess, start - half * times(metric.inverse(guess), middle), at.z)
     return bool(is_easy.all())
 
 
@@ -172,10 +172,10 @@ def half_kick(at: Point, rho: Tensor, half: float, metric: RiemannianMetric, tol
 @torch.no_grad()
 def drift(here: Geometry, rho: Tensor, half: float, metric: RiemannianMetric, tolerance: float | None) -> Solution:
     """Solve z' = z + half * (G^-1(z) + G^-1(z')) rho."""
-    step = half * apply(here.inverse, rho)
+    step = half * times(here.inverse, rho)
     start = here.z + step
     return solve(
-        lambda end: start + half * apply(metric.inverse(end), rho),
+        lambda end: start + half * times(metric.inverse(end), rho),
         start + step,
         lambda end: half * metric.pull_jacobian(end, metric.weights(end), rho).mT,
         tolerance,

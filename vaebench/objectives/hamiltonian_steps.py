@@ -51,7 +51,7 @@ def geometry(z: Tensor, metric: RiemannianMetric) -> Geometry:
     return Geometry(z.detach(), weights, inverse, factor, matrix, metric.pull(z, weights, matrix))
 
 
-def apply(matrix: Tensor, vector: Tensor) -> Tensor:
+def times(matrix: Tensor, vector: Tensor) -> Tensor:
     """Product of (B, D, D) and (B, D)."""
     return (matrix @ vector[..., None])[..., 0]
 
@@ -102,8 +102,7 @@ class DrawMomentum(Function):
         rho = torch.linalg.solve_triangular(here.factor.mT, noise[..., None], upper=True)[..., 0] / math.sqrt(beta)
         ctx.save_for_backward(rho)
         ctx.here, ctx.metric = here, metric
-        normaliser = log_det(here.factor) + rho.shape[-1] * math.log(beta / (2 * math.pi))
-        return rho, 0.5 * (normaliser - noise.square().sum(-1))
+        return rho, 0.5 * (_log_normaliser(here, beta) - noise.square().sum(-1))
 
     @staticmethod
     @_differentiable_once
@@ -134,11 +133,10 @@ class LogDensity(Function):
         here: Geometry,
         metric: RiemannianMetric,
     ) -> Tensor:
-        velocity = apply(here.inverse, rho)
+        velocity = times(here.inverse, rho)
         ctx.save_for_backward(rho, velocity)
         ctx.beta, ctx.here, ctx.metric = beta, here, metric
-        normaliser = log_det(here.factor) + rho.shape[-1] * math.log(beta / (2 * math.pi))
-        return 0.5 * (normaliser - beta * (rho * velocity).sum(-1))
+        return 0.5 * (_log_normaliser(here, beta) - beta * (rho * velocity).sum(-1))
 
     @staticmethod
     @_differentiable_once
@@ -174,7 +172,7 @@ class Kick(Function):
         (rho,) = ctx.saved_tensors
         direction = -ctx.half * grad
         slopes, change = _kick_slopes(rho, direction, ctx.here, ctx.metric)
-        return *slopes, direction, grad + apply(change, rho), None, None, None
+        return *slopes, direction, grad + times(change, rho), None, None, None
 
 
 class ImplicitKick(Function):
@@ -208,7 +206,7 @@ class ImplicitKick(Function):
         (rho,), half, here, metric = ctx.saved_tensors, ctx.half, ctx.here, ctx.metric
         grad = _solve_adjoint(
             grad,
-            lambda v: apply(metric.change(here.weights, metric.slopes(here.z, -half * v)), rho),
+            lambda v: times(metric.change(here.weights, metric.slopes(here.z, -half * v)), rho),
             lambda: -half * metric.pull_jacobian(here.z, here.weights, rho),
             ctx.is_solved,
         )
@@ -250,8 +248,13 @@ class ImplicitDrift(Function):
         inner = _symmetric(outer(half * grad, rho))
         both = torch.cat([here.z, there.z]), torch.cat([here.weights, there.weights])
         in_z, in_centroids, in_matrices = metric.adjoint(*both, torch.cat([inner, inner]))
-        in_rho = apply(here.inverse + there.inverse, half * grad)
+        in_rho = times(here.inverse + there.inverse, half * grad)
         return grad + in_z[: len(grad)], in_centroids, in_matrices, in_rho, None, None, None, None, None
+
+
+def _log_normaliser(here: Geometry, beta: float) -> Tensor:
+    """log det of the momentum's precision over 2 pi, shape (B,)."""
+    return log_det(here.factor) + here.z.shape[-1] * math.log(beta / (2 * math.pi))
 
 
 def _kick_slopes(
@@ -275,6 +278,8 @@ def _solve_adjoint(
     is_solved: Tensor | None,
 ) -> Tensor:
     """Solve v = grad + J^T v, where J was easily a contraction by iterating, else directly.
+
+    The tolerance is relative to the largest gradient of the batch, to which the others will be added.
 
     Args:
         grad: Shape (B, D).
