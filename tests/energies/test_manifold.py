@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vaebench.energies import manifold
 from vaebench.energies.manifold import ManifoldEnergy
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 
@@ -14,8 +15,10 @@ def metric(num_centroids: int, num_dims: int) -> RiemannianMetric:
     return RiemannianMetric(centroids, pack(factor @ factor.mT), temperature=0.8, regularization=0.01)
 
 
+@pytest.mark.parametrize("whole", [0, 10_000])
 @pytest.mark.parametrize("num_dims", [1, 2, 5])
-def test_inside_the_ball_it_is_the_metrics_volume(num_dims):
+def test_inside_the_ball_it_is_the_metrics_volume(num_dims, whole, monkeypatch):
+    monkeypatch.setattr(manifold, "WHOLE", whole)  # matrices without their upper entries, and with them
     learned = metric(30, num_dims)
     energy = ManifoldEnergy(learned)
     x = (learned.centroids + 0.2 * torch.randn_like(learned.centroids)).requires_grad_()

@@ -14,6 +14,8 @@ from vaebench.energies.target import Split, Target
 
 # Exponents below count as -inf: they add 1e-26 of a matrix M_i, and denormal weights make the products far slower.
 NEGLIGIBLE = -60.0
+# Up to so many entries of the M_i above their diagonals, leaving these out of the products costs more than it saves.
+WHOLE = 7_000
 
 
 class Metric(Protocol):
@@ -85,18 +87,23 @@ class ManifoldEnergy(Energy):
 
         num_dims = centroids.shape[-1]
         rows, columns = torch.tril_indices(num_dims, num_dims, device=centroids.device).unbind()
-        is_diagonal = (rows == columns).to(centroids)
         place = torch.empty(num_dims, num_dims, dtype=torch.long, device=centroids.device)
         place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=centroids.device)
-        self._unpack = place.flatten()
-        self._pack = rows * num_dims + columns
+        matrices, is_diagonal = metric.matrices, rows == columns
+        self._is_packed = len(centroids) * num_dims * (num_dims - 1) // 2 > WHOLE
+        if self._is_packed:
+            self._unpack, self._pack = place.flatten(), rows * num_dims + columns
+            counts = 2 - is_diagonal.to(centroids)  # entries below the diagonal count twice
+        else:
+            matrices, is_diagonal = matrices[:, place.flatten()], torch.eye(num_dims, device=matrices.device).flatten()
+            counts = torch.ones_like(matrices[0])
         # Stored so that each product has the centroids inside or along its rows: with a few columns it is far slower.
         column = torch.ones_like(centroids[:, :1])
         self._exponent = (torch.cat([2 * centroids, -column], -1) / squared_width).mT.contiguous()
         self._offset = centroids.square().sum(-1) / -squared_width
-        self._matrices = metric.matrices.mT.contiguous()
-        self._floor = (metric.regularization * is_diagonal).unsqueeze(-1)
-        self._traces = (metric.matrices * (2 - is_diagonal)).mT.contiguous()  # entries below the diagonal count twice
+        self._matrices = matrices.mT.contiguous()
+        self._floor = (metric.regularization * is_diagonal.to(centroids)).unsqueeze(-1)
+        self._traces = (matrices * counts).mT.contiguous()
         self._pull = (torch.cat([-centroids, column], -1) / squared_width).mT.contiguous()
         self._wall = torch.zeros_like(self._pull[:, :1])
         self._wall[-1] = self.steepness
@@ -126,9 +133,11 @@ class ManifoldEnergy(Energy):
         exponent = torch.addmm(self._offset, torch.cat([x, squared], -1), self._exponent)
         weights = torch.threshold_(exponent, NEGLIGIBLE, -math.inf).exp_()
         inverse = torch.addmm(self._floor, self._matrices, weights.mT)
-        inverse = inverse.index_select(0, self._unpack).view(num_dims, num_dims, -1).permute(2, 1, 0)
+        inverse = inverse.index_select(0, self._unpack) if self._is_packed else inverse
+        inverse = inverse.view(num_dims, num_dims, -1).permute(2, 1, 0)
         factor, _ = torch.linalg.cholesky_ex(inverse, upper=True)  # what fails is nan, and the kernel rejects it
-        metric = torch.cholesky_inverse(factor, upper=True).mT.flatten(-2).index_select(-1, self._pack)
+        metric = torch.cholesky_inverse(factor, upper=True).mT.flatten(-2)
+        metric = metric.index_select(-1, self._pack) if self._is_packed else metric
         shares = torch.mm(metric, self._traces).mul_(weights)
         pull, total = torch.addmm(self._wall, self._pull, shares.mT).mT.split((num_dims, 1), -1)
         # The wall pulls by (1 - radius / |x|) x / T^2; its 1 is in the product above, and inside the two cancel.
