@@ -15,7 +15,7 @@ from torch import Tensor
 from vaebench.energies.manifold import ManifoldEnergy
 from vaebench.objectives.riemannian_metric import pack
 
-TRANSITIONS = {100: 20, 1_000: 5}
+TRANSITIONS = {100: 100, 1_000: 10}
 
 
 def is_installed() -> bool:
