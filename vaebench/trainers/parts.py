@@ -48,6 +48,18 @@ class Part:
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, self.gradient_norm)
 
+    def take_step(self, scaler: torch.amp.GradScaler | None) -> bool:
+        """Step the optimiser; return whether it did.
+
+        A gradient scaler leaves out a step whose gradients are not finite; to know it, the step waits for the device.
+        """
+        if scaler is None:
+            self.optimizer.step()
+            return True
+        scaler.step(self.optimizer)
+        # Each optimiser's own answer; that the scale falls says only that one of several parts was left out.
+        return not any(found.item() for found in scaler._found_inf_per_device(self.optimizer).values())
+
     def state_dict(self) -> dict[str, Any]:
         """Optimiser and schedule."""
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from vaebench.hardware import Hardware, fixed_rng, rng_state, seed_stream, set_r
 from vaebench.run import Run
 from vaebench.trainers import resume, sharing
 from vaebench.trainers.batches import check_data, data_order, joined, say_what_accumulation_is
-from vaebench.trainers.callbacks.callback import HOOKS, Callback
+from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.defaults import with_defaults
+from vaebench.trainers.callbacks.hooks import Hooks
 from vaebench.trainers.finite import FiniteCheck
 from vaebench.trainers.parts import Part, build_parts
 from vaebench.trainers.running import RunningMeans
@@ -105,7 +106,7 @@ class Training:
         self.measure_gradient_norm = trainer.non_finite == "skip"
         self.signals = SignalFlag(enabled=self.is_main)
         self.callbacks = with_defaults(trainer, self.run, callbacks)
-        self._hooks = {name: self._hook(name) for name in HOOKS}
+        self._hooks = Hooks(self.callbacks, self.is_main)
         self._recorded: dict[str, Tensor] = {}
         self.num_rows = 0
         self._has_moved = False
@@ -127,7 +128,7 @@ class Training:
                 self.call("on_train_end")
                 self.set_status("done", self.stop_reason)
             except BaseException as error:
-                self._tell(error)
+                self._hooks.tell(self, error)
                 interrupted = not isinstance(error, Exception)  # by a signal, or by the handler that came after it
                 self.set_status("interrupted" if interrupted else "failed", str(error) or type(error).__name__)
                 raise
@@ -292,30 +293,18 @@ class Training:
         terms = {} if distributed else self._recorded  # gradients are the same in every process, terms are not
         is_allowed = self.finite.allows(self.step, terms, parts if self.scaler is None else ())
         for part in parts:
-            if is_allowed and self._takes_step(part):
+            is_taken = is_allowed and part.take_step(self.scaler)
+            if is_taken:
                 part.schedule.after_update()
                 self._has_moved = True
             else:
                 part.gradient_norm = None
+            if self.scaler is not None and is_allowed and not is_taken:
+                self.finite.note_overflow(self.step, part.name, self.scaler.get_scale())
         if self.scaler is not None:
             self.scaler.update()
         for part in parts:
             part.optimizer.zero_grad(set_to_none=True)
-
-    def _takes_step(self, part: Part) -> bool:
-        """Step one optimiser; return whether it did.
-
-        A gradient scaler leaves out a step whose gradients are not finite; to know it, the step waits for the device.
-        """
-        if self.scaler is None:
-            part.optimizer.step()
-            return True
-        self.scaler.step(part.optimizer)
-        # Each optimiser's own answer; that the scale falls says only that one of several parts was left out.
-        if not any(found.item() for found in self.scaler._found_inf_per_device(part.optimizer).values()):
-            return True
-        self.finite.note_overflow(self.step, part.name, self.scaler.get_scale())
-        return False
 
     # Evaluation
 
@@ -391,23 +380,7 @@ class Training:
 
     def call(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback."""
-        for function in self._hooks[hook]:
-            function(self, *arguments)
-
-    def _tell(self, error: BaseException) -> None:
-        """Tell the callbacks of an error; one that fails at that must not hide it."""
-        for function in self._hooks["on_exception"]:
-            try:
-                function(self, error)
-            except Exception as another:
-                log.warning("while the training ended: %s: %s", type(another).__name__, another)
-
-    def _hook(self, name: str) -> list[Callable[..., None]]:
-        return [
-            getattr(callback, name)
-            for callback in self.callbacks
-            if getattr(type(callback), name) is not getattr(Callback, name) and (self.is_main or callback.on_every_rank)
-        ]
+        self._hooks.call(self, hook, *arguments)
 
     def _of_main(self, number: int) -> int:
         """What the writing process says: clocks and signals differ between processes."""
