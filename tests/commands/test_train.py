@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
-import logging
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,69 +14,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.commands.training_runs import SMALL, files, trained
 from vaebench.cli import main
-from vaebench.commands import train
 from vaebench.models.vae import VAE
 from vaebench.run import Run
 from vaebench.trainers.training import Training
-
-SMALL = (
-    "dataset.num_examples=60",
-    "trainer.batch_size=20",
-    "model.latent_dim=2",
-    "model.network.hidden_dims=[8]",
-    "hardware=cpu",
-    "hardware.threads=1",
-)
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self) -> str:
-        """What stderr ends with; a mistake is one line."""
-        return self.err.splitlines()[-1]
-
-
-@pytest.fixture
-def command(monkeypatch, tmp_path) -> Iterator[Callable[..., Answer]]:
-    monkeypatch.chdir(tmp_path)
-    for name in ("VAEBENCH_CONF", "HYDRA_FULL_ERROR", "RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    before = logging.root.handlers[:], logging.root.level
-
-    def call(*words: str) -> Answer:
-        out, err = io.StringIO(), io.StringIO()
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = main(["train", *words])
-        finally:
-            for handler in set(logging.root.handlers) - set(before[0]):
-                handler.close()
-            logging.root.handlers[:] = before[0]
-            logging.root.setLevel(before[1])
-        return Answer(code, out.getvalue(), err.getvalue())
-
-    return call
-
-
-def trained(command: Callable[..., Answer], folder: str, *words: str) -> Run:
-    answer = command(*SMALL, f"hydra.run.dir={folder}", *words)
-    assert answer.code == 0, answer.err
-    return Run(folder)
-
-
-def files(run: Run) -> list[str]:
-    paths = [path.relative_to(run.path) for path in run.path.rglob("*") if path.is_file()]
-    return sorted(str(path) for path in paths if not path.name.startswith("."))
-
-
-def content(run: Run) -> dict[str, bytes]:
-    return {name: (run.path / name).read_bytes() for name in files(run) if name != "train.log"}
 
 
 def test_a_run_is_the_directory_of_the_design(command):
@@ -181,20 +116,6 @@ def test_a_likelihood_that_has_no_probabilities_for_the_data_is_told_of(command)
     assert "model.likelihood:" not in command(*SMALL, *words, "hydra.run.dir=black_and_white").err
 
 
-def test_continued_it_ends_as_if_it_had_never_stopped(command):
-    whole = trained(command, "whole", "trainer.num_epochs=3")
-    parts = trained(command, "parts", "trainer.num_epochs=1")
-    answer = command("resume=parts", "trainer.num_epochs=3")
-    assert answer.code == 0, answer.err
-    assert "continuing at step 3" in answer.err
-    for name in ("checkpoints/last.safetensors", "checkpoints/best.safetensors", "metrics.jsonl", "images/samples.png"):
-        assert (whole.path / name).read_bytes() == (parts.path / name).read_bytes(), name
-    assert yaml.safe_load(parts.config.read_text())["trainer"]["num_epochs"] == 3
-    provenance = json.loads(parts.provenance.read_text())
-    assert len(provenance["restarts"]) == 1
-    assert provenance["restarts"][0]["end"] > provenance["end"]
-
-
 def test_one_is_singular_in_the_summary(command):
     words = [word for word in SMALL if "batch_size" not in word]
     answer = command(*words, "trainer.num_epochs=1", "trainer.batch_size=60")
@@ -217,45 +138,6 @@ def test_leapfrog_steps_that_are_refused_are_told_of(command):
     long = command(*words, "model.step_size=1e6", "hydra.run.dir=long").out.splitlines()[-2]
     assert long.endswith("this share of the leapfrog steps was too long and moved nothing; lower model.step_size")
     assert "leapfrog" not in command(*words, "hydra.run.dir=short").out
-
-
-def test_a_finished_run_is_left_as_it_is(command):
-    run = trained(command, "run", "trainer.num_epochs=1")
-    before = content(run)
-    for words in (("resume=run",), ("hydra.run.dir=run",), ("hydra.run.dir=run", *SMALL, "trainer.num_epochs=1")):
-        answer = command(*words)
-        assert (answer.code, answer.err) == (0, "")
-        assert answer.out == "'run' is finished; raise trainer.num_epochs to extend it\n"
-    assert content(run) == before
-
-
-def test_another_configuration_is_refused_with_the_differing_keys(command):
-    run = trained(command, "run", "trainer.num_epochs=1")
-    before = content(run)
-    answer = command("resume=run", "trainer.num_epochs=2", "model.latent_dim=3", "seed=7", "hardware.threads=null")
-    assert answer.code == 2
-    assert "model.latent_dim was 2, now 3; seed was 0, now 7; leave these out" in answer.sentence
-    assert "num_epochs was" not in answer.sentence
-    assert content(run) == before
-
-
-def test_fewer_epochs_than_it_has_are_refused(command):
-    run = trained(command, "run", "trainer.num_epochs=2")
-    before = content(run)
-    answer = command("resume=run", "trainer.num_epochs=1")
-    assert answer.code == 2
-    assert "3 steps would be fewer than 'run' already has; raise trainer.num_epochs" in answer.sentence
-    assert content(run) == before
-
-
-def test_killed_before_its_first_checkpoint_it_starts_again(command):
-    run = trained(command, "run", "trainer.num_epochs=1")
-    once = run.metrics.read_text()
-    shutil.rmtree(run.checkpoints)
-    run.set_status("running")
-    assert command("resume=run").code == 0
-    assert run.metrics.read_text() == once
-    assert run.read_status()["status"] == "done"
 
 
 def test_a_failure_says_what_it_was_and_its_traceback_is_in_the_log(command, monkeypatch):
@@ -283,93 +165,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(command):
     assert re.search(r"step \d+: \w+ is (nan|inf|-inf)", status["reason"])
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_marks_the_run_which_then_goes_on(command, monkeypatch, signum):
-    whole = trained(command, "whole", "trainer.num_epochs=3")
-    step = Training.train_step
-
-    def interrupted(self: Training, batch: object) -> object:
-        if self.step == 4:
-            os.kill(os.getpid(), signum)
-        return step(self, batch)
-
-    monkeypatch.setattr(Training, "train_step", interrupted)
-    answer = command(*SMALL, "hydra.run.dir=run", "trainer.num_epochs=3")
-    monkeypatch.setattr(Training, "train_step", step)
-    run = Run("run")
-    assert answer.code == 130
-    assert "to go on: vaebench train resume=run" in answer.err
-    assert run.read_status()["status"] == "interrupted"
-    assert run.read_status()["step"] == 5
-    assert json.loads(run.provenance.read_text())["end"] is not None
-
-    assert command("resume=run").code == 0
-    assert run.last_weights.read_bytes() == whole.last_weights.read_bytes()
-    assert run.metrics.read_bytes() == whole.metrics.read_bytes()
-
-
-def test_a_second_process_is_refused(command):
-    run = trained(command, "run", "trainer.num_epochs=1")
-    before = content(run)
-    with run.lock():
-        answer = command("resume=run", "trainer.num_epochs=2")
-    assert answer.code == 2
-    assert f"process {os.getpid()} on" in answer.sentence
-    assert content(run) == before
-
-
-def test_a_second_process_takes_nothing_from_a_run_that_just_begins(command):
-    run = Run("run")
-    with run.lock():
-        run.log.write_text("begun\n")
-        assert command(*SMALL, "hydra.run.dir=run").code == 2
-    assert run.log.read_text().startswith("begun\n")
-    assert (run.path / ".lock").exists()
-
-
-@pytest.mark.parametrize("name", ["last.state", "config.yaml", "status.json", "provenance.json"])
-def test_a_damaged_run_is_refused_by_the_name_of_its_file(command, name):
-    run = trained(command, "run", "trainer.num_epochs=1")
-    path = next(run.path.rglob(name))
-    path.write_bytes(b"\x80damaged")
-    weights = load_file(run.last_weights)
-    answer = command("resume=run", "trainer.num_epochs=2")
-    assert answer.code == 2
-    assert name in answer.sentence
-    assert path.read_bytes() == b"\x80damaged"
-    assert all(torch.equal(value, weights[key]) for key, value in load_file(run.last_weights).items())
-
-
-def test_what_is_no_run_cannot_be_resumed(command):
-    run = trained(command, "outputs/a/b", "trainer.num_epochs=1")
-    for path, hint in (
-        ("outputs", f"beneath it is the run '{run.path}'"),
-        ("outputs/a/bb", f"did you mean '{run.path}'?"),
-        (f"{run.path}/checkpoints", f"did you mean the run '{run.path}'?"),
-    ):
-        answer = command(f"resume={path}")
-        assert answer.code == 2
-        assert hint in answer.sentence
-    assert not Path("outputs/train.log").exists()
-
-
 def test_a_sweep_makes_a_run_of_each_job(command):
     answer = command(*SMALL, "trainer.num_epochs=1", "seed=0,1", "-m")
     assert answer.code == 0, answer.err
     runs = Run.find()
     assert [yaml.safe_load(run.config.read_text())["seed"] for run in runs] == [0, 1]
     assert runs[0].last_weights.read_bytes() != runs[1].last_weights.read_bytes()
-
-
-def test_a_run_that_ran_out_of_time_is_not_finished(tmp_path):
-    run = Run(tmp_path)
-    run.set_status("done", reason="trainer.max_minutes=1 are over")
-    assert not train._is_finished(run, [])
-    run.set_status("done", reason="no improvement")
-    assert train._is_finished(run, ["hardware.device"])
-    assert not train._is_finished(run, ["trainer.patience"])
-    run.set_status("interrupted")
-    assert not train._is_finished(run, [])
 
 
 @pytest.mark.slow

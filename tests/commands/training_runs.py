@@ -1,0 +1,44 @@
+"""Small runs through the real command, and what they left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vaebench.run import Run
+
+SMALL = (
+    "dataset.num_examples=60",
+    "trainer.batch_size=20",
+    "model.latent_dim=2",
+    "model.network.hidden_dims=[8]",
+    "hardware=cpu",
+    "hardware.threads=1",
+)
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """What stderr ends with; a mistake is one line."""
+        return self.err.splitlines()[-1]
+
+
+def trained(command: Callable[..., Answer], folder: str, *words: str) -> Run:
+    answer = command(*SMALL, f"hydra.run.dir={folder}", *words)
+    assert answer.code == 0, answer.err
+    return Run(folder)
+
+
+def files(run: Run) -> list[str]:
+    paths = [path.relative_to(run.path) for path in run.path.rglob("*") if path.is_file()]
+    return sorted(str(path) for path in paths if not path.name.startswith("."))
+
+
+def content(run: Run) -> dict[str, bytes]:
+    return {name: (run.path / name).read_bytes() for name in files(run) if name != "train.log"}
