@@ -14,6 +14,7 @@ from vaebench.energies.target import Split, Target
 
 # Exponents below count as -inf: they add 1e-26 of a matrix M_i, and denormal weights make the products far slower.
 NEGLIGIBLE = -60.0
+SMALLEST = -80.0  # exponents whose weights are normal numbers in float32, with a margin
 # Up to so many entries of the M_i above their diagonals, leaving these out of the products costs more than it saves.
 WHOLE = 7_000
 
@@ -77,7 +78,7 @@ class ManifoldEnergy(Energy):
 
     def __init__(self, metric: Metric) -> None:
         super().__init__()
-        centroids = metric.centroids
+        centroids = metric.centroids.detach()
         if not len(centroids):
             raise ValueError("expected a metric with centroids, got none; train the model for at least one epoch first")
         self.metric = metric
@@ -89,22 +90,26 @@ class ManifoldEnergy(Energy):
         rows, columns = torch.tril_indices(num_dims, num_dims, device=centroids.device).unbind()
         place = torch.empty(num_dims, num_dims, dtype=torch.long, device=centroids.device)
         place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=centroids.device)
-        matrices, is_diagonal = metric.matrices, rows == columns
+        matrices, is_diagonal = metric.matrices.detach(), rows == columns
         self._is_packed = len(centroids) * num_dims * (num_dims - 1) // 2 > WHOLE
+        # Stored so that a product over many centroids has them inside or along its rows: with few columns it is far
+        # slower. Over few, the order counts in which the next operation reads the result.
+        floor = metric.regularization * is_diagonal.to(centroids)
         if self._is_packed:
             self._unpack, self._pack = place.flatten(), rows * num_dims + columns
             counts = 2 - is_diagonal.to(centroids)  # entries below the diagonal count twice
+            self._matrices, self._floor = matrices.mT.contiguous(), floor.unsqueeze(-1)
         else:
-            matrices, is_diagonal = matrices[:, place.flatten()], torch.eye(num_dims, device=matrices.device).flatten()
-            counts = torch.ones_like(matrices[0])
-        # Stored so that each product has the centroids inside or along its rows: with a few columns it is far slower.
+            matrices, floor = matrices[:, place.flatten()], floor[place.flatten()]
+            counts = torch.ones_like(floor)
+            self._matrices, self._floor = matrices, floor
         column = torch.ones_like(centroids[:, :1])
         self._exponent = (torch.cat([2 * centroids, -column], -1) / squared_width).mT.contiguous()
         self._offset = centroids.square().sum(-1) / -squared_width
-        self._matrices = matrices.mT.contiguous()
-        self._floor = (metric.regularization * is_diagonal.to(centroids)).unsqueeze(-1)
         self._traces = (matrices * counts).mT.contiguous()
         self._pull = (torch.cat([-centroids, column], -1) / squared_width).mT.contiguous()
+        self._eye = torch.empty(0)  # as many as there are chains
+        self._reaches_far = (2 * self.radius) ** 2 / squared_width > -SMALLEST
         self._wall = torch.zeros_like(self._pull[:, :1])
         self._wall[-1] = self.steepness
 
@@ -113,12 +118,10 @@ class ManifoldEnergy(Energy):
         excess = torch.relu(x.norm(dim=-1) - self.radius)
         return 0.5 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
 
-    @torch.no_grad()
     def gradient(self, x: Tensor) -> Tensor:
         """Gradient of U alone, without the operations that only the value needs."""
         return self._differentiate(x)[0]
 
-    @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U and its gradient, in closed form."""
         gradient, factor, inverse_reach = self._differentiate(x)
@@ -128,15 +131,21 @@ class ManifoldEnergy(Energy):
 
     def _differentiate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of U, and on the way the factor of G^-1, and 1 / max(|x|, radius), shape (B, 1)."""
-        num_dims = x.shape[-1]
+        x, num_dims = x.detach(), x.shape[-1]
         squared = x.square().sum(-1, keepdim=True)
-        exponent = torch.addmm(self._offset, torch.cat([x, squared], -1), self._exponent)
-        weights = torch.threshold_(exponent, NEGLIGIBLE, -math.inf).exp_()
-        inverse = torch.addmm(self._floor, self._matrices, weights.mT)
-        inverse = inverse.index_select(0, self._unpack) if self._is_packed else inverse
-        inverse = inverse.view(num_dims, num_dims, -1).permute(2, 1, 0)
-        factor, _ = torch.linalg.cholesky_ex(inverse, upper=True)  # what fails is nan, and the kernel rejects it
-        metric = torch.cholesky_inverse(factor, upper=True).mT.flatten(-2)
+        weights = torch.addmm(self._offset, torch.cat((x, squared), -1), self._exponent)
+        weights = (torch.threshold_(weights, NEGLIGIBLE, -math.inf) if self._reaches_far else weights).exp_()
+        if self._is_packed:
+            inverse = torch.addmm(self._floor, self._matrices, weights.mT).mT.index_select(-1, self._unpack)
+        else:
+            inverse = torch.addmm(self._floor, weights, self._matrices)
+        # Columns first, as LAPACK keeps them. What fails is nan, and the kernel rejects it.
+        factor, _ = torch.linalg.cholesky_ex(inverse.view(-1, num_dims, num_dims).mT, upper=True)
+        if self._eye.shape != factor.shape:
+            self._eye = torch.eye(num_dims).to(x).repeat(len(x), 1, 1).mT
+        # L^-T and its square are there sooner than cholesky_inverse.
+        root = torch.linalg.solve_triangular(factor, self._eye, upper=True, left=False)
+        metric = torch.bmm(root, root.mT).view(-1, num_dims * num_dims)
         metric = metric.index_select(-1, self._pack) if self._is_packed else metric
         shares = torch.mm(metric, self._traces).mul_(weights)
         pull, total = torch.addmm(self._wall, self._pull, shares.mT).mT.split((num_dims, 1), -1)

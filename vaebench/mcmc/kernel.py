@@ -133,7 +133,8 @@ def metropolis(
     energy_change = end_energy - start_energy
     is_accepted = log_u <= -energy_change  # False for nan and +inf
     # -inf would be accepted with certainty and never left again: it is a fault of the energy, not a better state
-    is_accepted &= end_energy.isfinite()
+    is_finite = end_energy.isfinite()
+    is_accepted &= is_finite
     rows = is_accepted.unsqueeze(-1)
     kept = State(
         torch.where(rows, proposal.position, state.position),
@@ -141,11 +142,11 @@ def metropolis(
         torch.where(rows, proposal.gradient, state.gradient),
         state.iteration + 1,
     )
-    probability = torch.exp(-energy_change.clamp(min=0)).where(end_energy.isfinite(), 0.0)
+    probability = torch.exp(-energy_change.clamp(min=0)).where(is_finite, 0.0)
     info = Info(
         acceptance_probability=probability,
         is_accepted=is_accepted,
-        is_divergent=~(energy_change <= MAX_ENERGY_CHANGE) | ~end_energy.isfinite(),
+        is_divergent=~((energy_change <= MAX_ENERGY_CHANGE) & is_finite),
         energy_change=energy_change,
         total_energy=torch.where(is_accepted, end_energy, start_energy),
     )
