@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vaebench import collective
-from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
+from vaebench.distributions.diagonal_gaussian import DiagonalGaussian, StandardNormal
 
 
 def _pair(shape=(3, 4), dtype=torch.float64):
@@ -28,6 +28,25 @@ def test_log_prob_entropy_and_moments_equal_torch():
 def test_kl_equals_torch():
     (q, torch_q), (p, torch_p) = _pair(), _pair()
     torch.testing.assert_close(kl_divergence(q, p), kl_divergence(torch_q, torch_p))
+
+
+def test_score_is_the_gradient_of_the_log_density():
+    ours, _ = _pair()
+    value = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    for p in (ours, StandardNormal(torch.zeros(4, dtype=torch.float64))):
+        (gradient,) = torch.autograd.grad(p.log_prob(value).sum(), value)
+        torch.testing.assert_close(p.score(value), gradient)
+
+
+def test_the_standard_normal_is_the_gaussian_of_mean_and_log_variance_zero():
+    zeros = torch.zeros(4, dtype=torch.float64)
+    short, long = StandardNormal(zeros), DiagonalGaussian(zeros, zeros)
+    q, _ = _pair((5, 3, 4))
+    torch.testing.assert_close(short.log_prob(q.mean), long.log_prob(q.mean))
+    torch.testing.assert_close(kl_divergence(q, short), kl_divergence(q, long))
+    torch.testing.assert_close(kl_divergence(short, long), torch.tensor(0.0, dtype=torch.float64))
+    torch.testing.assert_close(short.entropy(), long.entropy())
+    assert short.expand((2,)).batch_shape == (2,)
 
 
 def test_kl_is_zero_only_at_equality():

@@ -188,6 +188,16 @@ class TestBinomial:
 
 
 class TestBernoulli:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_log_prob_equals_torch_at_any_logit(self, dtype):
+        logits = torch.linspace(-60, 60, 241, dtype=dtype)
+        for value in (0.0, 1.0):
+            x = torch.full_like(logits, value)
+            theirs = torch.distributions.Bernoulli(logits=logits, validate_args=False).log_prob(x)
+            torch.testing.assert_close(
+                Bernoulli()(logits, 0).log_prob(x), theirs, rtol=1e-6, atol=torch.finfo(dtype).eps * 60
+            )
+
     def test_log_prob_is_the_log_of_the_sigmoid(self):
         logits = torch.tensor([[-3.0, 0.5], [200.0, -200.0]], dtype=torch.float64)
         p = Bernoulli()(logits, 1)

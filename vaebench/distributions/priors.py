@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
+from vaebench.distributions.diagonal_gaussian import DiagonalGaussian, StandardNormal
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class _StandardNormal(nn.Module):
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> DiagonalGaussian:
-        return DiagonalGaussian(self.zeros, self.zeros)
+        return StandardNormal(self.zeros)

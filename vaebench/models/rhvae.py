@@ -171,9 +171,9 @@ class RHVAE(LatentVariableModel):
             with torch.enable_grad(), torch.autocast(device, enabled=is_autocast):
                 z = z if is_training and z.requires_grad else z.detach().requires_grad_()
                 params = at_least_float32(self.decoder(z))
-                log_prior = self.prior().log_prob(z).sum()
-                forces = self.likelihood_head.score(params, x), torch.ones_like(log_prior)
-                (force,) = torch.autograd.grad((params, log_prior), z, forces, create_graph=is_training)
+                score = self.likelihood_head.score(params, x)
+                (force,) = torch.autograd.grad(params, z, score, create_graph=is_training)
+                force = force + self.prior().score(z)
             return -force, params
 
         noise = collective.standard_normal(tuple(z.shape), like=z)
