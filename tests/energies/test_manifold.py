@@ -28,6 +28,26 @@ def test_inside_the_ball_it_is_the_metrics_volume(num_dims, whole, monkeypatch):
     torch.testing.assert_close(energy.energy(x), dense)
 
 
+def test_rows_do_not_depend_on_how_many_there_are():
+    energy = ManifoldEnergy(metric(30, 3))
+    x = energy.start(7)
+    together = energy.gradient(x)
+    for rows in (slice(0, 2), slice(2, 3), slice(0, 7)):
+        torch.testing.assert_close(energy.gradient(x[rows]), together[rows])
+
+
+def test_its_gradient_is_detached_from_the_point_and_from_the_metric():
+    learned = metric(30, 3)
+    learned.centroids.requires_grad_()
+    learned.matrices.requires_grad_()
+    energy = ManifoldEnergy(learned)
+    x = energy.start(5).detach().requires_grad_()
+    value, gradient = energy.value_and_grad(x)
+    assert not value.requires_grad
+    assert not gradient.requires_grad
+    assert not energy.gradient(x).requires_grad
+
+
 def test_outside_the_ball_it_rises_with_the_square_of_the_distance_in_widths():
     learned = metric(10, 3)
     energy = ManifoldEnergy(learned)
