@@ -19,8 +19,8 @@ def with_error(value: float, error: float | None) -> str:
         return str(value)
     if error is None or not math.isfinite(error):
         return plain(value)
-    if value == round(value) and error < 0.1:  # a count
-        return f"{value:.0f} ± {error:.1g}"
+    if value == round(value) and error < 0.1:  # a count; so small a part of it is no part of one
+        return f"{value:.0f} ± {error if error > 1e-4 * abs(value) else 0:.1g}"
     if error == 0:
         return f"{plain(value)} ± 0"
     digits = min(max(0, 1 - math.floor(math.log10(error))), 12)
