@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vaebench import run as run_module
 from vaebench.run import LockedError, Run, write_atomic, write_json
 
 
@@ -198,3 +199,13 @@ def test_open_names_the_damaged_file(tmp_path, name, content):
     with pytest.raises(ValueError, match=rf"{name}.*(damaged|JSON object)|damaged: {name}") as caught:
         Run.open(run.path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_search_for_a_near_name_is_bounded(tmp_path, monkeypatch):
+    make_run(tmp_path / "a" / "b" / "10-30-00-vae-digits")
+    monkeypatch.setattr(run_module, "MAX_FOLDERS", 2)
+    with pytest.raises(ValueError, match=r"does not exist$"):
+        Run.open(tmp_path / "10-30-00-vae-digit")
+    monkeypatch.setattr(run_module, "MAX_FOLDERS", 4)
+    with pytest.raises(ValueError, match="did you mean"):
+        Run.open(tmp_path / "10-30-00-vae-digit")

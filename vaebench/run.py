@@ -6,6 +6,7 @@ Nothing here imports torch: reports and listings read runs in milliseconds.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from vaebench.files import TEMPORARY, WriteError, plain_json, read_json, write_a
 
 __all__ = ["STATUSES", "LockedError", "Run", "WriteError", "now", "read_json", "write_atomic", "write_json"]
 
+MAX_FOLDERS = 1_000  # that are looked into for the nearest name
 STATUSES = ("running", "done", "failed", "interrupted")
 _held_locks: set[int] = set()
 
@@ -149,10 +151,10 @@ class Run:
         return run
 
     @classmethod
-    def find(cls, outputs: str | os.PathLike[str] = "outputs") -> list[Run]:
-        """Every run under a folder, sweeps included, oldest start first."""
+    def find(cls, outputs: str | os.PathLike[str] = "outputs", limit: int | None = None) -> list[Run]:
+        """Every run under a folder, sweeps included, oldest start first; at most `limit` folders are looked into."""
         runs = []
-        for folder, subfolders, files in os.walk(outputs):
+        for folder, subfolders, files in itertools.islice(os.walk(outputs), limit):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             if "config.yaml" in files and "status.json" in files:
                 runs.append(cls(folder))
@@ -335,11 +337,12 @@ def _near(path: Path) -> str:
     for parent in path.parents:
         if (parent / "config.yaml").is_file() and (parent / "status.json").is_file():
             return f"; did you mean the run '{parent}'?"
-    beneath = Run.find(path) if path.is_dir() else []
+    beneath = Run.find(path, MAX_FOLDERS) if path.is_dir() else []
     if beneath:
         return f"; beneath it is the run '{beneath[-1].path}'" + (f" and {len(beneath) - 1} more" * (len(beneath) > 1))
     folder = path.parent if path.parent.is_dir() and path.parent != Path(".") else Path("outputs")
-    candidates = {str(run.path): run.path for run in [*Run.find(folder), *Run.find("outputs")]}
+    runs = [run for place in (folder, "outputs") for run in Run.find(place, MAX_FOLDERS)]
+    candidates = {str(run.path): run.path for run in runs}
     by_name = get_close_matches(str(path), candidates, 1, cutoff=0.6) or [
         text for text, found in candidates.items() if get_close_matches(path.name, [found.name], 1, cutoff=0.6)
     ]

@@ -56,6 +56,14 @@ def test_damage_is_told_and_does_not_stop_the_report(place, capsys):
     assert "status.json" in Path("outputs/report/report.html").read_text()
 
 
+def test_a_damaged_evaluation_is_told(place, capsys):
+    file = next(Path("outputs/day/vae-1/evaluation").iterdir())
+    file.write_text("{")
+    assert cli.main(["report"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"outputs/day/vae-1: evaluation/{file.name} cannot be read" in out
+
+
 def test_terminal_escapes_of_a_stranger_are_not_obeyed(place, capsys):
     write_run(Path("outputs/day/evil"), 0, elbo=-1.0, model__latent_dim="\x1b[31m[bold]red\x07")
     assert cli.main(["report"]) == 0

@@ -46,4 +46,7 @@ def task(cfg: DictConfig) -> None:
         console.print(Text(files.LEGEND))
     for record in problems:
         console.print(Text(f"not readable: {cells.clean(record.path, 200)}: {cells.clean(record.problem, 300)}"))
+    for record in readable:
+        for note in record.notes:
+            console.print(Text(f"{cells.clean(record.path, 200)}: {cells.clean(note, 300)}"))
     console.print(Text(f"{folder / 'report.html'}"))

@@ -21,8 +21,10 @@ from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
 from vaebench.names import counted
 from vaebench.processes import launch
-from vaebench.run import Run
+from vaebench.run import Run, read_json
+from vaebench.trainers import resume
 from vaebench.trainers.trainer import LENGTH_KEYS
+from vaebench.trainers.training import Training
 
 # What a run may change when it goes on: how long it is, what it runs on, who watches, where the same data lie.
 MAY_DIFFER = (*(f"trainer.{key}" for key in sorted(LENGTH_KEYS)), "hardware", "callback", "dataset.root")
@@ -78,11 +80,8 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
     model = build.model(tree, dataset)
     training = trainer.start(model, dataset, run=run, callbacks=callbacks, hardware=hardware, seed=tree["seed"])
     is_main = training.is_main
-    if training.num_steps < run.read_status().get("step", 0):
-        raise ValueError(
-            f"trainer: {counted(training.num_steps, 'step')} would be fewer than '{run.path}' already has; "
-            "raise trainer.num_epochs"
-        )
+    if stored is not None:
+        _check_continues(run, training)
     if is_main:
         build.save_config(run, tree)
         provenance.record_start(run, seed=tree["seed"], overrides=typed)
@@ -113,6 +112,24 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
             say(sentence)
         print(f"run directory: {run.path}")
     return training.best
+
+
+def _check_continues(run: Run, training: Training) -> None:
+    """Refuse what cannot go on, before anything in the run directory is touched."""
+    num_steps = run.read_status().get("step", 0)
+    if training.num_steps < num_steps:
+        raise ValueError(
+            f"trainer: {counted(training.num_steps, 'step')} would be fewer than '{run.path}' already has; "
+            "raise trainer.num_epochs"
+        )
+    if num_steps > 0 and not run.last_state.is_file():
+        raise ValueError(
+            f"resume: '{run.path}' has done {counted(num_steps, 'step')}, but '{run.last_state}', from which it would "
+            "go on, is missing; put the file back, or train a new run"
+        )
+    if run.provenance.is_file():
+        read_json(run.provenance)
+    resume.check(training)
 
 
 def _warn_of_likelihood(likelihood: Any, split: Any) -> None:

@@ -63,13 +63,7 @@ def restore(training: Training) -> bool:
     path = _path_for_every_process(training)
     if path is None:
         return False
-    tree = load_state(path)
-    differences = difference(tree.get("fingerprint"), fingerprint(training))
-    if differences:
-        raise ValueError(
-            f"'{path}' was written with other options: {'; '.join(differences)}. Set them as they were, or choose "
-            f"another hydra.run.dir"
-        )
+    tree = _read(path, training)
     try:
         training.model.load_state_dict(tree["model"])
         for name, part in training.parts.items():
@@ -91,6 +85,24 @@ def restore(training: Training) -> bool:
         raise ValueError(f"checkpoint '{path}' does not fit this model: {sentence}") from None
     log.info("continuing at step %d (epoch %d)", training.step, training.epoch)
     return True
+
+
+def check(training: Training) -> None:
+    """Refuse a checkpoint as `restore` would, before anything in its directory is touched."""
+    path = _path_for_every_process(training)
+    if path is not None:
+        _read(path, training)
+
+
+def _read(path: Path, training: Training) -> dict[str, Any]:
+    tree = load_state(path)
+    differences = difference(tree.get("fingerprint"), fingerprint(training))
+    if differences:
+        raise ValueError(
+            f"'{path}' was written with other options: {'; '.join(differences)}. Set them as they were, or choose "
+            f"another hydra.run.dir"
+        )
+    return tree
 
 
 def check_weights(training: Training) -> None:

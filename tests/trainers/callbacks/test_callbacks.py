@@ -268,6 +268,18 @@ def test_pictures_are_written(tmp_path):
         assert last.getextrema()[0][1] > 100  # not black
 
 
+@pytest.mark.parametrize(("num_images", "columns"), [(6, 3), (16, 8)])
+def test_originals_lie_above_their_reconstructions(tmp_path, monkeypatch, num_images, columns):
+    model = vae()
+    monkeypatch.setattr(model, "reconstruct", lambda x, deterministic, y: 1 - x)  # each picture's negative
+    train([Pictures(num_images=num_images)], Run(tmp_path), model, pictures_data(), num_epochs=1)
+    with Image.open(Run(tmp_path).images / "reconstructions.png") as image:
+        assert image.size == (2 + columns * 58, 2 + 2 * 58)  # tiles of 56 and gaps of 2
+        for left in range(2, image.width, 58):
+            above, beneath = image.getpixel((left + 5, 2 + 5))[0], image.getpixel((left + 5, 60 + 5))[0]
+            assert abs(above + beneath - 255) <= 1
+
+
 KINDS = ("samples", "reconstructions")
 
 

@@ -24,7 +24,7 @@ class EMA(Callback):
     are statistics already.
 
     References:
-        `num_updates` of https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
+        TensorFlow, ExponentialMovingAverage with num_updates, https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
     Args:
         decay: Its largest value, in [0, 1).
     """

@@ -63,7 +63,7 @@ class Pictures(Callback):
 
     def _write(self, training: Training, name: str, images: Tensor) -> None:
         if training.run is not None:
-            columns = 8 if "reconstructions" in name else None
+            columns = min(8, len(images) // 2) if "reconstructions" in name else None
             save_image(training.run.images / name, to_image(images, columns))
 
     def _images(self, training: Training) -> dict[str, Tensor]:
