@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vaebench.files import refuse_unwritable
 from vaebench.run import Run, WriteError, read_json, write_atomic, write_json
 
 
@@ -141,3 +142,17 @@ def test_json_is_strict_and_takes_numpy(tmp_path):
     }  # fmt: skip
     with pytest.raises(TypeError, match="object"):
         write_json(tmp_path / "f.json", {"x": object()})
+
+
+def test_an_unwritable_folder_is_refused_by_its_key(tmp_path, monkeypatch):
+    refuse_unwritable(tmp_path / "not" / "yet", "output")
+    asked = []
+
+    def access(path, mode):
+        asked.append((Path(path), mode))
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(ValueError, match=f"^output: cannot write into '{tmp_path}': it cannot be written; expected a"):
+        refuse_unwritable(tmp_path / "not" / "yet", "output")
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)]

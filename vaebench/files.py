@@ -49,6 +49,23 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
         raise
 
 
+def refuse_unwritable(folder: str | os.PathLike[str], key: str) -> None:
+    """Find out before long work whether its results can be written.
+
+    Args:
+        folder: Where they will lie; it need not exist yet.
+        key: The key to change, for the sentence.
+
+    Raises:
+        ValueError: the folder, or the nearest above it that exists, cannot be written, or is a file.
+    """
+    folder = Path(folder)
+    nearest = next((place for place in (folder, *folder.parents) if place.exists()), Path())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "it cannot be written" if nearest.is_dir() else "it is a file"
+        raise ValueError(f"{key}: cannot write into '{nearest}': {reason}; expected a directory that can be written")
+
+
 def write_json(path: str | os.PathLike[str], content: object) -> None:
     """Write JSON atomically. Numbers that are not finite become null: NaN is not JSON."""
     write_atomic(path, json.dumps(plain_json(content), indent=2, allow_nan=False) + "\n")

@@ -147,12 +147,12 @@ def test_a_run_without_weights_is_refused(run, capsys):
 
 
 def test_what_cannot_be_written_fails_in_one_sentence(run, capsys):
-    (run.path / "evaluation").write_text("in the way")
+    run.evaluation("importance_bound").mkdir(parents=True)  # in the way
     assert evaluate("metric=importance_bound") == 1
     error = capsys.readouterr().err.strip()
     assert "evaluation/importance_bound.json" in error
     assert "Traceback" not in error
-    assert (run.path / "evaluation").read_text() == "in the way"
+    assert run.evaluation("importance_bound").is_dir()
 
 
 def test_an_empty_split_is_refused(run, capsys):
@@ -183,3 +183,12 @@ def test_a_run_that_did_not_end_is_told_of(run, capsys):
     run.set_status("failed", reason="no space")
     assert cli.main(["evaluate", "hardware=cpu", "metric=[active_units]"]) == 0
     assert "outputs/a' is not done: failed, at epoch 1" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(run, capsys, monkeypatch):
+    (run.path / "evaluation").write_text("in the way")
+    monkeypatch.setattr(build, "load_run", lambda *_: pytest.fail("it began to work"))
+    assert cli.main(["evaluate"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("vaebench evaluate: run: cannot write into ")
+    assert "evaluation': it is a file" in error

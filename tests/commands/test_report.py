@@ -104,13 +104,13 @@ def test_nothing_to_report(tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written(place, capsys):
     Path("closed").mkdir(mode=0o500)
-    assert cli.main(["report", "output=closed"]) == 1
-    assert "closed" in capsys.readouterr().err
+    assert cli.main(["report", "output=closed"]) == 2
+    assert "output: cannot write into 'closed'" in capsys.readouterr().err
 
 
 def test_a_file_in_the_way_of_the_folder(place, capsys):
     Path("taken").write_text("")
-    assert cli.main(["report", "output=taken"]) == 1
+    assert cli.main(["report", "output=taken"]) == 2
     error = capsys.readouterr().err.strip()
-    assert "taken" in error
+    assert "output: cannot write into 'taken': it is a file" in error
     assert "\n" not in error

@@ -181,3 +181,12 @@ def test_a_sweep_over_seeds_tells_of_what_it_replaces(run, capfd):
     assert sample("-m", "seed=0,1", "num_samples=4") == 0
     assert "replaced an earlier sample" in capfd.readouterr().err
     assert json.loads((run.samples("normal") / "diagnostics.json").read_text())["replaced"]["seed"] == 0
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_drawn(run, capsys, monkeypatch):
+    (run.path / "samples").write_text("in the way")
+    monkeypatch.setattr(build, "load_run", lambda *_: pytest.fail("it began to work"))
+    assert cli.main(["sample", "sampler=normal"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("vaebench sample: run: cannot write into ")
+    assert "samples': it is a file" in error

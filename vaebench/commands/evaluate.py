@@ -12,6 +12,7 @@ from vaebench import __version__, build
 from vaebench.build.signatures import convert
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.progress import progress
+from vaebench.files import refuse_unwritable
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
 from vaebench.report.results import print_results
@@ -44,6 +45,7 @@ def task(cfg: DictConfig) -> None:
             f"hardware.num_devices: evaluation computes on one device, got {hardware.num_devices}; choose hardware=auto"
         )
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
+    refuse_unwritable(run.evaluation("").parent, "run")
     trained, dataset, model = build.load_run(run, cfg.checkpoint)
     split = _examples(dataset, cfg.split, cfg.num_examples)
     device = hardware.prepare(cfg.seed)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
+from vaebench.files import refuse_unwritable
 from vaebench.report import cells, files, page, reading, table
 from vaebench.report.grouping import make_sections
 from vaebench.run import write_atomic, write_json
@@ -24,6 +25,7 @@ def task(cfg: DictConfig) -> None:
     for key, kinds in KINDS.items():
         if not isinstance(cfg[key], kinds) or cfg[key] == "":
             raise ValueError(f"{key}: expected {WORDS[key]}, got {cfg[key]!r}")
+    refuse_unwritable(cfg.output, "output")
     places = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs or ["outputs"])
     if not all(isinstance(place, str) for place in places):
         raise ValueError(f"runs: expected a list of paths, got {places}")

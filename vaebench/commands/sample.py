@@ -21,6 +21,7 @@ from vaebench.build.signatures import convert
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
 from vaebench.commands.progress import progress
+from vaebench.files import refuse_unwritable
 from vaebench.names import counted
 from vaebench.run import Run, now, read_json, write_atomic, write_json
 
@@ -42,6 +43,7 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"target: sampler={sampler.name} draws from no target; leave it out, or choose sampler=hmc")
     hardware = build.hardware(cfg)
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
+    refuse_unwritable(run.samples(sampler.name), "run")
     _, dataset, model = build.load_run(run, cfg.checkpoint)
     reason = sampler.why_not(model)
     if reason is not None:
