@@ -53,7 +53,7 @@ def _repeated(job: str, settings: Settings) -> list[float]:
 def _prepare_metric(count: int) -> Callable[[], object]:
     from bench_sampler import metric_of
 
-    from vaebench.energies.manifold import ManifoldEnergy
+    from vaebench.energies.latent.manifold import ManifoldEnergy
 
     centroids, matrices = torch.randn(count, 10), torch.rand(count, 55)
     z = torch.randn(500, 10)

@@ -12,7 +12,7 @@ from bench_sampler import CHAINS, LATENT_DIM, LEAPFROGS, SIZES, chains, metric_o
 from bench_training import BATCH_SIZE, LEARNING_RATE, SHAPE, binary_images, new_rhvae, new_vae, trainer
 from torch import Tensor
 
-from vaebench.energies.manifold import ManifoldEnergy
+from vaebench.energies.latent.manifold import ManifoldEnergy
 from vaebench.objectives.riemannian_metric import pack
 
 TRANSITIONS = {100: 100, 1_000: 10}

@@ -8,9 +8,9 @@ import torch
 from bench_measure import Row, Settings, Spread, interleaved, rows
 from torch import Tensor
 
-from vaebench.energies.manifold import ManifoldEnergy
-from vaebench.mcmc.hmc import HMC
-from vaebench.mcmc.kernel import Parameters
+from vaebench.energies.latent.manifold import ManifoldEnergy
+from vaebench.mcmc.kernels.hmc import HMCKernel
+from vaebench.mcmc.kernels.kernel import Parameters
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 
 LATENT_DIM, CHAINS, LEAPFROGS = 10, 50, 15
@@ -86,7 +86,7 @@ def sampler(settings: Settings) -> list[Row]:
 
 def chains(energy: BareEnergy | ManifoldEnergy, start: Tensor, transitions: int) -> Callable[[], None]:
     """A job: so many transitions of HMC from `start` (S, D)."""
-    kernel = HMC(energy.value_and_grad, LEAPFROGS, jitter=0, gradient=getattr(energy, "gradient", None))
+    kernel = HMCKernel(energy.value_and_grad, LEAPFROGS, jitter=0, gradient=getattr(energy, "gradient", None))
     parameters = Parameters(torch.tensor(0.03), torch.ones(LATENT_DIM))
 
     def run() -> None:

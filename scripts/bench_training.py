@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from bench_measure import Row, Settings, Stopwatch, interleaved, rows
 from torch import Tensor, nn
 
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli
-from vaebench.hardware import Hardware
+from vaebench.hardware.device import Hardware
 from vaebench.models.base import LatentVariableModel
 from vaebench.models.rhvae import RHVAE
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP, Conv
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers.base import BaseTrainer
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.training import Training
@@ -33,14 +33,14 @@ NETWORKS = {"mlp": MLP(hidden_dims=(512,)), "conv": Conv(channels=(16, 32), hidd
 class Data:
     """The splits that a trainer reads."""
 
-    train: Split
-    validation: Split
+    train: DataSplit
+    validation: DataSplit
 
 
 def binary_images(num_train: int, num_validation: int) -> Data:
     """Synthetic binary images in memory."""
     x = (torch.rand(num_train + num_validation, *SHAPE) < 0.3).float()
-    return Data(Split(x[:num_train]), Split(x[num_train:]))
+    return Data(DataSplit(x[:num_train]), DataSplit(x[num_train:]))
 
 
 class BareVAE(nn.Module):

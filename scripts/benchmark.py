@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 import vaebench
-from vaebench.core import did_you_mean
-from vaebench.run import write_json
+from vaebench.messages import did_you_mean
+from vaebench.runs.run import write_json
 
 BENCHMARKS = {
     "vae": bench_training.vae,

@@ -31,7 +31,7 @@ OVERRIDES = (
     "trainer.warmup_steps=5",
     "callback=[checkpoint,pictures,optimizer_monitor]",
     "callback.checkpoint.every_seconds=0",
-    "callback.pictures.every_epochs=2",
+    "callback.images.every_epochs=2",
     "hardware=cpu",
     "hardware.threads=1",
 )
@@ -48,7 +48,7 @@ def start(arguments: list[str], log: Path) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.argv = ["vaebench", "train", *arguments]
-        from vaebench.cli import main
+        from vaebench.cli.main import main
 
         code = main() or 0
     except SystemExit as leaving:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from vaebench.core import Batch, Loss, at_least_float32, did_you_mean, nearest
+from vaebench.core import Batch, Loss, at_least_float32
+from vaebench.messages import did_you_mean, nearest
 
 
 def _batch():
-    return Batch(torch.arange(12.0).reshape(4, 3), torch.tensor([0, 1, 2, 3]), torch.tensor([10, 11, 12, 13]))
+    return Batch(torch.arange(12.0).reshape(4, 3), torch.tensor([0, 1, 2, 3]), index=torch.tensor([10, 11, 12, 13]))
 
 
 def test_rows_stay_together():

@@ -2,6 +2,6 @@
 
 import sys
 
-from vaebench.cli import main
+from vaebench.cli.main import main
 
 sys.exit(main())

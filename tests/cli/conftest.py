@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from vaebench.cli import main
+from vaebench.cli.main import main
 
 
 @dataclass

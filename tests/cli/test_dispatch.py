@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vaebench
-from vaebench.cli import VERBS
+from vaebench.cli.main import VERBS
 
 HYDRA_VERBS = [verb for verb in VERBS if verb != "list"]
 
@@ -43,7 +43,7 @@ def test_the_verb_comes_first(command, words):
 
 @pytest.mark.parametrize("words", [("--help",), ("list",), ("train", "--cfg", "job"), ("report", "--help"), ("trian",)])
 def test_answers_without_torch(words, tmp_path):
-    code = "import sys; from vaebench.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "import sys; from vaebench.cli.main import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -57,7 +57,7 @@ def test_as_a_module_and_as_a_script(tmp_path):
 
 
 def test_a_reader_who_leaves(tmp_path):
-    code = "from vaebench.cli import main; import sys; sys.exit(main(['list']))"
+    code = "from vaebench.cli.main import main; import sys; sys.exit(main(['list']))"
     listing = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -176,14 +176,14 @@ def test_resume_null_is_a_new_run(command):
 
 
 @pytest.mark.parametrize(
-    "word", ["experiment=null", "callback=null", "callback=[]", "callback=ema", "callback=[ema,pictures]"]
+    "word", ["experiment=null", "callback=null", "callback=[]", "callback=ema", "callback=[ema,images]"]
 )
 def test_groups_that_may_be_empty_or_several(command, word):
     seen = []
     answer = command("train", word, task=lambda cfg: seen.extend(cfg.get("callback") or []))
     assert (answer.code, answer.err) == (0, "")
     if word.startswith("callback"):
-        assert seen == [name for name in ("ema", "pictures") if name in word]
+        assert seen == [name for name in ("ema", "images") if name in word]
 
 
 def test_report_takes_plain_words(command):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vaebench.commands.list import GROUPS, Entry, entries
-from vaebench.configurations import conf_dir, options
+from vaebench.factory.configurations import conf_dir, options
 
 
 def write(folder: Path, name: str, text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.commands.training_runs import Answer
-from vaebench.cli import main
+from vaebench.cli.main import main
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vaebench import build, cli
-from vaebench.run import Run, now, write_json
+from vaebench import factory
+from vaebench.cli import main as cli
+from vaebench.runs.run import Run, now, write_json
 from vaebench.trainers.state import save_weights
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
@@ -21,11 +22,11 @@ def make_run(path: Path, *overrides: str) -> Run:
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides=["model.network.hidden_dims=[16]", "model.latent_dim=3", *overrides])
     run = Run(path)
-    build.save_config(run, cfg)
+    factory.save_config(run, cfg)
     write_json(run.provenance, {"start": now()})
     run.set_status("done", epoch=1, step=14)
-    data = build.dataset(cfg)
-    model = build.model(cfg, data)
+    data = factory.dataset(cfg)
+    model = factory.model(cfg, data)
     save_weights(run.best_weights, model.state_dict())
     save_weights(run.last_weights, {name: value + 0.1 for name, value in model.state_dict().items()})
     return run
@@ -99,7 +100,7 @@ def test_not_applicable_is_said_with_the_reason(tmp_path, monkeypatch, capsys):
 
 
 def test_values_that_are_not_finite_fail_and_are_said(run, capsys):
-    weights = build.load_run(run)[2].state_dict()
+    weights = factory.load_run(run)[2].state_dict()
     save_weights(run.best_weights, {name: torch.full_like(value, math.nan) for name, value in weights.items()})
     assert evaluate() == 1
     assert "not finite for 180 of 180" in strict(run.evaluation("elbo").read_text())["failed"]
@@ -187,7 +188,7 @@ def test_a_run_that_did_not_end_is_told_of(run, capsys):
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(run, capsys, monkeypatch):
     (run.path / "evaluation").write_text("in the way")
-    monkeypatch.setattr(build, "load_run", lambda *_: pytest.fail("it began to work"))
+    monkeypatch.setattr(factory, "load_run", lambda *_: pytest.fail("it began to work"))
     assert cli.main(["evaluate"]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("vaebench evaluate: run: cannot write into ")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.runs import write_run
-from vaebench import cli
+from vaebench.cli import main as cli
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 
 from tests.commands.training_runs import SMALL, content, trained
 from vaebench.commands import train
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers.training import Training
 
 

@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.torch import load_file
 
-from vaebench import build, cli
+from vaebench import factory
+from vaebench.cli import main as cli
 from vaebench.commands import sample as command
-from vaebench.run import Run, now, write_json
+from vaebench.runs.run import Run, now, write_json
 from vaebench.trainers.state import save_weights
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
@@ -27,11 +28,11 @@ def make_run(path: Path, *overrides: str) -> Run:
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides=[*small, *overrides])
     run = Run(path)
-    build.save_config(run, cfg)
+    factory.save_config(run, cfg)
     write_json(run.provenance, {"start": now()})
     run.set_status("done", epoch=1, step=14)
-    data = build.dataset(cfg)
-    model = build.model(cfg, data)
+    data = factory.dataset(cfg)
+    model = factory.model(cfg, data)
     with torch.no_grad():
         model.end_epoch(data.train, 500)
     save_weights(run.best_weights, model.state_dict())
@@ -62,7 +63,7 @@ def test_the_newest_run_is_sampled_from_its_prior(run, capsys):
     tensors = load_file(folder / "samples.safetensors")
     assert tensors["latents"].shape == (10, 3)
     assert tensors["images"].shape == (10, 1, 8, 8)
-    _, _, model = build.load_run(run)
+    _, _, model = factory.load_run(run)
     with torch.no_grad():
         torch.testing.assert_close(tensors["images"], model.decode(tensors["latents"]))
     with Image.open(folder / "grid.png") as grid:
@@ -185,7 +186,7 @@ def test_a_sweep_over_seeds_tells_of_what_it_replaces(run, capfd):
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_drawn(run, capsys, monkeypatch):
     (run.path / "samples").write_text("in the way")
-    monkeypatch.setattr(build, "load_run", lambda *_: pytest.fail("it began to work"))
+    monkeypatch.setattr(factory, "load_run", lambda *_: pytest.fail("it began to work"))
     assert cli.main(["sample", "sampler=normal"]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("vaebench sample: run: cannot write into ")

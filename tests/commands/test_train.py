@@ -15,9 +15,9 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.commands.training_runs import SMALL, files, trained
-from vaebench.cli import main
+from vaebench.cli.main import main
 from vaebench.models.vae import VAE
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers.training import Training
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vaebench.run import Run
+from vaebench.runs.run import Run
 
 SMALL = (
     "dataset.num_examples=60",

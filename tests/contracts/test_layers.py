@@ -11,7 +11,7 @@ import grimp
 import pytest
 import yaml
 
-from vaebench.configurations import conf_dir, options
+from vaebench.factory.configurations import conf_dir, options
 
 GROUPS = ("model", "sampler", "metric", "dataset")
 

@@ -7,7 +7,7 @@ import torch
 
 from vaebench.data.binarization import make_split
 from vaebench.data.examples import Examples
-from vaebench.data.source import Source
+from vaebench.data.io.source import Source
 
 
 class Rows(Source):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vaebench.data.cifar10 import BATCHES, CIFAR10
-from vaebench.data.torchvision_import import import_torchvision
+from vaebench.data.io.torchvision_import import import_torchvision
 
 N = 6
 

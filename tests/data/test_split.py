@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from vaebench import collective
 from vaebench.data.binarization import draw
-from vaebench.data.source import Source
-from vaebench.data.split import Split
+from vaebench.data.io.source import Source
+from vaebench.data.split import DataSplit
+from vaebench.hardware import collective
 
 
 class Rows(Source):
@@ -38,11 +38,11 @@ def y() -> torch.Tensor:
     return torch.arange(23) % 7
 
 
-def kinds(x: torch.Tensor, y: torch.Tensor, **arguments) -> dict[str, Split]:
+def kinds(x: torch.Tensor, y: torch.Tensor, **arguments) -> dict[str, DataSplit]:
     return {
-        "floats": Split(x, y, **arguments),
-        "bytes": Split(x, y, float_budget=0, **arguments),
-        "streamed": Split(Rows(x), y, **arguments),
+        "floats": DataSplit(x, y, **arguments),
+        "bytes": DataSplit(x, y, float_budget=0, **arguments),
+        "streamed": DataSplit(Rows(x), y, **arguments),
     }
 
 
@@ -75,7 +75,7 @@ def test_batches_cover_the_order_and_equal_single_batches(kind, prefetch, x, y):
 
 
 def test_small_bytes_become_floats_once_and_large_ones_stay(x):
-    small, large = Split(x), Split(x, float_budget=4 * x.numel() - 1)
+    small, large = DataSplit(x), DataSplit(x, float_budget=4 * x.numel() - 1)
     assert small.nbytes == 4 * x.numel()
     assert large.nbytes == x.numel()
     assert torch.equal(small.x, large.x)
@@ -84,13 +84,13 @@ def test_small_bytes_become_floats_once_and_large_ones_stay(x):
 
 def test_another_scale_is_exact():
     assert torch.equal(
-        Split(torch.arange(17, dtype=torch.uint8)[:, None], scale=16).x * 16, torch.arange(17.0)[:, None]
+        DataSplit(torch.arange(17, dtype=torch.uint8)[:, None], scale=16).x * 16, torch.arange(17.0)[:, None]
     )
 
 
 def test_streaming_reads_ahead_but_no_further(x):
     source = Rows(x)
-    batches = Split(source).batches(torch.arange(23), 2, prefetch=3)
+    batches = DataSplit(source).batches(torch.arange(23), 2, prefetch=3)
     next(batches)
     # Closing waits for the reader; what it has not begun is dropped.
     batches.close()
@@ -105,7 +105,7 @@ def test_an_unreadable_row_is_reported_by_the_batch_that_needs_it(x):
                 raise ValueError("cannot read row 7")
             return super().read(indices)
 
-    batches = Split(Broken(x)).batches(batch_size=3)
+    batches = DataSplit(Broken(x)).batches(batch_size=3)
     assert [next(batches).index.tolist() for _ in range(2)] == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(ValueError, match="cannot read row 7"):
         next(batches)
@@ -125,11 +125,11 @@ def test_a_subset_counts_from_zero_again(kind, x, y):
 @pytest.mark.parametrize("indices", [[23], [-1], [0, 99]])
 def test_a_subset_beyond_the_split_is_refused(indices, x):
     with pytest.raises(ValueError, match="expected indices from 0 to 22"):
-        Split(x).subset(indices)
+        DataSplit(x).subset(indices)
 
 
 def test_a_streamed_split_has_no_tensor_of_everything(x):
-    split = Split(Rows(x))
+    split = DataSplit(Rows(x))
     assert not split.in_memory
     with pytest.raises(ValueError, match=r"dataset\.memory_gib"):
         _ = split.x
@@ -137,7 +137,7 @@ def test_a_streamed_split_has_no_tensor_of_everything(x):
 
 def test_labels_must_fit(x):
     with pytest.raises(ValueError, match="expected 23 labels, one for each example, got 22"):
-        Split(x, torch.zeros(22))
+        DataSplit(x, torch.zeros(22))
 
 
 @pytest.mark.parametrize("kind", ["floats", "bytes", "streamed"])
@@ -194,8 +194,8 @@ def test_processes_together_see_what_one_would(kind, num_processes, x, y, monkey
 
 
 def test_no_examples_no_batches(x):
-    assert list(Split(x[:0]).batches()) == []
-    assert list(Split(Rows(x)).batches(torch.arange(0))) == []
+    assert list(DataSplit(x[:0]).batches()) == []
+    assert list(DataSplit(Rows(x)).batches(torch.arange(0))) == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

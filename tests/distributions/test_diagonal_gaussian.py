@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vaebench import collective
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian, StandardNormal
+from vaebench.hardware import collective
 
 
 def _pair(shape=(3, 4), dtype=torch.float64):

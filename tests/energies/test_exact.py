@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from vaebench.energies.double_well import DoubleWell
-from vaebench.energies.gaussian import Gaussian
-from vaebench.energies.rosenbrock import Rosenbrock
+from vaebench.energies.analytic.double_well import DoubleWellEnergy
+from vaebench.energies.analytic.gaussian import GaussianEnergy
+from vaebench.energies.analytic.rosenbrock import RosenbrockEnergy
 
 N = 200_000
 
@@ -23,7 +23,7 @@ def within(values: torch.Tensor, expected: float) -> bool:
     [(2.0, 0.85213615, 0.54572770, 0.34423822), (5.0, 0.93683394, 0.56583030, None)],
 )
 def test_double_well(height, square, energy, log_z):
-    well = DoubleWell(1, barrier_height=height)
+    well = DoubleWellEnergy(1, barrier_height=height)
     grid = torch.linspace(-4, 4, 8001, dtype=torch.float64)
     density = torch.exp(-well.energy(grid[:, None]))
     z = torch.trapezoid(density, grid)
@@ -38,7 +38,7 @@ def test_double_well(height, square, energy, log_z):
 
 
 def test_rosenbrock():
-    banana = Rosenbrock()
+    banana = RosenbrockEnergy()
     a = torch.linspace(-6, 8, 1401, dtype=torch.float64)
     ridge = torch.linspace(-1, 1, 2001, dtype=torch.float64)  # x_2 - x_1^2, in which the density is a product
     points = torch.stack([a[:, None].expand(-1, 2001), a[:, None].square() + ridge], -1)
@@ -65,7 +65,7 @@ def test_rosenbrock():
 def test_gaussian():
     mean = torch.tensor([1.0, 3.0], dtype=torch.float64)
     covariance = torch.tensor([[0.27778, -0.22222], [-0.22222, 0.27778]], dtype=torch.float64)
-    energy = Gaussian(mean, covariance)
+    energy = GaussianEnergy(mean, covariance)
     x = energy.exact_sample(N)
     reference = torch.distributions.MultivariateNormal(mean, covariance)
     difference = energy.energy(x[:100]) + reference.log_prob(x[:100])
@@ -78,4 +78,4 @@ def test_gaussian():
 @pytest.mark.parametrize("covariance", [torch.ones(2, 2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), torch.eye(3)])
 def test_gaussian_refuses_what_is_no_covariance(covariance):
     with pytest.raises(ValueError, match="expected"):
-        Gaussian(torch.zeros(2), covariance)
+        GaussianEnergy(torch.zeros(2), covariance)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vaebench.energies import manifold
-from vaebench.energies.manifold import ManifoldEnergy
+from vaebench.energies.latent import manifold
+from vaebench.energies.latent.manifold import ManifoldEnergy
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 
 

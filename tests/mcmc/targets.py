@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from vaebench.energies.analytic.double_well import DoubleWellEnergy
+from vaebench.energies.analytic.gaussian import GaussianEnergy
+from vaebench.energies.analytic.rosenbrock import RosenbrockEnergy
 from vaebench.energies.base import ExactEnergy
-from vaebench.energies.double_well import DoubleWell
-from vaebench.energies.gaussian import Gaussian
-from vaebench.energies.rosenbrock import Rosenbrock
 
 
-def correlated_gaussian() -> Gaussian:
+def correlated_gaussian() -> GaussianEnergy:
     mean = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    return Gaussian(mean, torch.tensor([[1.0, 0.8], [0.8, 2.0]], dtype=torch.float64))
+    return GaussianEnergy(mean, torch.tensor([[1.0, 0.8], [0.8, 2.0]], dtype=torch.float64))
 
 
 TARGETS: dict[str, tuple[ExactEnergy, float]] = {  # with a step size that accepts 60 to 90 %
     "gaussian": (correlated_gaussian(), 0.7),
-    "double_well": (DoubleWell(), 0.3),
-    "rosenbrock": (Rosenbrock(), 0.06),
+    "double_well": (DoubleWellEnergy(), 0.3),
+    "rosenbrock": (RosenbrockEnergy(), 0.06),
 }
 
 

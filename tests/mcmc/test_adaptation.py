@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from tests.mcmc.targets import TARGETS
-from vaebench.energies.gaussian import Gaussian
-from vaebench.mcmc import adaptation, hmc
+from vaebench.energies.analytic.gaussian import GaussianEnergy
+from vaebench.mcmc import adaptation
 from vaebench.mcmc.adaptation import DualAveraging, PooledVariance, WindowAdaptation, reasonable_step_size, window_ends
 from vaebench.mcmc.chains import run_chains
-from vaebench.mcmc.kernel import Parameters
+from vaebench.mcmc.kernels import hmc
+from vaebench.mcmc.kernels.kernel import Parameters
 
 
 def test_examples():
@@ -60,7 +61,7 @@ def test_pooled_variance_is_that_of_all_positions():
 
 def test_the_first_step_size_is_where_acceptance_crosses():
     energy = TARGETS["gaussian"][0]
-    move = hmc.HMC(energy.value_and_grad, 5)
+    move = hmc.HMCKernel(energy.value_and_grad, 5)
     state = move.init(energy.exact_sample(200))
     ones = torch.ones(2, dtype=torch.float64)
     for guess in (1e-4, 100.0):
@@ -73,7 +74,7 @@ def test_the_first_step_size_is_where_acceptance_crosses():
 
 
 def test_an_energy_that_accepts_every_step_is_refused():
-    flat = hmc.HMC(lambda x: (torch.zeros(len(x)).double(), torch.zeros_like(x)), 2)
+    flat = hmc.HMCKernel(lambda x: (torch.zeros(len(x)).double(), torch.zeros_like(x)), 2)
     ones = torch.ones(2, dtype=torch.float64)
     with pytest.raises(ValueError, match="integrable"):
         reasonable_step_size(flat, flat.init(torch.zeros(4, 2).double()), Parameters(ones[0], ones))
@@ -81,8 +82,8 @@ def test_an_energy_that_accepts_every_step_is_refused():
 
 def test_learns_the_scales_and_hits_the_target_acceptance():
     scales = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
-    energy = Gaussian(torch.zeros(3, dtype=torch.float64), torch.diag(scales.square()))
-    move = hmc.HMC(energy.value_and_grad, 8)
+    energy = GaussianEnergy(torch.zeros(3, dtype=torch.float64), torch.diag(scales.square()))
+    move = hmc.HMCKernel(energy.value_and_grad, 8)
     chains = run_chains(move, energy.exact_sample(16), num_draws=300, num_warmup=300, target_acceptance=0.8)
     torch.testing.assert_close(chains.parameters.inverse_mass_matrix, scales.square(), rtol=0.35, atol=1e-4)
     assert float(chains.acceptance_probability.mean()) == pytest.approx(0.8, abs=0.05)
@@ -91,7 +92,7 @@ def test_learns_the_scales_and_hits_the_target_acceptance():
 
 def test_adaptation_is_frozen_after_warm_up():
     energy = TARGETS["double_well"][0]
-    move = hmc.HMC(energy.value_and_grad, 5)
+    move = hmc.HMCKernel(energy.value_and_grad, 5)
     state = move.init(energy.exact_sample(8))
     start = Parameters(torch.tensor(0.1, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     learner = WindowAdaptation(start, 100, 0.8)
@@ -111,6 +112,6 @@ def test_one_chain_far_out_comes_back():
     energy = TARGETS["double_well"][0]
     start = energy.exact_sample(16)
     start[3] = 6.0
-    chains = run_chains(hmc.HMC(energy.value_and_grad, 5), start, num_draws=50, num_warmup=200)
+    chains = run_chains(hmc.HMCKernel(energy.value_and_grad, 5), start, num_draws=50, num_warmup=200)
     assert (chains.positions[:, 3].abs() < 2.5).all()
     assert (chains.positions[:, 3].std(0) > 0).all()

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests.mcmc.targets import TARGETS, statistics
-from vaebench.energies.base import Energy
-from vaebench.mcmc import hmc
+from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.chains import run_chains
 from vaebench.mcmc.diagnostics import diagnose, ess_mean, verdict
+from vaebench.mcmc.kernels import hmc
 
 
-class Gumbel(Energy):
+class Gumbel(BaseEnergyFunction):
     """Independent standard Gumbel coordinates: skewed, with mean Euler's constant and variance pi^2 / 6."""
 
     def energy(self, x):
@@ -24,7 +24,7 @@ class Gumbel(Energy):
 
 def test_a_skewed_target_within_four_standard_errors():
     energy = Gumbel()
-    chains = run_chains(hmc.HMC(energy.value_and_grad, 4), energy.start(8), num_draws=1000, target_acceptance=0.8)
+    chains = run_chains(hmc.HMCKernel(energy.value_and_grad, 4), energy.start(8), num_draws=1000, target_acceptance=0.8)
     report = diagnose(chains)
     assert verdict(report) == []
     x = chains.positions
@@ -39,7 +39,7 @@ def test_a_skewed_target_within_four_standard_errors():
 
 def test_adapted_parameters_leave_exact_draws_invariant():
     energy = TARGETS["double_well"][0]
-    move = hmc.HMC(energy.value_and_grad, 5)
+    move = hmc.HMCKernel(energy.value_and_grad, 5)
     parameters = run_chains(move, energy.exact_sample(16), num_draws=1, num_warmup=150).parameters
     start = energy.exact_sample(50_000)
     state = move.init(start)
@@ -55,7 +55,7 @@ def test_adapted_parameters_leave_exact_draws_invariant():
 def test_shapes_counts_and_thinning():
     energy, step_size = TARGETS["gaussian"]
     seen = []
-    move = hmc.HMC(energy.value_and_grad, 4, jitter=0)
+    move = hmc.HMCKernel(energy.value_and_grad, 4, jitter=0)
     chains = run_chains(
         move,
         energy.exact_sample(3),
@@ -80,7 +80,7 @@ def test_thinning_keeps_every_nth_state():
     runs = []
     for thinning in (1, 3):
         generator = torch.Generator().manual_seed(1)
-        move = hmc.HMC(energy.value_and_grad, 4)
+        move = hmc.HMCKernel(energy.value_and_grad, 4)
         settings = dict(num_draws=12 // thinning, num_warmup=2, thinning=thinning, step_size=step_size)
         runs.append(run_chains(move, start, generator=generator, **settings).positions)
     assert torch.equal(runs[0][2::3], runs[1])
@@ -91,7 +91,7 @@ def test_the_same_generator_gives_the_same_chains():
     start = energy.exact_sample(3)
     first, second = (
         run_chains(
-            hmc.HMC(energy.value_and_grad, 4),
+            hmc.HMCKernel(energy.value_and_grad, 4),
             start,
             num_draws=5,
             num_warmup=30,
@@ -105,14 +105,14 @@ def test_the_same_generator_gives_the_same_chains():
 def test_chains_that_are_stuck_in_two_modes_are_reported():
     energy, _ = TARGETS["double_well"]
     start = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
-    chains = run_chains(hmc.HMC(energy.value_and_grad, 1), start, num_draws=100, num_warmup=0, step_size=0.02)
+    chains = run_chains(hmc.HMCKernel(energy.value_and_grad, 1), start, num_draws=100, num_warmup=0, step_size=0.02)
     assert any("R-hat" in sentence for sentence in verdict(diagnose(chains)))
 
 
 def test_an_absurd_step_size_is_reported():
     energy, _ = TARGETS["rosenbrock"]
     chains = run_chains(
-        hmc.HMC(energy.value_and_grad, 5), energy.exact_sample(4), num_draws=50, num_warmup=0, step_size=10.0
+        hmc.HMCKernel(energy.value_and_grad, 5), energy.exact_sample(4), num_draws=50, num_warmup=0, step_size=10.0
     )
     report = diagnose(chains)
     assert report.num_divergences > 150
@@ -124,4 +124,4 @@ def test_an_absurd_step_size_is_reported():
 
 def test_tuning_without_warm_up_is_refused():
     with pytest.raises(ValueError, match="set step_size"):
-        run_chains(hmc.HMC(lambda x: (x.sum(-1), x)), torch.zeros(2, 2), num_draws=5, num_warmup=0)
+        run_chains(hmc.HMCKernel(lambda x: (x.sum(-1), x)), torch.zeros(2, 2), num_draws=5, num_warmup=0)

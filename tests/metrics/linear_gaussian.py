@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP
@@ -16,7 +16,7 @@ SIGMA, SCALES = 0.7, (2.0, 0.5)
 DIM, LATENT = 5, len(SCALES)
 
 
-def make(num_examples: int = 40, mean_shift: float = 0.0, log_var_shift: float = 0.0) -> tuple[VAE, Split, Tensor]:
+def make(num_examples: int = 40, mean_shift: float = 0.0, log_var_shift: float = 0.0) -> tuple[VAE, DataSplit, Tensor]:
     """Return the model in float64, examples drawn from it, and their exact log p(x), shape (N,), nats.
 
     Without shifts its encoder is the exact posterior.
@@ -45,7 +45,7 @@ def make(num_examples: int = 40, mean_shift: float = 0.0, log_var_shift: float =
     return model, Float64Split(x), exact
 
 
-class Float64Split(Split):
+class Float64Split(DataSplit):
     """A split that keeps the oracle's precision."""
 
     def _to_float(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
 from vaebench.metrics.active_units import ActiveUnits, variance_and_error
 from vaebench.metrics.base import NotApplicableError
@@ -27,14 +27,14 @@ def scaled(*scales):
 def test_counts_the_dimensions_whose_mean_varies():
     x = torch.tensor([[-1.0], [1.0]]).repeat(500, 5)  # variance 1, and 1000 / 999 with n - 1
     model = scaled(1.0, 0.2, 0.101, 0.099, 0.0)  # variances 1, 0.04, 0.0102, 0.0098, 0
-    found = ActiveUnits()(model, Split(x), batch_size=300)
+    found = ActiveUnits()(model, DataSplit(x), batch_size=300)
     assert found.values["active_units"].value == 3
     assert found.values["active_units"].n == 1000
     variances = torch.tensor([1.0, 0.2, 0.101, 0.099, 0.0]).double().square() * 1000 / 999
     torch.testing.assert_close(
         torch.tensor(found.details["variance_per_dimension"], dtype=torch.float64), variances, rtol=1e-5, atol=1e-9
     )
-    assert ActiveUnits(threshold=0.05)(model, Split(x)).values["active_units"].value == 1
+    assert ActiveUnits(threshold=0.05)(model, DataSplit(x)).values["active_units"].value == 1
     assert "of 5 dimensions" in found.values["active_units"].unit
 
 
@@ -49,15 +49,15 @@ def test_error_of_a_variance():
 
 def test_only_dimensions_at_the_threshold_are_uncertain():
     x = torch.randn(2000, 3)
-    sure = ActiveUnits()(scaled(1.0, 1.0, 0.0), Split(x)).values["active_units"]
+    sure = ActiveUnits()(scaled(1.0, 1.0, 0.0), DataSplit(x)).values["active_units"]
     assert sure.standard_error < 1e-6
-    unsure = ActiveUnits()(scaled(1.0, 0.1, 0.1), Split(x)).values["active_units"]
+    unsure = ActiveUnits()(scaled(1.0, 0.1, 0.1), DataSplit(x)).values["active_units"]
     assert 0.3 < unsure.standard_error < 0.72  # at most sqrt(2 / 4)
 
 
 def test_one_example_has_no_variance():
     with pytest.raises(NotApplicableError, match="at least two"):
-        ActiveUnits()(scaled(1.0), Split(torch.zeros(1, 1)))
+        ActiveUnits()(scaled(1.0), DataSplit(torch.zeros(1, 1)))
 
 
 def test_a_negative_threshold_is_refused():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.metrics import linear_gaussian
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result
 from vaebench.metrics.elbo import ELBO
 
@@ -82,7 +82,7 @@ def test_a_missing_capability_is_said_with_its_reason():
 def test_nothing_to_evaluate_is_refused():
     model, split, _ = linear_gaussian.make(2)
     with pytest.raises(ValueError, match="empty split"):
-        ELBO()(model, Split(torch.zeros(0, 5)))
+        ELBO()(model, DataSplit(torch.zeros(0, 5)))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         ELBO()(model, split, batch_size=0)
 

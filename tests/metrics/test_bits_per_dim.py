@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.metrics import linear_gaussian
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Binomial
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bits_per_dim import BitsPerDim, bits_per_dim
@@ -27,21 +27,21 @@ def indifferent(likelihood, dim=6):
 @pytest.mark.parametrize(("num_samples", "name"), [(1, "bits_per_dim"), (20, "bits_per_dim_20")])
 def test_a_fair_coin_costs_one_bit(num_samples, name):
     x = (torch.rand(50, 6) < 0.3).float()
-    found = BitsPerDim(num_samples)(indifferent(Bernoulli()), Split(x)).values[name]
+    found = BitsPerDim(num_samples)(indifferent(Bernoulli()), DataSplit(x)).values[name]
     assert found.value == pytest.approx(1, rel=1e-6)
     assert found.standard_error < 1e-6
 
 
 def test_counts_by_hand():
     k = torch.tensor([[0.0, 2.0, 4.0]])
-    found = BitsPerDim()(indifferent(Binomial(4), 3), Split(k / 4)).values["bits_per_dim"]
+    found = BitsPerDim()(indifferent(Binomial(4), 3), DataSplit(k / 4)).values["bits_per_dim"]
     # Binomial(4, 1/2): 1/16, 6/16, 1/16
     assert found.value == pytest.approx((4 + math.log2(16 / 6) + 4) / 3, rel=1e-6)
 
 
 def test_agrees_with_the_bounds_that_it_is_made_of():
     model = VAE((6,), likelihood=Bernoulli(), latent_dim=2, network=MLP(hidden_dims=(5,)))
-    split = Split((torch.rand(40, 6) < 0.3).float())
+    split = DataSplit((torch.rand(40, 6) < 0.3).float())
     elbo = ELBO()(model, split).values["elbo_nats"]
     bits = BitsPerDim()(model, split).values["bits_per_dim"]
     assert bits.value == pytest.approx(-elbo.value / (6 * math.log(2)))
@@ -63,4 +63,4 @@ def test_densities_are_refused_with_the_reason():
 
 def test_data_off_the_grid_are_refused():
     with pytest.raises(NotApplicableError, match="not on the grid of 5 levels"):
-        BitsPerDim()(indifferent(Binomial(4), 3), Split(torch.tensor([[0.0, 0.25, 0.3]])))
+        BitsPerDim()(indifferent(Binomial(4), 3), DataSplit(torch.tensor([[0.0, 0.25, 0.3]])))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.metrics import linear_gaussian
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.elbo import ELBO
@@ -38,9 +38,9 @@ def test_standard_error_shrinks_with_posterior_samples_no_further_than_the_examp
 
 def test_grey_data_under_a_bernoulli_are_refused():
     model = VAE((4,), likelihood=Bernoulli(), latent_dim=2, network=MLP(hidden_dims=()))
-    ELBO()(model, Split(torch.ones(3, 4)))
+    ELBO()(model, DataSplit(torch.ones(3, 4)))
     with pytest.raises(NotApplicableError, match="not on the grid of 2 levels"):
-        ELBO()(model, Split(torch.full((3, 4), 0.5)))
+        ELBO()(model, DataSplit(torch.full((3, 4), 0.5)))
 
 
 def test_no_posterior_samples_are_refused():

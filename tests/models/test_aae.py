@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from vaebench import collective
 from vaebench.core import Batch
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
+from vaebench.hardware import collective
 from vaebench.models.aae import AAE
 from vaebench.networks import MLP, Conv
 from vaebench.networks.network import Encoder
@@ -131,7 +131,7 @@ def test_the_discriminators_statistics_move_in_its_own_pass_only(x):
     model = AAE((6,), likelihood=Gaussian(), latent_dim=2, network=MLP(()), discriminator=BatchNorm())
     x = x.float()
     trainer = AdversarialTrainer(batch_size=5, num_epochs=1, optimizer="SGD", learning_rate=1e-3)
-    trainer.start(model, SimpleNamespace(train=Split(x), validation=Split(x))).train_step(Batch(x))
+    trainer.start(model, SimpleNamespace(train=DataSplit(x), validation=DataSplit(x))).train_step(Batch(x))
     norm = model.discriminator.trunk.norm
     assert norm.num_batches_tracked == 2  # draws of the prior, and codes
     assert not any(isinstance(module, nn.BatchNorm1d) for module in small().modules())
@@ -142,7 +142,7 @@ def test_the_trainer_gives_each_part_its_own_loss(x):
     reference = small(adversarial_weight=2.0, posterior=DiagonalGaussianPosterior()).float()
     reference.load_state_dict(model.state_dict())
     trainer = AdversarialTrainer(batch_size=5, num_epochs=1, optimizer="SGD", learning_rate=0.01)
-    training = trainer.start(model, SimpleNamespace(train=Split(x), validation=Split(x)))
+    training = trainer.start(model, SimpleNamespace(train=DataSplit(x), validation=DataSplit(x)))
     torch.manual_seed(6)
     training.train_step(Batch(x))
     torch.manual_seed(6)

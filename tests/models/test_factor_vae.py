@@ -11,10 +11,10 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
-from vaebench import collective
 from vaebench.core import Batch
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
+from vaebench.hardware import collective
 from vaebench.models.factor_vae import FactorVAE
 from vaebench.networks import MLP, Conv
 from vaebench.trainers.adversarial import AdversarialTrainer
@@ -167,7 +167,7 @@ def test_the_trainer_gives_each_part_its_own_loss(x):
     reference = small().float()
     reference.load_state_dict(model.state_dict())
     trainer = AdversarialTrainer(batch_size=7, num_epochs=1, optimizer="SGD", learning_rate=0.01)
-    training = trainer.start(model, SimpleNamespace(train=Split(x), validation=Split(x)))
+    training = trainer.start(model, SimpleNamespace(train=DataSplit(x), validation=DataSplit(x)))
     torch.manual_seed(6)
     training.train_step(Batch(x))
     torch.manual_seed(6)
@@ -276,7 +276,7 @@ def test_refuses_a_negative_weight():
     ],
 )
 def test_a_last_batch_of_one_is_refused_at_the_start(num_examples, options, is_refused):
-    split = Split(torch.rand(num_examples, 6))
+    split = DataSplit(torch.rand(num_examples, 6))
     trainer = AdversarialTrainer(num_epochs=1, **options)
     expected = pytest.raises(ValueError, match=r"FactorVAE needs at least 2 .* holds 1; choose another trainer\.batch")
     with expected if is_refused else contextlib.nullcontext():

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from vaebench.core import Batch
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
 from vaebench.models.piwae import PIWAE
 from vaebench.networks import MLP, Conv
@@ -109,7 +109,7 @@ def test_the_trainer_gives_each_part_its_own_bound(x):
             for p, g in zip(parameters, torch.autograd.grad(losses[name], parameters, retain_graph=True), strict=True)
         ]
     trainer = CoupledOptimizerTrainer(batch_size=5, num_epochs=1, learning_rate=0.1, optimizer="SGD")
-    training = trainer.start(ours, SimpleNamespace(train=Split(x), validation=Split(x)))
+    training = trainer.start(ours, SimpleNamespace(train=DataSplit(x), validation=DataSplit(x)))
     torch.manual_seed(5)
     training.train_step(Batch(x))
     for name, modules in ours.parts().items():

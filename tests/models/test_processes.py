@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.hardware import Hardware
+from vaebench.hardware.device import Hardware
+from vaebench.hardware.processes import launch
 from vaebench.models.aae import AAE
 from vaebench.models.factor_vae import FactorVAE
 from vaebench.models.piwae import PIWAE
@@ -17,7 +18,6 @@ from vaebench.models.rhvae import RHVAE
 from vaebench.models.vae import VAE
 from vaebench.models.vae_gan import VAEGAN
 from vaebench.networks import MLP
-from vaebench.processes import launch
 from vaebench.trainers import (
     AdversarialTrainer,
     BaseTrainer,
@@ -48,7 +48,7 @@ def train(case, hardware):
     torch.manual_seed(2)
     model = kind((6,), likelihood=Gaussian(), latent_dim=3, network=SMALL, **arguments)
     x = torch.randn(32, 6)
-    data = SimpleNamespace(train=Split(x[:23]), validation=Split(x[23:]))
+    data = SimpleNamespace(train=DataSplit(x[:23]), validation=DataSplit(x[23:]))
     # SGD, because Adam divides by the gradient's size, which turns rounding into steps where a gradient vanishes.
     trainer = TRAINERS[model.trainer](num_epochs=2, batch_size=9, learning_rate=1e-3, optimizer="SGD", **options)
     training = trainer.train(model, data, hardware=hardware, seed=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vaebench.core import Batch
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
 from vaebench.models.rae_l2 import RAEL2
 from vaebench.networks import MLP, Conv
@@ -65,7 +65,7 @@ def test_the_decoder_decays_under_a_trainer_made_by_hand(model, x):
         for p, g in zip(before, torch.autograd.grad(distortion, before), strict=True)
     ]
     trainer = CoupledOptimizerTrainer(batch_size=5, num_epochs=1, learning_rate=0.1, optimizer="SGD")
-    trainer.start(model, SimpleNamespace(train=Split(x), validation=Split(x))).train_step(Batch(x))
+    trainer.start(model, SimpleNamespace(train=DataSplit(x), validation=DataSplit(x))).train_step(Batch(x))
     for parameter, value in zip(model.decoder.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.detach(), value)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vaebench.core import Batch
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
 from vaebench.models.vae_gan import VAEGAN
 from vaebench.networks import MLP, Conv
@@ -98,7 +98,7 @@ def test_the_trainer_follows_algorithm_1_in_all_three_parts_at_once(x):
         for name, modules in model.parts().items()
     }
     trainer = CoupledOptimizerAdversarialTrainer(batch_size=5, num_epochs=1, learning_rate=0.1, optimizer="SGD")
-    training = trainer.start(model, SimpleNamespace(train=Split(x), validation=Split(x)))
+    training = trainer.start(model, SimpleNamespace(train=DataSplit(x), validation=DataSplit(x)))
     torch.manual_seed(7)
     training.train_step(Batch(x))
     for name, modules in model.parts().items():

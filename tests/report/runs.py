@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from vaebench.run import Run, write_atomic, write_json
+from vaebench.runs.run import Run, write_atomic, write_json
 
 VALUES = {"elbo": {"elbo_nats": ("higher", "nats")}, "reconstruction": {"mse": ("lower", "squared")}}
 
@@ -20,7 +20,7 @@ def config(seed: int = 0, **settings: Any) -> dict[str, Any]:
         "model": {"_target_": "vaebench.models.vae.VAE", "latent_dim": 10},
         "dataset": {"_target_": "vaebench.data.digits.Digits", "binarization": "none", "root": None},
         "trainer": {"_target_": "vaebench.trainers.base.BaseTrainer", "learning_rate": 0.001},
-        "hardware": {"_target_": "vaebench.hardware.Hardware", "device": "auto"},
+        "hardware": {"_target_": "vaebench.hardware.device.Hardware", "device": "auto"},
     }
     for key, value in settings.items():
         *parents, name = key.split("__")

@@ -7,23 +7,23 @@ import math
 import pytest
 import torch
 
-from vaebench.core import Batch
+from vaebench.core import Batch, Model
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
-from vaebench.energies.aggregate_posterior import AggregatePosterior
-from vaebench.energies.auto import Auto
-from vaebench.energies.manifold import Manifold
-from vaebench.energies.prior import Prior
+from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
+from vaebench.energies.latent.auto import AutoTarget
+from vaebench.energies.latent.manifold import ManifoldTarget
+from vaebench.energies.latent.prior import PriorTarget
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
-from vaebench.samplers.base import Sampler
-from vaebench.samplers.gaussian_mixture import GaussianMixture
-from vaebench.samplers.hmc import HMC
-from vaebench.samplers.normal import Normal
-from vaebench.samplers.rhvae import RHVAE
+from vaebench.samplers.base import BaseSampler
+from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
+from vaebench.samplers.hmc import HamiltonianMonteCarlo
+from vaebench.samplers.normal import NormalSampler
+from vaebench.samplers.rhvae import RHVAESampler
 
 QUICK = {"num_chains": 8, "num_warmup": 150, "num_draws": 400}
 
 
-class LinearModel(torch.nn.Module):
+class LinearModel(Model):
     """q(z|x) = N(x W, 0.5 I), p(z) = N(0, I): the aggregate posterior over a data set is a known mixture."""
 
     capabilities = frozenset({"posterior", "prior", "rate"})
@@ -83,8 +83,8 @@ def agrees(z: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor, num_ef
 
 def test_normal_has_the_priors_moments():
     zero, one = torch.zeros(2).double(), torch.eye(2).double()
-    assert agrees(Normal().fit(LinearModel()).sample(20_000), zero, one, 20_000)
-    assert agrees(Normal(temperature=0.5).fit(LinearModel()).sample(20_000), zero, 0.25 * one, 20_000)
+    assert agrees(NormalSampler().fit(LinearModel()).sample(20_000), zero, one, 20_000)
+    assert agrees(NormalSampler(temperature=0.5).fit(LinearModel()).sample(20_000), zero, 0.25 * one, 20_000)
 
 
 @pytest.mark.parametrize("num_components", [1, 3])
@@ -92,14 +92,14 @@ def test_gaussian_mixture_keeps_the_moments_of_the_aggregate_posterior(num_compo
     """Its fit has the moments of the drawn latents; that draw adds its own error, hence the smaller number."""
     model, split = LinearModel(), Examples(4000)
     mean, covariance = mixture_moments(model, split)
-    z = GaussianMixture(num_components).fit(model, split).sample(20_000)
+    z = GaussianMixtureSampler(num_components).fit(model, split).sample(20_000)
     assert agrees(z, mean, covariance, 1 / (1 / 4000 + 1 / 20_000))
     assert not agrees(z, mean, covariance - 0.5 * torch.eye(2), 3000)  # the moments of posterior means
 
 
 def test_hmc_draws_from_the_aggregate_posterior():
     model, split = LinearModel(), Examples(30)
-    sampler = HMC(AggregatePosterior(), num_leapfrog=4, **QUICK).fit(model, split)
+    sampler = HamiltonianMonteCarlo(AggregatePosteriorTarget(), num_leapfrog=4, **QUICK).fit(model, split)
     z = sampler.sample(3200)
     report = sampler.diagnostics()
     assert report["verdict"] == []
@@ -107,12 +107,14 @@ def test_hmc_draws_from_the_aggregate_posterior():
     assert agrees(z, mean, covariance, min(3200, *report["ess_bulk"], *report["ess_tail"]))
 
 
-@pytest.mark.parametrize("sampler", [RHVAE(step_size=None, **QUICK), HMC(num_leapfrog=6, **QUICK)])
+@pytest.mark.parametrize(
+    "sampler", [RHVAESampler(step_size=None, **QUICK), HamiltonianMonteCarlo(num_leapfrog=6, **QUICK)]
+)
 def test_chains_on_a_metric_have_the_moments_of_its_volume(sampler):
     model = CurvedModel()
     axis = torch.linspace(-12, 12, 1201, dtype=torch.float64)
     points = torch.cartesian_prod(axis, axis)
-    weights = torch.exp(Manifold().energy(model, None).log_density(points.float()).double())
+    weights = torch.exp(ManifoldTarget().energy(model, None).log_density(points.float()).double())
     weights /= weights.sum()
     mean = weights @ points
     covariance = (weights[:, None] * (points - mean)).T @ (points - mean)
@@ -125,7 +127,12 @@ def test_chains_on_a_metric_have_the_moments_of_its_volume(sampler):
 @pytest.mark.parametrize("num_samples", [1, 3, 8, 9, 500])
 def test_any_number_of_samples(num_samples):
     settings = {"num_chains": 8, "num_warmup": 20, "num_draws": 10}
-    for sampler in (Normal(), GaussianMixture(2), HMC(Prior(), **settings), RHVAE(**settings)):
+    for sampler in (
+        NormalSampler(),
+        GaussianMixtureSampler(2),
+        HamiltonianMonteCarlo(PriorTarget(), **settings),
+        RHVAESampler(**settings),
+    ):
         z = sampler.fit(CurvedModel(), Examples(50)).sample(num_samples)
         assert z.shape == (num_samples, 2)
         assert z.dtype == torch.float32
@@ -135,14 +142,18 @@ def test_any_number_of_samples(num_samples):
 
 @pytest.mark.parametrize("num_samples", [3, 20])
 def test_diagnostics_see_every_draw_however_few_samples_are_asked(num_samples):
-    sampler = HMC(Prior(), num_chains=4, num_warmup=50, num_draws=100).fit(LinearModel())
+    sampler = HamiltonianMonteCarlo(PriorTarget(), num_chains=4, num_warmup=50, num_draws=100).fit(LinearModel())
     sampler.sample(num_samples)
     assert sampler.diagnostics()["num_draws"] == 100
     assert sampler.diagnostics()["num_chains"] == 4
 
 
 def test_the_same_seed_gives_the_same_samples():
-    for sampler in (Normal(), GaussianMixture(2), HMC(num_warmup=20, num_draws=10, num_chains=4)):
+    for sampler in (
+        NormalSampler(),
+        GaussianMixtureSampler(2),
+        HamiltonianMonteCarlo(num_warmup=20, num_draws=10, num_chains=4),
+    ):
         draws = []
         for _ in range(2):
             torch.manual_seed(7)
@@ -151,25 +162,25 @@ def test_the_same_seed_gives_the_same_samples():
 
 
 def test_auto_takes_what_suits_the_model():
-    assert Auto().resolve(CurvedModel()) == Manifold()
-    assert Auto().resolve(LinearModel()) == AggregatePosterior()
+    assert AutoTarget().resolve(CurvedModel()) == ManifoldTarget()
+    assert AutoTarget().resolve(LinearModel()) == AggregatePosteriorTarget()
     model = LinearModel()
     model.capabilities = frozenset({"prior"})
-    assert Auto().resolve(model) == Prior()
+    assert AutoTarget().resolve(model) == PriorTarget()
     model.capabilities = frozenset()
-    assert Auto().resolve(model) is None
+    assert AutoTarget().resolve(model) is None
     with pytest.raises(ValueError, match="does not serve LinearModel"):
-        HMC().fit(model)
+        HamiltonianMonteCarlo().fit(model)
 
 
 @pytest.mark.parametrize(
     ("sampler", "sentence"),
     [
-        (RHVAE(), "sampler=rhvae does not serve LinearModel.* no Riemannian metric"),
-        (HMC(Manifold()), "target=manifold does not serve LinearModel"),
+        (RHVAESampler(), "sampler=rhvae does not serve LinearModel.* no Riemannian metric"),
+        (HamiltonianMonteCarlo(ManifoldTarget()), "target=manifold does not serve LinearModel"),
     ],
 )
-def test_a_model_without_a_metric_is_refused(sampler: Sampler, sentence):
+def test_a_model_without_a_metric_is_refused(sampler: BaseSampler, sentence):
     with pytest.raises(ValueError, match=sentence):
         sampler.fit(LinearModel())
 
@@ -177,24 +188,24 @@ def test_a_model_without_a_metric_is_refused(sampler: Sampler, sentence):
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: Normal(temperature=-1), "sampler.temperature"),
-        (lambda: Normal(temperature=math.nan), "sampler.temperature"),
-        (lambda: GaussianMixture(0), "sampler.num_components"),
-        (lambda: HMC(num_chains=0), "sampler.num_chains"),
-        (lambda: HMC(num_warmup=0), "sampler.num_warmup"),
-        (lambda: HMC(num_draws=3), "sampler.num_draws"),
-        (lambda: HMC(thinning=0), "sampler.thinning"),
-        (lambda: HMC(num_leapfrog=0), "sampler.num_leapfrog"),
-        (lambda: HMC(jitter=1.5), "sampler.jitter"),
-        (lambda: HMC(step_size=0.0), "sampler.step_size"),
-        (lambda: HMC(step_size=math.inf), "sampler.step_size"),
-        (lambda: HMC(target_acceptance=1.0), "sampler.target_acceptance"),
-        (lambda: RHVAE(step_size=-0.1), "sampler.step_size"),
-        (lambda: RHVAE(num_leapfrog=0), "sampler.num_leapfrog"),
-        (lambda: Normal().fit(LinearModel()).sample(0), "num_samples"),
-        (lambda: HMC(Prior()).fit(LinearModel()).sample(0), "num_samples"),
-        (lambda: GaussianMixture(10).fit(LinearModel(), Examples(9)), "sampler.num_components"),
-        (lambda: GaussianMixture(10).fit(LinearModel()), "training split"),
+        (lambda: NormalSampler(temperature=-1), "sampler.temperature"),
+        (lambda: NormalSampler(temperature=math.nan), "sampler.temperature"),
+        (lambda: GaussianMixtureSampler(0), "sampler.num_components"),
+        (lambda: HamiltonianMonteCarlo(num_chains=0), "sampler.num_chains"),
+        (lambda: HamiltonianMonteCarlo(num_warmup=0), "sampler.num_warmup"),
+        (lambda: HamiltonianMonteCarlo(num_draws=3), "sampler.num_draws"),
+        (lambda: HamiltonianMonteCarlo(thinning=0), "sampler.thinning"),
+        (lambda: HamiltonianMonteCarlo(num_leapfrog=0), "sampler.num_leapfrog"),
+        (lambda: HamiltonianMonteCarlo(jitter=1.5), "sampler.jitter"),
+        (lambda: HamiltonianMonteCarlo(step_size=0.0), "sampler.step_size"),
+        (lambda: HamiltonianMonteCarlo(step_size=math.inf), "sampler.step_size"),
+        (lambda: HamiltonianMonteCarlo(target_acceptance=1.0), "sampler.target_acceptance"),
+        (lambda: RHVAESampler(step_size=-0.1), "sampler.step_size"),
+        (lambda: RHVAESampler(num_leapfrog=0), "sampler.num_leapfrog"),
+        (lambda: NormalSampler().fit(LinearModel()).sample(0), "num_samples"),
+        (lambda: HamiltonianMonteCarlo(PriorTarget()).fit(LinearModel()).sample(0), "num_samples"),
+        (lambda: GaussianMixtureSampler(10).fit(LinearModel(), Examples(9)), "sampler.num_components"),
+        (lambda: GaussianMixtureSampler(10).fit(LinearModel()), "training split"),
     ],
 )
 def test_settings_out_of_range_are_named(make, key):

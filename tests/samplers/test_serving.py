@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from vaebench import build
+from vaebench import factory
 from vaebench.core import Batch
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -39,8 +39,8 @@ def models():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name in MODELS:
             cfg = compose("train", [f"model={name}", "model.latent_dim=2", "model.network.hidden_dims=[8]"])
-            data = build.dataset(cfg)
-            model = build.model(cfg, data).eval()
+            data = factory.dataset(cfg)
+            model = factory.model(cfg, data).eval()
             split = Few(data.train, 60)
             with torch.no_grad():
                 model.end_epoch(split, 30)
@@ -54,7 +54,7 @@ def models():
 def test_draws_or_says_why_not(models, name, target):
     words = [f"sampler={name}", *([f"target={target}"] if target else []), *(QUICK if name in ("hmc", "rhvae") else [])]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        sampler = build.sampler(compose("sample", words))
+        sampler = factory.sampler(compose("sample", words))
     needed = NEEDED_BY_TARGET.get(target) if target else NEEDED[name]
     for model, split in models.values():
         reason = sampler.why_not(model)
@@ -72,6 +72,6 @@ def test_draws_or_says_why_not(models, name, target):
 
 def test_every_model_has_a_sampler(models):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        samplers = [build.sampler(compose("sample", [f"sampler={name}"])) for name in SAMPLERS]
+        samplers = [factory.sampler(compose("sample", [f"sampler={name}"])) for name in SAMPLERS]
     for model, _ in models.values():
         assert any(sampler.why_not(model) is None for sampler in samplers)

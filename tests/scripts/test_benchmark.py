@@ -103,7 +103,7 @@ def test_the_bare_loss_is_the_negative_elbo(scripts):
 def test_the_bare_energy_is_the_manifolds_where_no_wall_stands(scripts):
     from bench_sampler import BareEnergy, metric_of
 
-    from vaebench.energies.manifold import ManifoldEnergy
+    from vaebench.energies.latent.manifold import ManifoldEnergy
     from vaebench.objectives.riemannian_metric import pack
 
     centroids, factor = torch.randn(30, 10), 0.3 * torch.randn(30, 10, 10)

@@ -10,16 +10,16 @@ import torch
 
 from tests.trainers.test_resume import contents
 from tests.trainers.toy_models import Toy, ToyAdversarial, ToyBatchCoupled, ToyCoupled, toy_data
-from vaebench import collective
 from vaebench.data.digits import Digits
-from vaebench.hardware import Hardware, cores
+from vaebench.hardware import collective
+from vaebench.hardware.device import Hardware, cores
+from vaebench.hardware.processes import launch
 from vaebench.models.factor_vae import FactorVAE
 from vaebench.models.rae_l2 import RAEL2
 from vaebench.models.rhvae import RHVAE
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP
-from vaebench.processes import launch
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer, CoupledOptimizerTrainer
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.signals import Interrupted

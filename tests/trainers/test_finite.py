@@ -9,8 +9,8 @@ import torch
 
 from tests.trainers.toy_models import CPU, Exploding, Spy, Toy, ToyParts, average, toy, toy_data, train, weights
 from vaebench.core import Loss
-from vaebench.hardware import Hardware
-from vaebench.run import Run
+from vaebench.hardware.device import Hardware
+from vaebench.runs.run import Run
 from vaebench.trainers import BaseTrainer
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.optimizer_monitor import OptimizerMonitor

@@ -10,8 +10,8 @@ import torch
 
 from tests.trainers.test_resume import At, contents
 from tests.trainers.toy_models import Toy, ToyAdversarial, toy_data
-from vaebench.hardware import Hardware
-from vaebench.run import Run
+from vaebench.hardware.device import Hardware
+from vaebench.runs.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer
 from vaebench.trainers.signals import Interrupted
 from vaebench.trainers.state import load_state

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.trainers.toy_models import Toy, ToyAdversarial, ToyCoupled, ToyCoupledAdversarial, toy_data
-from vaebench.hardware import Hardware
-from vaebench.run import Run
+from vaebench.hardware.device import Hardware
+from vaebench.runs.run import Run
 from vaebench.trainers import (
     AdversarialTrainer,
     BaseTrainer,

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.trainers.toy_models import DIM, ToyAdversarial, ToyCoupled, ToyCoupledAdversarial, toy_data
 from vaebench.core import Batch, Loss
-from vaebench.hardware import Hardware
+from vaebench.hardware.device import Hardware
 from vaebench.trainers import (
     AdversarialTrainer,
     BaseTrainer,

@@ -12,7 +12,7 @@ import textwrap
 import pytest
 
 from tests.trainers.test_resume import At, contents, train
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers.signals import Interrupted, SignalFlag
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR2")

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.trainers.test_resume import train
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.state import FORMAT, load_state, load_weights, save_state, save_weights
 

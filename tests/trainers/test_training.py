@@ -23,13 +23,13 @@ from tests.trainers.toy_models import (
     weights,
 )
 from vaebench.core import Loss
-from vaebench.data.source import Source
-from vaebench.data.split import Split
+from vaebench.data.io.source import Source
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli
-from vaebench.hardware import Hardware
+from vaebench.hardware.device import Hardware
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.ema import EMA
@@ -127,7 +127,7 @@ class Rows(Source):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_streamed_data_train_the_same(accumulate):
     memory, stream = toy_data(), toy_data()
-    stream.train = Split(Rows(memory.train.x))
+    stream.train = DataSplit(Rows(memory.train.x))
     assert not stream.train.in_memory
     first, second = toy(), toy()
     train(first, memory, accumulate=accumulate)
@@ -302,7 +302,7 @@ def test_model_names_its_trainer():
 def test_prediction_is_the_reconstruction():
     torch.manual_seed(0)
     x = torch.rand(25, 1, 4, 4)
-    data = SimpleNamespace(name="noise", shape=(1, 4, 4), train=Split(x), validation=Split(x))
+    data = SimpleNamespace(name="noise", shape=(1, 4, 4), train=DataSplit(x), validation=DataSplit(x))
     model = VAE((1, 4, 4), likelihood=Bernoulli(), latent_dim=2, network=MLP(hidden_dims=(8,)))
     trainer = BaseTrainer(num_epochs=1, batch_size=10)
     training = trainer.train(model, data, hardware=CPU)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from vaebench import collective
 from vaebench.core import Loss
-from vaebench.data.split import Split
-from vaebench.hardware import Hardware
+from vaebench.data.split import DataSplit
+from vaebench.hardware import collective
+from vaebench.hardware.device import Hardware
 from vaebench.trainers import BaseTrainer
 from vaebench.trainers.callbacks.callback import Callback
 
@@ -133,7 +133,9 @@ class ToyCoupledAdversarial(ToyAdversarial):
 def toy_data(num_train=50, num_validation=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(num_train + num_validation, DIM, generator=generator)
-    return SimpleNamespace(name="toy", shape=(DIM,), train=Split(x[:num_train]), validation=Split(x[num_train:]))
+    return SimpleNamespace(
+        name="toy", shape=(DIM,), train=DataSplit(x[:num_train]), validation=DataSplit(x[num_train:])
+    )
 
 
 CPU = Hardware(device="cpu", threads=1)

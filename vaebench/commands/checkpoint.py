@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from vaebench.run import Run
+from vaebench.runs.run import Run
 
 
 def checkpoint_record(run: Run, name: str) -> dict[str, Any]:

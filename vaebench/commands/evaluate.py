@@ -8,15 +8,15 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig
 
-from vaebench import __version__, build
-from vaebench.build.signatures import convert
+from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.progress import progress
-from vaebench.files import refuse_unwritable
+from vaebench.factory.signatures import convert
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
 from vaebench.report.results import print_results
-from vaebench.run import Run, now, write_json
+from vaebench.runs.files import refuse_unwritable
+from vaebench.runs.run import Run, now, write_json
 
 SETTINGS = {
     "seed": int,
@@ -36,17 +36,17 @@ def task(cfg: DictConfig) -> None:
         convert(cfg[key], annotation, key, lambda value: None)
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {cfg.batch_size}")
-    metrics = build.metrics(cfg)
+    metrics = factory.metrics(cfg)
     if not metrics:
         raise ValueError("metric: nothing to evaluate; choose some, such as metric=[elbo,importance_bound]")
-    hardware = build.hardware(cfg)
+    hardware = factory.hardware(cfg)
     if hardware.num_devices > 1:
         raise ValueError(
             f"hardware.num_devices: evaluation computes on one device, got {hardware.num_devices}; choose hardware=auto"
         )
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.evaluation("").parent, "run")
-    trained, dataset, model = build.load_run(run, cfg.checkpoint)
+    trained, dataset, model = factory.load_run(run, cfg.checkpoint)
     split = _examples(dataset, cfg.split, cfg.num_examples)
     device = hardware.prepare(cfg.seed)
     model.to(device)
@@ -61,7 +61,7 @@ def task(cfg: DictConfig) -> None:
         "seed": cfg.seed,
         "batch_size": cfg.batch_size,
         "beta": 1.0,
-        "dataset": build.plain(trained)["dataset"],
+        "dataset": factory.plain(trained)["dataset"],
         "likelihood": type(model.likelihood_head).__name__,
         "measure": _measure(model.likelihood_head, split),
         "hardware": hardware.describe(),
@@ -76,7 +76,7 @@ def task(cfg: DictConfig) -> None:
                 found = {"skipped": str(reason)}
             except FloatingPointError as reason:
                 found = {"failed": str(reason)}
-        own = build.plain(cfg)["metric"][name]
+        own = factory.plain(cfg)["metric"][name]
         records[name] = {"metric": name, "time": now(), "settings": {**settings, "metric": own}, **found}
         write_json(run.evaluation(name), records[name])
         _log.info("%s: written to %s", name, run.evaluation(name))

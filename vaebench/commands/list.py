@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaebench.configurations import folders, load, options
-from vaebench.mistakes import DONE, MISTAKE
-from vaebench.names import did_you_mean
+from vaebench.factory.configurations import folders, load, options
+from vaebench.messages import did_you_mean
 
 GROUPS = {
     "models": "model",
@@ -53,33 +52,28 @@ class Entry:
     paper: str
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> None:
     """Print the options of the groups that are asked for.
 
     Args:
         words: Names of `TITLES`; none for all.
 
-    Returns: the exit code.
+    Raises:
+        ValueError: a word that names no group, or a folder of configurations that does not exist.
     """
     if set(words) & {"-h", "--help"}:
         print(USAGE, end="")
-        return DONE
+        return
     for word in words:
         if word not in TITLES:
-            print(f"vaebench list: there is nothing called '{word}'{did_you_mean(word, TITLES)}", file=sys.stderr)
-            return MISTAKE
-    try:
-        places = folders()
-    except ValueError as error:
-        print(f"vaebench list: {error}", file=sys.stderr)
-        return MISTAKE
+            raise ValueError(f"there is nothing called '{word}'{did_you_mean(word, TITLES)}")
+    places = folders()
     for title in dict.fromkeys(TITLES[word] for word in words or GROUPS):
         found = entries(GROUPS[title], places)
         if found:
             _print(title, GROUPS[title], found)
         elif words:
             print(f"vaebench list: there are no {title} yet", file=sys.stderr)
-    return DONE
 
 
 def entries(group: str, places: Sequence[Path]) -> list[Entry]:

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from vaebench.names import counted
+from vaebench.messages import counted
 
 EVERY = 30.0  # seconds between two lines
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Progress:
+class ProgressDisplay:
     """What is done of what there is to do.
 
     Attributes:
@@ -30,7 +30,7 @@ class Progress:
 
     done: int = 0
     total: int | None = None
-    _show: Callable[[Progress], object] = field(default=lambda progress: None, repr=False)
+    _show: Callable[[ProgressDisplay], object] = field(default=lambda progress: None, repr=False)
 
     def tell(self, done: int, total: int | None = None) -> None:
         """Note how much is done."""
@@ -43,7 +43,7 @@ class Progress:
 
 
 @contextmanager
-def progress(name: str, unit: str, total: int | None = None) -> Iterator[Progress]:
+def progress(name: str, unit: str, total: int | None = None) -> Iterator[ProgressDisplay]:
     """Show progress while the context lasts, also while nothing advances.
 
     Args:
@@ -56,9 +56,9 @@ def progress(name: str, unit: str, total: int | None = None) -> Iterator[Progres
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Bar(TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
             task = bar.add_task(name, total=total)
-            yield Progress(0, total, lambda now: bar.update(task, completed=now.done, total=now.total))
+            yield ProgressDisplay(0, total, lambda now: bar.update(task, completed=now.done, total=now.total))
         return
-    now, is_over, started = Progress(0, total), threading.Event(), time.monotonic()
+    now, is_over, started = ProgressDisplay(0, total), threading.Event(), time.monotonic()
     _log.info("%s: %s", name, "started" if total is None else counted(total, unit))
 
     def say() -> None:

@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from vaebench.files import refuse_unwritable
 from vaebench.report import cells, files, page, reading, table
 from vaebench.report.grouping import make_sections
-from vaebench.run import write_atomic, write_json
+from vaebench.runs.files import refuse_unwritable
+from vaebench.runs.run import write_atomic, write_json
 
-# Checked here and not by `vaebench.build`, which imports torch.
+# Checked here and not by `vaebench.factory`, which imports torch.
 KINDS = {"output": (str,), "sort_by": (str, type(None)), "descending": (bool, type(None))}
 WORDS = {"output": "a folder", "sort_by": "the name of a column, or null", "descending": "true, false or null"}
 _log = logging.getLogger(__name__)

@@ -16,14 +16,16 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor
 
-from vaebench import __version__, build, configurations, pictures
-from vaebench.build.signatures import convert
+from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
 from vaebench.commands.progress import progress
-from vaebench.files import refuse_unwritable
-from vaebench.names import counted
-from vaebench.run import Run, now, read_json, write_atomic, write_json
+from vaebench.factory import configurations
+from vaebench.factory.signatures import convert
+from vaebench.messages import counted
+from vaebench.runs.files import refuse_unwritable
+from vaebench.runs.images import to_image
+from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
 
 SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
 CHUNK = 500  # latents that are decoded at once
@@ -37,14 +39,14 @@ def task(cfg: DictConfig) -> None:
         convert(cfg[key], annotation, key, lambda value: None)
     if cfg.num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {cfg.num_samples}")
-    sampler = build.sampler(cfg)
-    choices = build.plain(cfg)
-    if "target" not in choices["sampler"] and choices["target"]["_target_"] != "vaebench.energies.auto.Auto":
+    sampler = factory.sampler(cfg)
+    choices = factory.plain(cfg)
+    if "target" not in choices["sampler"] and not choices["target"]["_target_"].endswith(".AutoTarget"):
         raise ValueError(f"target: sampler={sampler.name} draws from no target; leave it out, or choose sampler=hmc")
-    hardware = build.hardware(cfg)
+    hardware = factory.hardware(cfg)
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.samples(sampler.name), "run")
-    _, dataset, model = build.load_run(run, cfg.checkpoint)
+    _, dataset, model = factory.load_run(run, cfg.checkpoint)
     reason = sampler.why_not(model)
     if reason is not None:
         raise ValueError(f"sampler: {reason}; {_others(model)}")
@@ -99,7 +101,7 @@ def _others(model: Any) -> str:
     serving = []
     for name in configurations.options(folders).get("sampler", []):
         with contextlib.suppress(ValueError):
-            sampler = build.sampler({"sampler": configurations.load(f"sampler/{name}", folders), "target": target})
+            sampler = factory.sampler({"sampler": configurations.load(f"sampler/{name}", folders), "target": target})
             if sampler.why_not(model) is None:
                 serving.append(f"sampler={name}")
     return f"samplers that do: {', '.join(serving)}" if serving else "no sampler does"
@@ -125,7 +127,7 @@ def _write(folder: Path, latents: Tensor, images: Tensor, record: Mapping[str, A
         tensors = {"latents": latents.contiguous(), "images": images.contiguous()}
         write_atomic(staging / "samples.safetensors", save(tensors))
         if images.ndim == 4:
-            grid = pictures.to_image(images[:GRID])
+            grid = to_image(images[:GRID])
             write_atomic(staging / "grid.png", lambda path: grid.save(path, format="PNG"))
         write_json(staging / "diagnostics.json", record)
         folder.mkdir(exist_ok=True)

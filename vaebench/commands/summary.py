@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vaebench.run import Run
+from vaebench.runs.run import Run
 
 
 def settings(tree: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -13,15 +13,17 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vaebench import build, collective, provenance
+from vaebench import factory
 from vaebench.commands.console import say, show_table, to_log_file
 from vaebench.commands.summary import cautions, results, settings
-from vaebench.hardware import rank_of_environment
+from vaebench.hardware import collective
+from vaebench.hardware.device import rank_of_environment
+from vaebench.hardware.processes import launch
+from vaebench.messages import counted
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
-from vaebench.names import counted
-from vaebench.processes import launch
-from vaebench.run import Run, read_json
+from vaebench.runs import provenance
+from vaebench.runs.run import Run, read_json
 from vaebench.trainers import resume
 from vaebench.trainers.trainer import LENGTH_KEYS
 from vaebench.trainers.training import Training
@@ -54,14 +56,14 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def _launch(run: Run, cfg: DictConfig, typed: list[str]) -> float | None:
-    tree = build.plain(cfg)
+    tree = factory.plain(cfg)
     del tree["resume"]
-    stored = build.with_absolute_paths(build.load_config(run)) if run.config.is_file() else None
+    stored = factory.with_absolute_paths(factory.load_config(run)) if run.config.is_file() else None
     if stored is not None:
-        tree = build.continued(stored, tree, typed)
-    tree = build.with_absolute_paths(tree)  # so that the other commands find the data from any folder
-    build.check(tree)
-    return launch(build.hardware(tree), _train, run, tree, typed, stored)
+        tree = factory.continued(stored, tree, typed)
+    tree = factory.with_absolute_paths(tree)  # so that the other commands find the data from any folder
+    factory.check(tree)
+    return launch(factory.hardware(tree), _train, run, tree, typed, stored)
 
 
 def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, Any] | None) -> float | None:
@@ -69,21 +71,21 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
     started = time.monotonic()
     if collective.broadcast_text(str(run.path)) != str(run.path):
         run.discard()  # Hydra made a directory for each process that a launcher started; number 0's is the run
-    dataset = build.dataset(tree)
-    tree = build.with_likelihood(tree, dataset)
-    if stored is not None and _is_finished(run, build.refuse_differences(stored, tree, MAY_DIFFER)):
+    dataset = factory.dataset(tree)
+    tree = factory.with_likelihood(tree, dataset)
+    if stored is not None and _is_finished(run, factory.refuse_differences(stored, tree, MAY_DIFFER)):
         if collective.rank() == 0:
             print(f"'{run.path}' is finished; raise trainer.num_epochs to extend it")
         return None
-    hardware, trainer, callbacks = build.hardware(tree), build.trainer(tree), build.callbacks(tree)
+    hardware, trainer, callbacks = factory.hardware(tree), factory.trainer(tree), factory.callbacks(tree)
     hardware.prepare(tree["seed"])  # before the model: its first weights depend on the seed
-    model = build.model(tree, dataset)
+    model = factory.model(tree, dataset)
     training = trainer.start(model, dataset, run=run, callbacks=callbacks, hardware=hardware, seed=tree["seed"])
     is_main = training.is_main
     if stored is not None:
         _check_continues(run, training)
     if is_main:
-        build.save_config(run, tree)
+        factory.save_config(run, tree)
         provenance.record_start(run, seed=tree["seed"], overrides=typed)
         run.set_status("running")
         show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)

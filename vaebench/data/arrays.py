@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaebench.core import did_you_mean
-from vaebench.data.array_files import ArrayFile, open_arrays
-from vaebench.data.array_rows import CHANNELS, LAYOUTS, ArrayRows, Values, is_channels_last, scan
 from vaebench.data.dataset import Dataset
 from vaebench.data.examples import Examples, fill_parts
-from vaebench.data.own_path import memory_limit, own_path
+from vaebench.data.io.array_files import ArrayFile, open_arrays
+from vaebench.data.io.array_rows import CHANNELS, LAYOUTS, ArrayRows, Values, is_channels_last, scan
+from vaebench.data.io.own_path import memory_limit, own_path
+from vaebench.messages import did_you_mean
 
 PART_WORDS = {
     "train": ("train", "training"),

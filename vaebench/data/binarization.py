@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaebench import collective
-from vaebench.core import did_you_mean
 from vaebench.data.examples import SPLIT_SEED, Examples
-from vaebench.data.source import Source
-from vaebench.data.split import Split
+from vaebench.data.io.source import Source
+from vaebench.data.split import DataSplit
+from vaebench.hardware import collective
+from vaebench.messages import did_you_mean
 
 BINARIZATIONS = ("none", "threshold", "dynamic", "static")
 
@@ -28,12 +28,12 @@ def check_binarization(binarization: str) -> None:
         )
 
 
-def make_split(examples: Examples, *, scale: float, binarization: str, part: str) -> Split:
+def make_split(examples: Examples, *, scale: float, binarization: str, part: str) -> DataSplit:
     """Build a split, binarised where asked.
 
     `threshold`: x > 0.5. `static`: each value is drawn once, Bernoulli(x), from a fixed seed and its position.
-    `dynamic`: training values are drawn anew for every batch, through `vaebench.collective`; validation and test are
-    as in `static`, so that evaluations compare.
+    `dynamic`: training values are drawn anew for every batch, through `hardware.collective`; validation and test are as
+    in `static`, so that evaluations compare.
 
     Args:
         examples: Grey values.
@@ -43,19 +43,19 @@ def make_split(examples: Examples, *, scale: float, binarization: str, part: str
     """
     x, y = examples.x, examples.y
     if binarization == "none":
-        return Split(x, y, scale=scale)
+        return DataSplit(x, y, scale=scale)
     if binarization == "dynamic" and part == "train":
-        return Split(x, y, scale=scale, transform=draw)
+        return DataSplit(x, y, scale=scale, transform=draw)
     salt = ("train", "validation", "test").index(part)
     if isinstance(x, Source):
         if binarization == "threshold":
-            return Split(x, y, scale=scale, transform=threshold)
-        return Split(_StaticDraws(x, torch.arange(len(x)), scale, salt), y, scale=1.0)
+            return DataSplit(x, y, scale=scale, transform=threshold)
+        return DataSplit(_StaticDraws(x, torch.arange(len(x)), scale, salt), y, scale=1.0)
     binary = torch.empty(x.shape, dtype=torch.uint8)
     for rows in torch.arange(len(x)).split(1000):
-        grey = Split(x[rows], scale=scale).x
+        grey = DataSplit(x[rows], scale=scale).x
         binary[rows] = threshold(grey).to(torch.uint8) if binarization == "threshold" else _static(grey, rows, salt)
-    return Split(binary, y, scale=1.0)
+    return DataSplit(binary, y, scale=1.0)
 
 
 def threshold(x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class _StaticDraws(Source):
         return len(self._positions)
 
     def read(self, indices: Tensor) -> Tensor:
-        grey = Split(self._grey.read(indices), scale=self._scale).x
+        grey = DataSplit(self._grey.read(indices), scale=self._scale).x
         return _static(grey, self._positions[indices], self._salt)
 
     def take(self, indices: Tensor) -> Source:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vaebench.data.array_files import open_arrays
 from vaebench.data.dataset import Dataset
-from vaebench.data.download import data_root, download
 from vaebench.data.examples import Examples
-from vaebench.names import counted
+from vaebench.data.io.array_files import open_arrays
+from vaebench.data.io.download import data_root, download
+from vaebench.messages import counted
 
 ADDRESS = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 MD5 = {

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from vaebench.data.dataset import Dataset
-from vaebench.data.download import data_root, download
 from vaebench.data.examples import Examples, hold_out
-from vaebench.data.torchvision_import import import_torchvision
-from vaebench.names import counted
+from vaebench.data.io.download import data_root, download
+from vaebench.data.io.torchvision_import import import_torchvision
+from vaebench.messages import counted
 
 ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 BINARY_ARCHIVE, BINARY_MD5 = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from vaebench.data.binarization import check_binarization, make_split
 from vaebench.data.examples import Examples, check_count, shuffled
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions import likelihoods
 
 # Names of the files in conf/model/likelihood, and their classes.
@@ -63,7 +63,7 @@ class Dataset:
         if num_examples is not None:
             check_count("dataset.num_examples", num_examples, least=1, most=len(train))
 
-        def split(examples: Examples, part: str) -> Split:
+        def split(examples: Examples, part: str) -> DataSplit:
             return make_split(examples, scale=scale, binarization=binarization, part=part)
 
         self.train = split(train, "train")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from vaebench.data.dataset import Dataset
-from vaebench.data.download import data_root
 from vaebench.data.examples import Examples, hold_out
-from vaebench.names import counted
+from vaebench.data.io.download import data_root
+from vaebench.messages import counted
 
 NUM_EXAMPLES, MAX_COUNT, FILE = 1797, 16, "digits.csv.gz"
 

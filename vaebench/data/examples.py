@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaebench.data.source import Source
+from vaebench.data.io.source import Source
 
 SPLIT_SEED = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaebench.data.dataset import Dataset
 from vaebench.data.examples import hold_out
-from vaebench.data.idx import read_idx_pair
+from vaebench.data.io.idx import read_idx_pair
 
 
 class FashionMNIST(Dataset):

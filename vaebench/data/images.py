@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vaebench.core import did_you_mean
 from vaebench.data.dataset import Dataset
 from vaebench.data.examples import Examples, fill_parts
-from vaebench.data.own_path import memory_limit, own_path
-from vaebench.data.picture_files import SUFFIXES, PictureFiles, find_pictures, look_at_all
+from vaebench.data.io.image_files import SUFFIXES, PictureFiles, find_pictures, look_at_all
+from vaebench.data.io.own_path import memory_limit, own_path
+from vaebench.messages import did_you_mean
 
 MODES = ("auto", "grey", "rgb")
 PART_FOLDERS = {

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from vaebench.data.dataset import Dataset
-from vaebench.data.download import data_root, download
 from vaebench.data.examples import Examples, hold_out
-from vaebench.data.torchvision_import import import_torchvision
+from vaebench.data.io.download import data_root, download
+from vaebench.data.io.torchvision_import import import_torchvision
 
 ORIGINAL_SIZE = 105
 

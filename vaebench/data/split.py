@@ -9,20 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from vaebench import collective
 from vaebench.core import Batch
-from vaebench.data.source import Source
-from vaebench.names import counted
+from vaebench.data.io.source import Source
+from vaebench.hardware import collective
+from vaebench.messages import counted
 
 # Up to this size a split is kept as float32, so that a batch is one index; above it bytes stay bytes until asked for.
 FLOAT_BUDGET = 512 * 2**20
 
 
-class Split:
+class DataSplit:
     """Examples and their labels, by position.
 
     What a batch holds depends on the indices alone, except under a random `transform`, which draws through
-    `vaebench.collective` when the batch is handed out.
+    `vaebench.hardware.collective` when the batch is handed out.
 
     Args:
         x: All examples as one tensor, shape (N, *shape), floating or uint8; or a `Source` that reads them from disk.
@@ -98,9 +98,9 @@ class Split:
             )
         return self._to_float(self._x)
 
-    def to(self, device: torch.device | str) -> Split:
+    def to(self, device: torch.device | str) -> DataSplit:
         """Return the same split with its tensors on `device`; a streamed one hands its batches out there."""
-        moved = Split(
+        moved = DataSplit(
             self._x.to(device) if isinstance(self._x, Tensor) else self._x,
             None if self.y is None else self.y.to(device),
             scale=self.scale,
@@ -110,7 +110,7 @@ class Split:
         moved._device = moved._x.device if isinstance(moved._x, Tensor) else torch.device(device)
         return moved
 
-    def subset(self, indices: Tensor | Sequence[int]) -> Split:
+    def subset(self, indices: Tensor | Sequence[int]) -> DataSplit:
         """Return the examples at `indices`, in that order; their positions count from 0 again.
 
         Raises:
@@ -123,7 +123,7 @@ class Split:
             x: Tensor | Source = self._x.index_select(0, indices.to(self._x.device))
         else:
             x = self._x.take(indices.cpu())
-        part = Split(
+        part = DataSplit(
             x,
             None if self.y is None else self.y.index_select(0, indices.to(self.y.device)),
             scale=self.scale,
@@ -212,7 +212,7 @@ class Split:
         if self.transform is not None:
             x = self.transform(x)
         y = None if self.y is None else self.y.index_select(0, indices.to(self.y.device)).to(device)
-        return Batch(x, y, indices.to(device))
+        return Batch(x, y, index=indices.to(device))
 
     def _to_float(self, x: Tensor) -> Tensor:
         if x.dtype == torch.uint8:

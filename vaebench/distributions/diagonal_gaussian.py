@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
-from vaebench import collective
+from vaebench.hardware import collective
 
 LOG_2PI = math.log(2 * math.pi)
 

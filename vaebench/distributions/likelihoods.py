@@ -17,8 +17,8 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent
 from torch.distributions import Normal as TorchNormal
 
-from vaebench import collective
 from vaebench.core import at_least_float32
+from vaebench.hardware import collective
 
 
 def _softplus(x: Tensor) -> Tensor:

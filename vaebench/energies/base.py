@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Energy(nn.Module, ABC):
+class BaseEnergyFunction(nn.Module, ABC):
     """An unnormalised density exp(-U(x)) on R^D.
 
     Row b of every result depends on row b of `x` only, so that chains are a batch dimension. A subclass with a gradient
@@ -44,7 +44,7 @@ class Energy(nn.Module, ABC):
         """Draw starting points that are spread at least as widely as the density, shape (S, D)."""
 
 
-class ExactEnergy(Energy):
+class ExactEnergy(BaseEnergyFunction):
     """An energy whose density can be drawn from exactly: the oracle for kernels."""
 
     @abstractmethod

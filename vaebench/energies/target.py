@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from vaebench.core import Batch
-from vaebench.energies.base import Energy
-
-
-class Split(Protocol):
-    """The part of a data split that targets read."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Any) -> Batch:
-        """Return the examples at these positions."""
-        ...
+from vaebench.core import Split
+from vaebench.energies.base import BaseEnergyFunction
 
 
 class Target(ABC):
@@ -37,7 +27,7 @@ class Target(ABC):
         return type(self).__module__.rsplit(".", 1)[-1]
 
     @abstractmethod
-    def energy(self, model: Any, split: Split | None) -> Energy:
+    def energy(self, model: Any, split: Split | None) -> BaseEnergyFunction:
         """Build the energy.
 
         Args:
@@ -51,5 +41,5 @@ def why_not(name: str, needs: frozenset[str], model: Any) -> str | None:
     missing = sorted(needs - model.capabilities)
     if not missing:
         return None
-    reason = model.why_not.get(missing[0], f"the model has no {missing[0]}")
+    reason = model.reason_against(missing[0])
     return f"{name} does not serve {type(model).__name__}: it needs the capability '{missing[0]}', but {reason}"

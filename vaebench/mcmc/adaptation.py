@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaebench.mcmc.kernel import Info, Kernel, Parameters, State
+from vaebench.mcmc.kernels.kernel import Info, Kernel, Parameters, State
 
 MIN_FOR_MASS = 20  # transitions; Stan, too, leaves the mass matrix alone in a shorter warm-up
 

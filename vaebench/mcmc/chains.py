@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vaebench.mcmc.adaptation import WindowAdaptation, reasonable_step_size
-from vaebench.mcmc.kernel import Kernel, Parameters, State
+from vaebench.mcmc.kernels.kernel import Kernel, Parameters, State
 
-Progress = Callable[[int, int], None]
+ProgressFunction = Callable[[int, int], None]
 """Called with the transitions done and their total."""
 
 
@@ -50,7 +50,7 @@ def run_chains(
     step_size: float | None = None,
     target_acceptance: float | None = None,
     generator: torch.Generator | None = None,
-    progress: Progress | None = None,
+    progress: ProgressFunction | None = None,
 ) -> Chains:
     """Run every row of `start` as one chain.
 

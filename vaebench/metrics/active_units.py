@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Batch
+from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result
-from vaebench.names import counted
 
 
 def variance_and_error(means_ND: Tensor) -> tuple[Tensor, Tensor]:

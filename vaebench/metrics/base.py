@@ -7,27 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch
-from vaebench.names import counted
+from vaebench.core import Batch, Split
+from vaebench.messages import counted
 
 
 class NotApplicableError(ValueError):
     """The metric has no meaning for this model or these data; the text is the reason."""
-
-
-class Split(Protocol):
-    """The part of a data split that metrics read."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Any) -> Batch:
-        """Return the examples at these positions."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,8 +92,7 @@ class Metric(ABC):
         missing = sorted(self.needs - model.capabilities)
         if not missing:
             return None
-        reason = model.why_not.get(missing[0], "the model does not define it")
-        return f"{type(model).__name__} has no {missing[0]}: {reason}"
+        return f"{type(model).__name__} has no {missing[0]}: {model.reason_against(missing[0])}"
 
     @abstractmethod
     def measure(self, model: Any, batches: Iterator[Batch]) -> Result:

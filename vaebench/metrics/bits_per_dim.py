@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Batch
+from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result
 from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate, importance_bound
-from vaebench.names import counted
 
 
 def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:

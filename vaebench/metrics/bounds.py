@@ -14,7 +14,7 @@ from vaebench.metrics.base import NotApplicableError
 
 
 @dataclass(frozen=True)
-class ImportanceBound:
+class ImportanceEstimate:
     """What K importance samples say about each example.
 
     Attributes:
@@ -36,7 +36,7 @@ def distortion_and_rate(model: Any, batch: Batch, num_samples: int = 1) -> tuple
     return distortion, rate
 
 
-def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int) -> ImportanceBound:
+def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int) -> ImportanceEstimate:
     r"""Estimate the importance weighted bound of each example.
 
     .. math:: L_K(x) = \log \frac{1}{K} \sum_{k=1}^K w_k, \quad w_k = p(x, z_k) / q(z_k|x)
@@ -65,7 +65,7 @@ def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int
         log_sum_of_squares = torch.logaddexp(log_sum_of_squares, (2 * log_w_KB).logsumexp(0))
         done += size
     kept = {k: bounds[k] for k in ladder(num_samples)}
-    return ImportanceBound(kept, (2 * log_sum - log_sum_of_squares).exp())
+    return ImportanceEstimate(kept, (2 * log_sum - log_sum_of_squares).exp())
 
 
 def ladder(num_samples: int) -> list[int]:

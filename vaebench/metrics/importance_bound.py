@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 
 from vaebench.core import Batch
+from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result
 from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder
-from vaebench.names import counted
 
 
 class ImportanceBound(Metric):

@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from vaebench import collective
-from vaebench.core import Batch, Loss
+from vaebench.core import Batch, Loss, Model
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.distributions.likelihoods import Likelihood
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
 from vaebench.distributions.priors import StandardNormalPrior
+from vaebench.hardware import collective
 from vaebench.networks import MLP, Network
 
 
-class Examples(Protocol):
-    """A split of a data set, as far as a model needs it."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor) -> Batch:
-        """The examples at `indices`."""
-        ...
-
-
-class LatentVariableModel(nn.Module):
-    """Base of the models.
+class LatentVariableModel(Model):
+    """Base of the autoencoders.
 
     A model sets `loss` (or `losses`), and replaces a part by giving it to the constructor.
 
     Attributes:
-        shape: Shape of one example, (C, H, W) or (D,).
         latent_dim: Number of latent dimensions.
-        capabilities: What exists: "posterior" q(z|x), "likelihood" p(x|z), "prior" p(z), "rate" (a normalised q and p,
-            so that KL(q || p) and log-weights have a meaning), "manifold" (a Riemannian metric of the latent space).
-        why_not: For a capability that is missing, the reason, the end of a sentence.
-        trainer: Name of the trainer whose update rule the model needs.
-        couples_batch: Whether an example's loss depends on the others of its batch: then several small batches in an
-            optimiser step are not one large batch.
-        cautions: For a term of the training loss, the mean over an epoch above which a user should know what it means,
-            and that: the end of a sentence, with the key to change.
-        min_batch: Fewest examples that a batch of training may hold, over all processes.
         rate_estimator: How `distortion_and_rate` finds the rate, the end of a line in a table of results.
 
     Args:
@@ -59,11 +38,6 @@ class LatentVariableModel(nn.Module):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate"})
-    why_not: ClassVar[Mapping[str, str]] = MappingProxyType({"manifold": "it has no Riemannian metric"})
-    trainer: ClassVar[str] = "base"
-    couples_batch: ClassVar[bool] = False
-    cautions: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
-    min_batch: ClassVar[int] = 1
     rate_estimator: ClassVar[str] = "in closed form"
 
     def __init__(
@@ -104,21 +78,6 @@ class LatentVariableModel(nn.Module):
 
     # Training
 
-    def loss(self, batch: Batch, step: int) -> Loss:
-        """Return what one optimiser minimises, nats per example."""
-        raise NotImplementedError(f"{type(self).__name__} has several losses; it trains with '{self.trainer}'")
-
-    def losses(self, batch: Batch, step: int, part: str | None = None) -> dict[str, Loss]:
-        """Return one loss for each part, or only that of `part`; models with a single loss have the part "model"."""
-        return {"model": self.loss(batch, step)}
-
-    def parts(self) -> dict[str, list[nn.Module]]:
-        """Return the modules of each part; together they hold every parameter once."""
-        return {"model": [self]}
-
-    def end_epoch(self, train: Examples, batch_size: int) -> None:
-        """Refresh statistics of the whole training split; called after each epoch, before validation."""
-
     def validation_loss(self, batch: Batch, step: int) -> Loss:
         """Return the negative ELBO at beta = 1 where it exists, otherwise the training loss."""
         if "rate" not in self.capabilities:
@@ -141,16 +100,6 @@ class LatentVariableModel(nn.Module):
         q = self.posterior(x, y)
         z_KBD = q.rsample((num_samples,))
         return self.likelihood(z_KBD, y).log_prob(x) + self.prior(y).log_prob(z_KBD) - q.log_prob(z_KBD)
-
-    def require(self, capability: str) -> None:
-        """Refuse what the model cannot answer.
-
-        Raises:
-            ValueError: if the capability is missing, with the reason.
-        """
-        if capability not in self.capabilities:
-            reason = self.why_not.get(capability, "the model does not define it")
-            raise ValueError(f"model {type(self).__name__} has no {capability}: {reason}")
 
     # What a user does with any model
 

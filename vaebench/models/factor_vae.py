@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from vaebench import collective
 from vaebench.core import Batch, Loss
 from vaebench.distributions.likelihoods import Likelihood
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
 from vaebench.distributions.priors import StandardNormalPrior
+from vaebench.hardware import collective
 from vaebench.models.base import LatentVariableModel
 from vaebench.networks import MLP, Network
 from vaebench.networks.discriminator import Discriminator

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vaebench import collective
-from vaebench.core import Batch, Loss, at_least_float32
+from vaebench.core import Batch, Loss, Split, at_least_float32
 from vaebench.distributions.likelihoods import Likelihood
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
 from vaebench.distributions.priors import StandardNormalPrior
-from vaebench.models.base import Examples, LatentVariableModel
+from vaebench.hardware import collective
+from vaebench.models.base import LatentVariableModel
 from vaebench.networks import MLP, Network
 from vaebench.objectives.hamiltonian import draw_momentum, generalised_leapfrog, momentum_log_prob, point
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
@@ -64,7 +64,6 @@ class RHVAE(LatentVariableModel):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate", "manifold"})
-    why_not: ClassVar[Mapping[str, str]] = MappingProxyType({})
     couples_batch: ClassVar[bool] = True
     cautions: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType(
         {"refused": (0.05, "this share of the leapfrog steps was too long and moved nothing; lower model.step_size")}
@@ -145,7 +144,7 @@ class RHVAE(LatentVariableModel):
         return torch.stack(draws)
 
     @torch.no_grad()
-    def end_epoch(self, train: Examples, batch_size: int) -> None:
+    def end_epoch(self, train: Split, batch_size: int) -> None:
         """Take centroids and matrices from the whole training split."""
         means, matrices = [], []
         for rows in torch.arange(len(train)).split(batch_size):

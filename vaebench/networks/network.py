@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from vaebench.core import did_you_mean
+from vaebench.messages import did_you_mean
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,

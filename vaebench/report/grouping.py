@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaebench.names import did_you_mean
+from vaebench.messages import did_you_mean
 from vaebench.report.reading import VALIDATION_LOSS, Conditions, Record, Value
 
 # Where and how fast a run was computed, with which noise, and who watched, is not what was computed.

@@ -12,12 +12,13 @@ import jinja2
 from markupsafe import Markup
 
 from vaebench import __version__
-from vaebench.report import cells, curves, pictures
+from vaebench.report import cells, curves
+from vaebench.report import images as pictures
 from vaebench.report.files import LEGEND
 from vaebench.report.grouping import Group, Section, column_label, headline, key_label, short_labels, value_label
 from vaebench.report.numbers import with_error
 from vaebench.report.reading import Record
-from vaebench.run import now
+from vaebench.runs.run import now
 
 
 def render(sections: Sequence[Section], problems: Sequence[Record]) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from vaebench.names import counted
-from vaebench.run import Run, read_json
+from vaebench.messages import counted
+from vaebench.runs.run import Run, read_json
 
 MAX_DEPTH = 50  # of a configuration; deeper nesting is an attack on the parser, not an experiment
 MARKS = ("config.yaml", "status.json", "provenance.json", "metrics.jsonl", "checkpoints")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vaebench.names import counted
+from vaebench.messages import counted
 from vaebench.report.numbers import with_error
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from vaebench.energies.target import Split, why_not
-from vaebench.mcmc.chains import Progress
+from vaebench.mcmc.chains import ProgressFunction
 from vaebench.mcmc.diagnostics import Diagnostics
 
 
-class Sampler(ABC):
+class BaseSampler(ABC):
     """Draws latents; decoding, grids and files are the command's.
 
     Attributes:
@@ -46,7 +46,7 @@ class Sampler(ABC):
         """
 
     @abstractmethod
-    def sample(self, num_samples: int, progress: Progress | None = None) -> Tensor:
+    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
         """Draw latents with torch's global generator, shape (N, D), on the model's device and in its dtype."""
 
     def diagnostics(self) -> dict[str, Any] | None:

@@ -10,11 +10,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from vaebench.energies.target import Split
-from vaebench.mcmc.chains import Progress
-from vaebench.samplers.base import Sampler, at_least
+from vaebench.mcmc.chains import ProgressFunction
+from vaebench.samplers.base import BaseSampler, at_least
 
 
-class GaussianMixture(Sampler):
+class GaussianMixtureSampler(BaseSampler):
     r"""Ex-post density estimation (Ghosh et al., 2020): a mixture of full-covariance Gaussians on encoded data.
 
     One latent is drawn from the posterior of each training example. These draws follow the aggregate posterior
@@ -63,7 +63,7 @@ class GaussianMixture(Sampler):
         self._like = z[:0]
         return self
 
-    def sample(self, num_samples: int, progress: Progress | None = None) -> Tensor:
+    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
         """Draw a component, then a latent from it, shape (N, D)."""
         at_least("num_samples", num_samples, 1)
         k = torch.multinomial(self._weights, num_samples, replacement=True)

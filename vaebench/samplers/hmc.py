@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from vaebench.energies.auto import Auto
+from vaebench.energies.latent.auto import AutoTarget
 from vaebench.energies.target import Split, Target
-from vaebench.mcmc import hmc
-from vaebench.mcmc.chains import Progress
-from vaebench.samplers.base import Sampler, at_least, within
+from vaebench.mcmc.chains import ProgressFunction
+from vaebench.mcmc.kernels import hmc
+from vaebench.samplers.base import BaseSampler, at_least, within
 from vaebench.samplers.markov_chains import sample_chains
 
 
-class HMC(Sampler):
+class HamiltonianMonteCarlo(BaseSampler):
     """Hamiltonian Monte Carlo with a tuned step size and diagonal mass matrix.
 
     All chains run at once. A warm-up tunes for all of them together and then freezes; with a step size of your own
@@ -42,7 +42,7 @@ class HMC(Sampler):
 
     def __init__(
         self,
-        target: Target = Auto(),  # noqa: B008 - a frozen description
+        target: Target = AutoTarget(),  # noqa: B008 - a frozen description
         num_chains: int = 64,
         num_warmup: int = 300,
         num_draws: int = 400,
@@ -84,11 +84,11 @@ class HMC(Sampler):
         self._like = next(model.parameters()).detach()
         return self
 
-    def sample(self, num_samples: int, progress: Progress | None = None) -> Tensor:
+    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
         """Run the chains, shape (N, D)."""
         at_least("num_samples", num_samples, 1)
         z, self.report = sample_chains(
-            hmc.HMC(self._energy.value_and_grad, self.num_leapfrog, self.jitter, self._energy.gradient),
+            hmc.HMCKernel(self._energy.value_and_grad, self.num_leapfrog, self.jitter, self._energy.gradient),
             self._energy.start(self.num_chains),
             num_samples,
             num_draws=self.num_draws,

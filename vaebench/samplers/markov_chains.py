@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from vaebench.mcmc.chains import Progress, run_chains
+from vaebench.mcmc.chains import ProgressFunction, run_chains
 from vaebench.mcmc.diagnostics import Diagnostics, diagnose
-from vaebench.mcmc.kernel import Kernel
+from vaebench.mcmc.kernels.kernel import Kernel
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def sample_chains(
     thinning: int,
     step_size: float | None,
     target_acceptance: float | None = None,
-    progress: Progress | None = None,
+    progress: ProgressFunction | None = None,
 ) -> tuple[Tensor, Diagnostics]:
     """Run one chain per row of `start` and keep `num_samples` of their draws.
 

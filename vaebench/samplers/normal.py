@@ -8,11 +8,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from vaebench.energies.target import Split
-from vaebench.mcmc.chains import Progress
-from vaebench.samplers.base import Sampler, at_least
+from vaebench.mcmc.chains import ProgressFunction
+from vaebench.samplers.base import BaseSampler, at_least
 
 
-class Normal(Sampler):
+class NormalSampler(BaseSampler):
     r"""Ancestral sampling from the prior: z ~ N(0, T^2 I) for the standard normal one.
 
     References:
@@ -39,7 +39,7 @@ class Normal(Sampler):
             )
         return self
 
-    def sample(self, num_samples: int, progress: Progress | None = None) -> Tensor:
+    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
         """Draw independent latents, shape (N, D)."""
         at_least("num_samples", num_samples, 1)
         z = self._prior.sample((num_samples,)).detach()

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from vaebench.energies.manifold import Manifold
+from vaebench.energies.latent.manifold import ManifoldTarget
 from vaebench.energies.target import Split
-from vaebench.mcmc import hmc
-from vaebench.mcmc.chains import Progress
-from vaebench.samplers.base import Sampler, at_least, within
+from vaebench.mcmc.chains import ProgressFunction
+from vaebench.mcmc.kernels import hmc
+from vaebench.samplers.base import BaseSampler, at_least, within
 from vaebench.samplers.markov_chains import sample_chains
 
 
-class RHVAE(Sampler):
+class RHVAESampler(BaseSampler):
     r"""Manifold sampling: HMC on the density proportional to sqrt(det G^-1(z)), from randomly chosen centroids.
 
     Euclidean HMC with unit mass, fixed step size and trajectory length, and Metropolis acceptance in log space. The S
@@ -70,15 +70,15 @@ class RHVAE(Sampler):
     def fit(self, model: Any, split: Split | None = None) -> Self:
         """Take the model's metric, which carries what it learned from the data."""
         self.check(model)
-        self._energy = Manifold().energy(model, split)
+        self._energy = ManifoldTarget().energy(model, split)
         self._like = next(model.parameters()).detach()
         return self
 
-    def sample(self, num_samples: int, progress: Progress | None = None) -> Tensor:
+    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
         """Run the chains, shape (N, D)."""
         at_least("num_samples", num_samples, 1)
         z, self.report = sample_chains(
-            hmc.HMC(self._energy.value_and_grad, self.num_leapfrog, jitter=0, gradient=self._energy.gradient),
+            hmc.HMCKernel(self._energy.value_and_grad, self.num_leapfrog, jitter=0, gradient=self._energy.gradient),
             self._energy.start(self.num_chains),
             num_samples,
             num_draws=self.num_draws,

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaebench import collective
 from vaebench.core import Batch
-from vaebench.names import counted
+from vaebench.hardware import collective
+from vaebench.messages import counted
 from vaebench.trainers.trainer import Trainer
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 
-from vaebench.core import did_you_mean
+from vaebench.messages import did_you_mean
 
 REFUSED_OPTIMIZERS = {
     "LBFGS": "it evaluates the loss several times in a step, and a stochastic loss differs each time",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from vaebench.core import did_you_mean
+from vaebench.messages import did_you_mean
 from vaebench.trainers.optimizers import Schedule, build_optimizer
 from vaebench.trainers.trainer import PART_KEYS, Trainer
 

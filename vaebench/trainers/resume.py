@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vaebench import collective
-from vaebench.hardware import rng_state, set_rng_state
+from vaebench.hardware import collective
+from vaebench.hardware.random_streams import rng_state, set_rng_state
 from vaebench.trainers.finite import NonFiniteError
 from vaebench.trainers.state import load_state, save_state, save_weights
 

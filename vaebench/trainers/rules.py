@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vaebench.core import Batch, did_you_mean
+from vaebench.core import Batch
+from vaebench.messages import did_you_mean
 
 if TYPE_CHECKING:
     from vaebench.core import Loss

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from vaebench import collective
-from vaebench.names import counted
+from vaebench.hardware import collective
+from vaebench.messages import counted
 from vaebench.trainers.parts import Part
 
 log = logging.getLogger(__name__)

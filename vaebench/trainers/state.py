@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vaebench.run import write_atomic
+from vaebench.runs.run import write_atomic
 
 FORMAT = "vaebench-state-1"
 

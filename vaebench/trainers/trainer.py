@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch, Loss, did_you_mean
-from vaebench.hardware import Hardware, fixed_rng
-from vaebench.run import Run
+from vaebench.core import Batch, Loss
+from vaebench.hardware.device import Hardware
+from vaebench.hardware.random_streams import Stream, fixed_rng
+from vaebench.messages import did_you_mean
+from vaebench.runs.run import Run
 from vaebench.trainers.optimizers import check_learning_rate, check_scheduler
 
 if TYPE_CHECKING:
@@ -183,7 +185,7 @@ class Trainer(ABC):
         The weights are the averaged ones where there are any.
         """
         model, device = training.model, training.device
-        with training.evaluating(), fixed_rng(training.seed, _PREDICTION), training.hardware.autocast():
+        with training.evaluating(), fixed_rng(training.seed, Stream.PREDICTION), training.hardware.autocast():
             pieces = [model.reconstruct(part.to(device), deterministic=True) for part in x.split(self.batch_size)]
         return torch.cat(pieces).float().cpu()
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaebench import collective
 from vaebench.core import Batch, Loss
-from vaebench.hardware import Hardware, fixed_rng, rng_state, seed_stream, set_rng_state
-from vaebench.run import Run
+from vaebench.hardware import collective
+from vaebench.hardware.device import Hardware
+from vaebench.hardware.random_streams import Stream, fixed_rng, rng_state, seed_stream, set_rng_state
+from vaebench.runs.run import Run
 from vaebench.trainers import resume, sharing
 from vaebench.trainers.batches import check_data, data_order, joined, say_what_accumulation_is
 from vaebench.trainers.callbacks.callback import Callback
@@ -28,7 +29,6 @@ from vaebench.trainers.signals import Interrupted, SignalFlag
 from vaebench.trainers.trainer import Trainer
 
 log = logging.getLogger(__name__)
-_TRAINING, _VALIDATION, _END_EPOCH = 1, 2, 3  # streams of random numbers
 
 
 class Training:
@@ -76,7 +76,7 @@ class Training:
         self.is_main = collective.rank() == 0
         self.run = run if self.is_main else None
         self.device = self.hardware.prepare()
-        seed_stream(seed, _TRAINING)  # not the numbers again that made the first weights
+        seed_stream(seed, Stream.TRAINING)  # not the numbers again that made the first weights
         self.model = model.to(self.device)
         sharing.share_model(self.model)
         self._statistics = sharing.statistics_of(self.model)
@@ -160,7 +160,7 @@ class Training:
         if is_whole:
             self.means.clear()
             self.epoch, self.position = number, 0
-        with self.evaluating(), fixed_rng(self.seed, _END_EPOCH, number):
+        with self.evaluating(), fixed_rng(self.seed, Stream.END_EPOCH, number):
             self.model.end_epoch(self.train, self.trainer.batch_size)
         every = self.trainer.validate_every
         if every is not None and (number % every == 0 or self.step >= self.num_steps or self.stop_reason is not None):
@@ -340,7 +340,7 @@ class Training:
         """Return means over the validation split, or over its first batches, with the same noise every time."""
         means, size, distributed = RunningMeans(), self.trainer.batch_size, collective.is_distributed()
         batches = self.validation.batches(None, size, device=self.device, sharded=distributed)
-        with self.evaluating(), fixed_rng(self.seed, _VALIDATION), contextlib.closing(batches):
+        with self.evaluating(), fixed_rng(self.seed, Stream.VALIDATION), contextlib.closing(batches):
             for number, batch in enumerate(itertools.islice(batches, num_batches)):
                 total = min(size, len(self.validation) - number * size)
                 shard = collective.shard_of(total)

@@ -16,23 +16,23 @@ from torch import nn
 
 from tests.trainers.toy_models import Toy, ToyCoupled, toy_data
 from vaebench.core import Loss
-from vaebench.data.split import Split
+from vaebench.data.split import DataSplit
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.distributions.likelihoods import Bernoulli
-from vaebench.hardware import Hardware
+from vaebench.hardware.device import Hardware
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers import BaseTrainer, CoupledOptimizerTrainer
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.checkpoint import Checkpoint
 from vaebench.trainers.callbacks.early_stopping import EarlyStopping
 from vaebench.trainers.callbacks.ema import EMA
-from vaebench.trainers.callbacks.metric_printer import MetricPrinter
+from vaebench.trainers.callbacks.images import ImagesCallback
+from vaebench.trainers.callbacks.metric_printer import MetricConsolePrinterCallback
 from vaebench.trainers.callbacks.optimizer_monitor import OptimizerMonitor
-from vaebench.trainers.callbacks.pictures import Pictures
 from vaebench.trainers.callbacks.posterior_collapse import PosteriorCollapse, kl_per_dimension
-from vaebench.trainers.callbacks.progress import Progress, is_interactive
+from vaebench.trainers.callbacks.progress import ProgressBarCallback, is_interactive
 from vaebench.trainers.callbacks.throughput import Throughput
 from vaebench.trainers.state import load_state, load_weights
 
@@ -48,7 +48,7 @@ def train(callbacks=(), run=None, model=None, data=None, kind=BaseTrainer, **opt
 
 def pictures_data():
     x = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    return SimpleNamespace(name="noise", shape=(1, 4, 4), train=Split(x[:30]), validation=Split(x[30:]))
+    return SimpleNamespace(name="noise", shape=(1, 4, 4), train=DataSplit(x[:30]), validation=DataSplit(x[30:]))
 
 
 def vae(latent_dim=3):
@@ -64,11 +64,11 @@ def test_watchers_change_no_weight(tmp_path):
     watchers = [
         EMA(0.9),
         EarlyStopping(50),
-        MetricPrinter(),
+        MetricConsolePrinterCallback(),
         OptimizerMonitor(),
-        Pictures(every_epochs=1),
+        ImagesCallback(every_epochs=1),
         PosteriorCollapse(),
-        Progress(),
+        ProgressBarCallback(),
         Throughput(),
     ]
     plain, watched = vae(), vae()
@@ -190,7 +190,7 @@ def test_throughput_counts_examples():
 
 def test_metric_printer_prints_its_epochs(caplog):
     caplog.set_level(logging.INFO)
-    train([MetricPrinter(every_epochs=2)], num_epochs=5)
+    train([MetricConsolePrinterCallback(every_epochs=2)], num_epochs=5)
     printed = [record.message for record in caplog.records if "metric_printer" in record.name]
     assert [line.partition(",")[0] for line in printed] == ["epoch 2"] * 2 + ["epoch 4"] * 2 + ["epoch 5"] * 2
     assert "distortion" in printed[0]
@@ -201,7 +201,7 @@ def test_metric_printer_prints_its_epochs(caplog):
 
 def test_progress_without_terminal_is_plain_lines(caplog, capfd):
     caplog.set_level(logging.INFO)
-    train([Progress()], num_epochs=4)
+    train([ProgressBarCallback()], num_epochs=4)
     lines = [record.message for record in caplog.records if "progress" in record.name]
     assert lines[0].startswith("epoch 1, step 5 of 20: train loss ")
     assert lines[-1].startswith("epoch 4, step 20 of 20: train loss ")
@@ -217,12 +217,12 @@ def test_progress_speaks_within_long_epochs(caplog, monkeypatch):
         return clock[0]
 
     monkeypatch.setattr(time, "monotonic", tick)
-    train([Progress(every_seconds=0.5)], num_epochs=1)
+    train([ProgressBarCallback(every_seconds=0.5)], num_epochs=1)
     assert any(record.message == "epoch 1, step 3 of 5" for record in caplog.records)
 
 
 def test_progress_bar_ends_with_the_training(capfd):
-    train([Progress(bar=True)])
+    train([ProgressBarCallback(bar=True)])
     assert "15/15 steps" in capfd.readouterr().err
 
     class Failing(Callback):
@@ -231,7 +231,7 @@ def test_progress_bar_ends_with_the_training(capfd):
 
     handler = logging.StreamHandler(sys.stderr)
     logging.getLogger().addHandler(handler)
-    before, progress = handler.stream, Progress(bar=True)
+    before, progress = handler.stream, ProgressBarCallback(bar=True)
     try:
         with pytest.raises(RuntimeError):
             train([progress, Failing()])
@@ -255,7 +255,13 @@ def test_bar_is_for_one_run_on_a_terminal(terminal, mode, expected, monkeypatch)
 
 
 def test_pictures_are_written(tmp_path):
-    train([Pictures(every_epochs=2, num_images=9, animation=True)], Run(tmp_path), vae(), pictures_data(), num_epochs=4)
+    train(
+        [ImagesCallback(every_epochs=2, num_images=9, animation=True)],
+        Run(tmp_path),
+        vae(),
+        pictures_data(),
+        num_epochs=4,
+    )
     names = {file.name for file in Run(tmp_path).images.iterdir()}
     both = {f"{prefix}{kind}.png" for prefix in ("", "epoch-00002-", "epoch-00004-") for kind in KINDS}
     assert names == both | {f"{kind}.gif" for kind in KINDS}
@@ -272,7 +278,7 @@ def test_pictures_are_written(tmp_path):
 def test_originals_lie_above_their_reconstructions(tmp_path, monkeypatch, num_images, columns):
     model = vae()
     monkeypatch.setattr(model, "reconstruct", lambda x, deterministic, y: 1 - x)  # each picture's negative
-    train([Pictures(num_images=num_images)], Run(tmp_path), model, pictures_data(), num_epochs=1)
+    train([ImagesCallback(num_images=num_images)], Run(tmp_path), model, pictures_data(), num_epochs=1)
     with Image.open(Run(tmp_path).images / "reconstructions.png") as image:
         assert image.size == (2 + columns * 58, 2 + 2 * 58)  # tiles of 56 and gaps of 2
         for left in range(2, image.width, 58):
@@ -345,11 +351,11 @@ def test_collapse_refuses_a_model_without_posterior():
         (lambda: Checkpoint(every_seconds=-1), "callback.checkpoint.every_seconds must be a number above 0"),
         (lambda: EarlyStopping(0), "callback.early_stopping.patience must be at least 1, got 0"),
         (lambda: EMA(1.0), "callback.ema.decay must be at least 0 and below 1"),
-        (lambda: MetricPrinter(0), "callback.metric_printer.every_epochs must be at least 1"),
-        (lambda: Pictures(every_epochs=0), "callback.pictures.every_epochs must be at least 1"),
-        (lambda: Pictures(animation=True), "callback.pictures.animation needs callback.pictures.every_epochs"),
+        (lambda: MetricConsolePrinterCallback(0), "callback.metric_printer.every_epochs must be at least 1"),
+        (lambda: ImagesCallback(every_epochs=0), "callback.images.every_epochs must be at least 1"),
+        (lambda: ImagesCallback(animation=True), "callback.images.animation needs callback.images.every_epochs"),
         (lambda: PosteriorCollapse(threshold=0), "callback.posterior_collapse.threshold must be above 0"),
-        (lambda: Progress(every_seconds=0), "callback.progress.every_seconds must be above 0"),
+        (lambda: ProgressBarCallback(every_seconds=0), "callback.progress.every_seconds must be above 0"),
     ],
 )
 def test_mistakes_are_one_sentence(build, words):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.trainers.toy_models import Toy, toy_data
-from vaebench.hardware import Hardware
-from vaebench.run import Run
+from vaebench.hardware.device import Hardware
+from vaebench.runs.run import Run
 from vaebench.trainers import BaseTrainer
 from vaebench.trainers.callbacks.mlflow import MLflow
 from vaebench.trainers.callbacks.tensorboard import TensorBoard

@@ -12,7 +12,7 @@ class Callback:
     """Base of the callbacks: every hook does nothing.
 
     Hooks may read everything on `training`, and call `training.log` and `training.stop`. What they draw at random must
-    be drawn inside `vaebench.hardware.fixed_rng`, so that a run does not depend on who watches it.
+    be drawn inside `vaebench.hardware.device.fixed_rng`, so that a run does not depend on who watches it.
 
     Attributes:
         on_every_rank: Whether the hooks also run on processes that do not write.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from vaebench.core import did_you_mean
+from vaebench.messages import did_you_mean
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.state import save_weights
 from vaebench.trainers.trainer import check_positive

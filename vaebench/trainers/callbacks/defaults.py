@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vaebench.run import Run
+from vaebench.runs.run import Run
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.checkpoint import Checkpoint
 from vaebench.trainers.callbacks.early_stopping import EarlyStopping
 from vaebench.trainers.callbacks.ema import EMA
-from vaebench.trainers.callbacks.pictures import Pictures
-from vaebench.trainers.callbacks.progress import Progress
+from vaebench.trainers.callbacks.images import ImagesCallback
+from vaebench.trainers.callbacks.progress import ProgressBarCallback
 from vaebench.trainers.trainer import Trainer
 
 
@@ -21,7 +21,7 @@ def with_defaults(trainer: Trainer, run: Run | None, callbacks: Iterable[Callbac
     """
     given = list(callbacks)
     kinds = [type(callback) for callback in given]
-    for kind in (Checkpoint, EMA, EarlyStopping, Progress):
+    for kind in (Checkpoint, EMA, EarlyStopping, ProgressBarCallback):
         if kinds.count(kind) > 1:
             raise ValueError(f"expected one callback {kind.__name__}, got {kinds.count(kind)}")
     for kind, value, key in ((EMA, trainer.ema_decay, "ema_decay"), (EarlyStopping, trainer.patience, "patience")):
@@ -31,10 +31,10 @@ def with_defaults(trainer: Trainer, run: Run | None, callbacks: Iterable[Callbac
         given.append(EMA(trainer.ema_decay))
     if trainer.patience is not None:
         given.append(EarlyStopping(trainer.patience))
-    if Progress not in kinds:
-        given.append(Progress())
+    if ProgressBarCallback not in kinds:
+        given.append(ProgressBarCallback())
     if Checkpoint not in kinds:
         given.append(Checkpoint())
-    if run is not None and Pictures not in kinds:
-        given.append(Pictures())
+    if run is not None and ImagesCallback not in kinds:
+        given.append(ImagesCallback())
     return sorted(given, key=lambda callback: {EMA: -1, Checkpoint: 1}.get(type(callback), 0))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class MetricPrinter(Callback):
+class MetricConsolePrinterCallback(Callback):
     """Prints the rows of metrics.jsonl as they are written.
 
     Args:

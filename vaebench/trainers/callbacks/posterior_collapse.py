@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vaebench.hardware import fixed_rng
-from vaebench.names import counted
+from vaebench.hardware.random_streams import Stream, fixed_rng
+from vaebench.messages import counted
 from vaebench.trainers.callbacks.callback import Callback
 
 if TYPE_CHECKING:
     from vaebench.trainers.training import Training
 
 log = logging.getLogger(__name__)
-_STREAM = 6
 
 
 class PosteriorCollapse(Callback):
@@ -60,7 +59,7 @@ class PosteriorCollapse(Callback):
             return
         means, kls = [], []
         split = training.validation if len(training.validation) else training.train
-        with training.evaluating(), fixed_rng(training.seed, _STREAM):
+        with training.evaluating(), fixed_rng(training.seed, Stream.POSTERIOR_COLLAPSE):
             for batch in split.batches(None, training.trainer.batch_size, device=training.device):
                 q = training.model.encode(batch.x, batch.y)
                 means.append(q.mean)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Progress(Callback):
+class ProgressBarCallback(Callback):
     """Shows progress: one log line now and then, and a live bar beneath them where stderr is a terminal.
 
     The bar is moved by the clock, not by the device: no step waits for it.

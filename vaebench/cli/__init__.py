@@ -1,0 +1,1 @@
+"""The command line: dispatch, Hydra application, overrides, errors, completion."""

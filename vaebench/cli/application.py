@@ -1,0 +1,205 @@
+"""One verb under Hydra: where it searches for configurations, which words it gets, what comes of its jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from vaebench.cli.errors import DONE, FAILED, MISTAKE, explain
+from vaebench.cli.overrides import arrange
+from vaebench.cli.sweeps import discard_folder
+from vaebench.factory.configurations import ENVIRONMENT, conf_dir, defaults, folders, user_folders
+from vaebench.messages import counted
+
+if TYPE_CHECKING:
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+    from omegaconf import DictConfig
+
+
+class JobError(Exception):
+    """What a job of a sweep raises once its failure has been told; it travels between processes.
+
+    Args:
+        code: Exit code that the failure deserves.
+        sentence: What was told.
+    """
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self.code = code
+
+
+class Task:
+    """A verb's task as Hydra calls it: once, or once for each job of a sweep.
+
+    Args:
+        verb: Name of the module in `vaebench.commands`.
+    """
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked; later we set it ourselves
+        self.num_jobs = 0
+        self.failures: list[tuple[int, str]] = []
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        """Run one job.
+
+        Raises:
+            JobError: a job of a sweep failed; Hydra goes on with the next.
+        """
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        self.num_jobs += 1
+        try:
+            return importlib.import_module(f"vaebench.commands.{self.verb}").task(cfg)
+        except Exception as error:
+            code, sentence = self.told(error)
+            self.failures.append((code, sentence))
+            hydra = HydraConfig.get()
+            if hydra.mode != RunMode.MULTIRUN:
+                return None
+            job = f"job {hydra.job.num} ({' '.join(hydra.overrides.task)})"
+            print(f"vaebench {self.verb}: {job}: {sentence}", file=sys.stderr)
+            raise JobError(code, sentence) from error
+
+    def told(self, error: Exception, *, started: bool = True) -> tuple[int, str]:
+        """Exit code and sentence for an error; the traceback is shown if the user asked for it."""
+        if self.with_traceback:
+            traceback.print_exception(error)
+        try:
+            places = folders()
+        except ValueError:  # the error itself is about a missing folder
+            places = [conf_dir()]
+        code, sentence = explain(error, self.verb, places, started=started)
+        return code, sentence + (_where_the_traceback_is() if code == FAILED and not self.with_traceback else "")
+
+
+def run(verb: str, words: list[str]) -> int:
+    """Run a verb with the words that follow it.
+
+    Returns: the exit code; for a sweep that of its worst job.
+    """
+    task = Task(verb)
+    try:
+        register_search_path()
+        arguments = arrange(verb, words, folders())
+        call_hydra(f"vaebench {verb}", verb, arguments, task)
+    except JobError as failed:  # the first failure of a sweep, told when it happened
+        if task.failures:  # none in this process: the jobs ran elsewhere
+            print(
+                f"vaebench {verb}: {len(task.failures)} of {counted(task.num_jobs, 'job')} did not succeed",
+                file=sys.stderr,
+            )
+        return max([failed.code, *(code for code, _ in task.failures)])
+    except SystemExit as leaving:  # Hydra has answered: --help, or what was wrong with --package
+        if leaving.code in (None, DONE):
+            return DONE
+        return MISTAKE if task.num_jobs == 0 else FAILED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        code, sentence = task.told(error, started=False)
+        if task.num_jobs == 0:
+            discard_folder(error)
+        print(f"vaebench {verb}: {sentence}", file=sys.stderr)
+        return code
+    for _, sentence in task.failures:
+        print(f"vaebench {verb}: {sentence}", file=sys.stderr)
+    return max((code for code, _ in task.failures), default=0)
+
+
+def register_search_path() -> None:
+    """Let Hydra search the user's folders before the built-in one, so that they replace as well as add."""
+    user_folders()  # one that is missing is a mistake now, and a warning of Hydra's later
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance().register(_search_path_plugin())
+
+
+@functools.cache
+def _search_path_plugin() -> type[SearchPathPlugin]:
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class UserFolders(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in reversed(user_folders()):
+                search_path.prepend(provider=ENVIRONMENT, path=f"file://{folder}")
+
+    return UserFolders
+
+
+def _where_the_traceback_is() -> str:
+    logs = [handler.baseFilename for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]
+    for log in logs:
+        if os.path.exists(log):
+            return f" (traceback in {os.path.relpath(log)})"
+    return " (for the traceback set HYDRA_FULL_ERROR=1)"
+
+
+def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> None:
+    """Hand over to Hydra; its errors are raised.
+
+    Args:
+        program: Name that Hydra shows, and that its completion registers.
+        verb: Name of the primary configuration.
+        arguments: Overrides, then flags.
+        task: What to run.
+    """
+    import hydra
+
+    version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+    logging.raiseExceptions = False  # a log line that a full disk refuses is no reason for a traceback on the terminal
+    with _argv([program, *arguments]), _raised_errors(), _own_groups(verb), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="provider=.* is not available")  # a folder of hydra.searchpath
+        hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
+
+
+@contextlib.contextmanager
+def _own_groups(verb: str) -> Iterator[None]:
+    """Let `--help` show the groups that the verb chooses from; Hydra would show those of all verbs."""
+    from hydra._internal.hydra import Hydra
+
+    every, own = Hydra.format_config_groups, {group.partition("/")[0] for group in defaults(verb, folders())}
+
+    def format_config_groups(self: Hydra, predicate: Callable[[str], bool], compact: bool = True) -> str:
+        return every(self, lambda group: predicate(group) and group.partition("/")[0] in {*own, "hydra"}, compact)
+
+    Hydra.format_config_groups = format_config_groups  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.format_config_groups = every  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _argv(words: list[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, words
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _raised_errors() -> Iterator[None]:
+    """With this variable Hydra raises its errors; otherwise it prints them in its own words and exits with 1."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before

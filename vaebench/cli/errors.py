@@ -1,0 +1,131 @@
+"""From an error to an exit code and one sentence: what was expected, what came, which key to change."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vaebench.factory.configurations import defaults, keys, options
+from vaebench.messages import did_you_mean
+
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+class CommandError(ValueError):
+    """A mistake in the command line; its text is the sentence to show."""
+
+
+def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bool) -> tuple[int, str]:
+    """Say in one sentence what went wrong.
+
+    Args:
+        error: What was raised.
+        verb: The verb that was running.
+        folders: The folders with configurations.
+        started: Whether the task itself was running, rather than Hydra preparing it.
+
+    Returns: the exit code and the sentence.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if isinstance(error, YAMLError):
+        return MISTAKE, f"a configuration is not valid YAML: {one_line(error)}"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return MISTAKE, _configuration(error, verb, folders)
+    if isinstance(error, UserWarning) and "path=" in str(error):
+        folder = str(error).partition("path=")[2].removesuffix(" is not available.")
+        return MISTAKE, f"hydra.searchpath: there is no folder '{folder}'"
+    system = error if isinstance(error, OSError) else error.__cause__
+    if not started and isinstance(system, OSError) and system.filename:
+        return _directory(system)
+    if isinstance(error, ValueError):
+        return MISTAKE, one_line(error)
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    return FAILED, f"failed: {kind}{one_line(error)}"
+
+
+def one_line(error: object) -> str:
+    """Return an error's text on one line."""
+    return " ".join(str(error).split())
+
+
+def _directory(error: OSError) -> tuple[int, str]:
+    """The run directory or its log could not be made."""
+    where = f"'{error.filename}'"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FAILED, f"failed: no space left for the run directory {where}; free some, or change hydra.run.dir"
+    reason = error.strerror or one_line(error)
+    return MISTAKE, f"hydra.run.dir: cannot write {where}: {reason}; expected a directory that can be written"
+
+
+def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
+    """A sentence for an error of Hydra or OmegaConf, whose own texts run over several lines and advise against us."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+    if isinstance(error, OverrideParseException):
+        reason = one_line(error.message).partition(" See http")[0].partition(" expecting {")[0]
+        reason = reason.rpartition("]. ")[2]  # Hydra 1.4 begins with the whole command line
+        return f"cannot read '{error.override}': {reason.removeprefix(f'Error parsing override {error.override!r} ')}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        valid = error.options or options(folders).get(error.missing_cfg_file.rpartition("/")[0]) or []
+        return _no_option(error.missing_cfg_file, valid, folders)
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return _no_key(cause, folders)
+    if isinstance(cause, MissingMandatoryValue):
+        return f"'{cause.full_key}' needs a value; give {cause.full_key}=VALUE"
+    if isinstance(cause, OmegaConfBaseException):
+        key = f"{cause.full_key}: " if cause.full_key else ""
+        return key + one_line(str(cause).partition("full_key:")[0])
+    return _composition(one_line(error), verb, folders)
+
+
+def _no_option(missing: str, valid: Sequence[str], folders: Sequence[Path]) -> str:
+    group, _, name = missing.rpartition("/")
+    if not group:
+        names = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+        return f"--config-name: there is no configuration '{name}'{did_you_mean(name, names)}"
+    hint = did_you_mean(name, valid)
+    everything = f" (options: {', '.join(valid)})" if valid and "valid names" not in hint else ""
+    return f"{group}={name}: there is no such {group}{hint}{everything}"
+
+
+def _no_key(error: Any, folders: Sequence[Path]) -> str:
+    """A misspelt key: the valid ones are those of the node in which it was looked for."""
+    key, full_key, node = str(error.key), str(error.full_key or error.key), error.parent_node
+    if "/" in full_key:
+        group = full_key.partition("=")[0]
+        return f"there is no group '{group}'{did_you_mean(group, options(folders))}"
+    path = full_key.removesuffix(key)
+    valid = [f"{path}{name}" for name in node if name != "hydra"] if hasattr(node, "keys") else []
+    if not valid:
+        return f"there is no key '{full_key}': '{path.rstrip('.')}' is a single value"
+    return f"there is no key '{full_key}'{did_you_mean(full_key, valid)}"
+
+
+def _composition(text: str, verb: str, folders: Sequence[Path]) -> str:
+    if text.startswith("Ambiguous value for argument"):
+        word = text.split("'")[1]
+        key, _, values = word.partition("=")
+        return f"'{word}' gives several values: add -m for one job each, or write {key}=[{values}] for a list"
+    if "No match in the defaults list" in text:
+        group = text.split("'")[1]
+        chosen = [name for name in defaults(verb, folders) if not name.startswith("override")]
+        parent = group.rpartition("/")[0]
+        place = f"the chosen {parent} has no part" if parent else f"'vaebench {verb}' has no group"
+        return f"{place} '{group}'" + ("" if parent else did_you_mean(group, chosen))
+    if "looks like a config group override" in text:
+        group = text.split("'")[1]
+        return f"there is no group '{group}'{did_you_mean(group, options(folders))}"
+    if text.startswith("Could not delete from config"):
+        key = text.split("'")[1]
+        return f"there is no '{key}' to remove{did_you_mean(key, keys(verb, folders))}"
+    if text.startswith("Could not append to config"):
+        key = text.split("'")[1]
+        return f"'{key}' is there already; write it without '+'"
+    return text.partition(" To append to your")[0]

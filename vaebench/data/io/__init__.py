@@ -1,0 +1,1 @@
+"""File formats, rows and downloads that data sets read from."""

@@ -1,0 +1,1 @@
+"""Energies in closed form, with exact draws or reference moments."""

@@ -1,0 +1,1 @@
+"""Energies over the latent space of a trained model."""

@@ -1,0 +1,36 @@
+"""The target that suits the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vaebench.energies.base import BaseEnergyFunction
+from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
+from vaebench.energies.latent.manifold import ManifoldTarget
+from vaebench.energies.latent.prior import PriorTarget
+from vaebench.energies.target import Split, Target
+
+
+@dataclass(frozen=True)
+class AutoTarget(Target):
+    """The first that the model has: its metric's volume, its aggregate posterior, its prior."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def resolve(self, model: Any) -> Target | None:
+        """Choose the target, or None where the model has none."""
+        return next(
+            (t for t in (ManifoldTarget(), AggregatePosteriorTarget(), PriorTarget()) if t.why_not(model) is None), None
+        )
+
+    def why_not(self, model: Any) -> str | None:
+        """Say why no target exists for `model`, or None where one does."""
+        return None if self.resolve(model) is not None else AggregatePosteriorTarget().why_not(model)
+
+    def energy(self, model: Any, split: Split | None) -> BaseEnergyFunction:
+        """Build the energy of the chosen target."""
+        target = self.resolve(model)
+        if target is None:
+            raise ValueError(self.why_not(model))
+        return target.energy(model, split)

@@ -1,0 +1,82 @@
+"""The folders of configurations: where they are, which groups and options they hold.
+
+They are read as files: nothing here needs Hydra or torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ENVIRONMENT = "VAEBENCH_CONF"
+
+
+def conf_dir() -> Path:
+    """The built-in configurations: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def user_folders() -> list[Path]:
+    """The folders of the environment variable, first searched first.
+
+    Raises:
+        ValueError: one of them does not exist.
+    """
+    found = [Path(text).absolute() for text in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if text]
+    for folder in found:
+        if not folder.is_dir():
+            raise ValueError(f"{ENVIRONMENT}: there is no folder '{folder}'")
+    return found
+
+
+def folders() -> list[Path]:
+    """All folders with configurations, first searched first."""
+    return [*user_folders(), conf_dir()]
+
+
+def options(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the options of every group, nested groups as `model/network`."""
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in folder.rglob("*.yaml"):
+            group = file.parent.relative_to(folder).as_posix()
+            if group != "." and not group.startswith("hydra"):
+                found.setdefault(group, set()).add(file.stem)
+    return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def load(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return a configuration as it stands in the first folder that holds it; {} if there is none or it is broken."""
+    for folder in folders:
+        file = folder / f"{name}.yaml"
+        if file.is_file():
+            try:
+                content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                return {}
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
+def defaults(verb: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the groups that a verb chooses from, with its default choice: a name, a list of names, or None."""
+    entries = [entry for name in (verb, "base") for entry in load(name, folders).get("defaults") or []]
+    return {
+        group: choice
+        for entry in entries
+        if isinstance(entry, dict)
+        for group, choice in entry.items()
+        if not group.startswith("override ")
+    }
+
+
+def keys(verb: str, folders: Sequence[Path]) -> list[str]:
+    """Return the keys that stand at the root of a verb's configuration."""
+    roots = {key for name in (verb, "base") for key in load(name, folders)} - {"defaults", "hydra"}
+    return sorted(roots | set(defaults(verb, folders)))

@@ -1,0 +1,217 @@
+"""A constructor's parameters, and plain configuration values held against their annotations."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import math
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaebench.factory.targets import ConfigError
+from vaebench.messages import did_you_mean
+
+REQUIRED = inspect.Parameter.empty
+_ABSTRACT_LISTS = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
+_LISTS = (list, tuple, set, frozenset, *_ABSTRACT_LISTS)
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_PLAIN: dict[Any, Callable[[Any], bool]] = {
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    float: lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value),
+    str: lambda value: isinstance(value, str),
+    Path: lambda value: isinstance(value, str) and bool(value),
+    None: lambda value: value is None,
+    type(None): lambda value: value is None,
+}
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    Path: "a path",
+    None: "null",
+    type(None): "null",
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a constructor: its annotation, or Any, and its default, or REQUIRED."""
+
+    annotation: Any
+    default: Any
+
+
+def parameters(cls: type[Any]) -> dict[str, Parameter]:
+    """The keyword arguments of a constructor; where it passes **kwargs on, its parents' too."""
+    found: dict[str, Parameter] = {}
+    for parent in cls.__mro__:
+        init = vars(parent).get("__init__")
+        if not isinstance(init, types.FunctionType):
+            continue
+        hints = _hints(parent, init)
+        passes_on = False
+        for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
+            if parameter.kind is parameter.VAR_KEYWORD:
+                passes_on = True
+            elif parameter.kind is not parameter.VAR_POSITIONAL:
+                found.setdefault(name, Parameter(hints.get(name, Any), parameter.default))
+        if not passes_on:
+            break
+    return found
+
+
+def convert(value: object, annotation: Any, key: str, class_of: Callable[[object], type | None]) -> Any:
+    """Hold a plain value against an annotation.
+
+    Args:
+        value: From YAML: numbers, strings, booleans, None, lists, mappings; or what stands for an object to be built.
+        annotation: A type hint.
+        key: For the sentence.
+        class_of: The class of what stands for an object, None for a plain value.
+
+    Returns: the value; an int given for a float as a float, a list given for a tuple or Sequence as a tuple, a string
+        given for a Path as a Path.
+
+    Raises:
+        ConfigError: what was expected, what came, and the key.
+    """
+    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return convert(value, options[0], key, class_of)
+    if annotation in (Any, object, REQUIRED) or isinstance(annotation, (str, typing.TypeVar)):
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, annotation, key, class_of)
+    if origin is typing.Literal:
+        if any(type(value) is type(option) and value == option for option in options):
+            return value
+        names = [option for option in options if isinstance(option, str)]
+        near = did_you_mean(value, names) if isinstance(value, str) and names else ""
+        raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{_hint_only(near)}")
+    expected = origin or annotation
+    given = class_of(value)
+    if given is not None:
+        if _is_kind_of(given, expected):
+            return value
+    elif expected in _PLAIN:
+        if _PLAIN[expected](value):
+            return expected(value) if expected in (float, Path) else value
+    elif expected in _LISTS and isinstance(value, (list, tuple)):
+        return _convert_list(value, expected, options, key, class_of, annotation)
+    elif expected in _MAPPINGS and isinstance(value, Mapping):
+        item = options[1] if len(options) == 2 else Any
+        return {name: convert(entry, item, f"{key}.{name}", class_of) for name, entry in value.items()}
+    quote = f"; quote it: {key}=\"'{value}'\"" if expected is str and isinstance(value, (int, float)) else ""
+    raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{quote}")
+
+
+def _convert_union(value: object, annotation: Any, key: str, class_of: Callable[[object], type | None]) -> Any:
+    options = [option for option in typing.get_args(annotation) if option is not type(None)]
+    if value is None and len(options) < len(typing.get_args(annotation)):
+        return None
+    if len(options) == 1:
+        return convert(value, options[0], key, class_of)
+    # The exact kind first, so that 1 stays an int where `float | int` takes both.
+    for option in sorted(options, key=lambda option: option is not type(value)):
+        try:
+            return convert(value, option, key, class_of)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}")
+
+
+def _convert_list(
+    value: list[Any] | tuple[Any, ...],
+    expected: type,
+    options: tuple[Any, ...],
+    key: str,
+    class_of: Callable[[object], type | None],
+    annotation: Any,
+) -> Any:
+    if expected is tuple and options and options[-1] is not Ellipsis:
+        if len(options) != len(value):
+            raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}")
+        kinds = options
+    else:
+        kinds = (options[0] if options else Any,) * len(value)
+    items = [
+        convert(item, kind, f"{key}[{i}]", class_of) for i, (item, kind) in enumerate(zip(value, kinds, strict=True))
+    ]
+    return expected(items) if expected in (list, set, frozenset) else tuple(items)
+
+
+def _is_kind_of(given: type, expected: Any) -> bool:
+    if getattr(expected, "_is_protocol", False):
+        return all(hasattr(given, name) for name in _protocol_methods(expected))
+    if expected is collections.abc.Callable:
+        return hasattr(given, "__call__")  # noqa: B004 - a class is asked about its instances
+    return not isinstance(expected, type) or issubclass(given, expected)
+
+
+def _protocol_methods(protocol: type) -> set[str]:
+    return {
+        name
+        for parent in protocol.__mro__
+        if getattr(parent, "_is_protocol", False) and parent is not typing.Protocol
+        for name, value in vars(parent).items()
+        if (name == "__call__" or not name.startswith("_")) and (callable(value) or isinstance(value, property))
+    }
+
+
+def _describe(annotation: Any) -> str:
+    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if origin is typing.Literal:
+        return f"one of {', '.join('null' if option is None else str(option) for option in options)}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in options)
+    if origin is tuple and options and options[-1] is not Ellipsis:
+        return f"a list of {len(options)} ({', '.join(_describe(option) for option in options)})"
+    if (origin or annotation) in _LISTS:
+        return f"a list (each {_describe(options[0])})" if options else "a list"
+    if (origin or annotation) in _MAPPINGS:
+        return "a mapping"
+    return f"a {getattr(annotation, '__name__', annotation)}"
+
+
+def _show(value: object, class_of: Callable[[object], type | None]) -> str:
+    cls = class_of(value)
+    if cls is not None:
+        return f"a {cls.__name__}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value) if isinstance(value, (str, int, float, list, tuple)) else f"a {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+def _hint_only(near: str) -> str:
+    return near if "did you mean" in near else ""  # the valid names already stand in the sentence
+
+
+def _hints(cls: type, init: types.FunctionType) -> dict[str, Any]:
+    """Annotations of a constructor; those of a dataclass are its fields', each read in the module that wrote it."""
+    if not dataclasses.is_dataclass(cls):
+        return _evaluated(init.__annotations__, init.__globals__)
+    hints = {}
+    for parent in reversed(cls.__mro__):
+        hints.update(_evaluated(vars(parent).get("__annotations__", {}), vars(sys.modules[parent.__module__])))
+    return hints
+
+
+def _evaluated(annotations: Mapping[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    hints = {}
+    for name, annotation in annotations.items():
+        try:
+            hints[name] = eval(annotation, names) if isinstance(annotation, str) else annotation
+        except NameError:  # imported for type checkers only
+            hints[name] = Any
+    return hints

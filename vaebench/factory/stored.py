@@ -1,0 +1,126 @@
+"""A run as it lies on the disk: its configuration read without running anything in it, its model with its weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vaebench.factory import objects
+from vaebench.factory.targets import ConfigError, check_targets
+from vaebench.runs.run import Run, write_atomic
+from vaebench.trainers.state import load_weights
+
+MAX_DEPTH = 50
+CHECKPOINTS = ("best", "last")
+_log = logging.getLogger(__name__)
+
+
+def save_config(run: Run, cfg: objects.Config) -> None:
+    """Write config.yaml, resolved."""
+    write_atomic(run.config, OmegaConf.to_yaml(OmegaConf.create(objects.plain(cfg)), resolve=False))
+
+
+def load_config(run: Run) -> dict[str, Any]:
+    """Read config.yaml: plain values only, no tag, alias or interpolation, and every target on the allow-list.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or asks for what a stored configuration may not.
+    """
+    path = run.config
+    try:
+        text = path.read_text(encoding="utf-8")
+        _refuse_all_but_plain(text, path)
+        container = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except ConfigError:
+        raise
+    except FileNotFoundError:
+        raise ConfigError(f"'{path}' is missing") from None
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"'{path}' is damaged: expected YAML ({' '.join(str(problem).split())})") from None
+    if not isinstance(container, dict):
+        raise ConfigError(f"'{path}' is damaged: expected a mapping at its top")
+    tree = {str(name): value for name, value in container.items()}
+    _refuse_interpolations(tree, path)
+    try:
+        check_targets(tree)
+    except ValueError as error:
+        raise ConfigError(f"'{path}': {error}") from None
+    return tree
+
+
+def load_run(run: Run, checkpoint: str = "best") -> tuple[DictConfig, Any, Any]:
+    """Rebuild a run's data set and model, and load the weights of a checkpoint; the model is in eval mode, on the CPU.
+
+    Args:
+        run: A run directory.
+        checkpoint: "best" (by validation; the last one where none was judged), or "last".
+
+    Returns: the stored configuration, the data set, the model.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign; the sentence names it. Nothing in the directory is executed.
+    """
+    if checkpoint not in CHECKPOINTS:
+        raise ConfigError(f"checkpoint: expected best or last, got '{checkpoint}'")
+    tree = load_config(run)
+    path = run.best_weights if checkpoint == "best" else run.last_weights
+    if checkpoint == "best" and not path.is_file() and run.last_weights.is_file():
+        path = run.last_weights
+        _log.info("no best checkpoint in '%s'; using the last one", run.path)
+    weights = load_weights(path)
+    status = run.read_status()
+    if status.get("status", "done") != "done":
+        _log.warning("'%s' is not done: %s, at epoch %s", run.path, status["status"], status.get("epoch"))
+    for group in ("dataset", "model"):
+        if group not in tree:
+            raise ConfigError(f"'{run.config}' is damaged: it names no {group}")
+    try:
+        objects.check({group: tree[group] for group in ("dataset", "model")})
+    except ValueError as error:
+        raise ConfigError(f"'{run.config}': {error}") from None
+    data = objects.dataset(tree)
+    built = objects.model(tree, data)
+    load_into(built, weights, path)
+    return OmegaConf.create(tree), data, built.eval()
+
+
+def load_into(model: Any, weights: dict[str, Any], path: Path) -> None:
+    """Give a model its weights, every name and shape.
+
+    Raises:
+        ConfigError: they belong to another model.
+    """
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).partition(":\n")[2].split()) or str(error)
+        reason = reason if len(reason) <= 300 else f"{reason[:297]}…"
+        raise ConfigError(f"'{path}' holds the weights of another model than config.yaml: {reason}") from None
+
+
+def _refuse_all_but_plain(text: str, path: Path) -> None:
+    """Refuse what YAML can do beyond values in mappings and lists, before any of it is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise ConfigError(f"'{path}' is damaged: expected plain values, got a YAML tag or alias")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"'{path}' is damaged: expected at most {MAX_DEPTH} levels")
+
+
+def _refuse_interpolations(tree: object, path: Path) -> None:
+    if isinstance(tree, dict):
+        for value in tree.values():
+            _refuse_interpolations(value, path)
+    elif isinstance(tree, list):
+        for value in tree:
+            _refuse_interpolations(value, path)
+    elif isinstance(tree, str) and "${" in tree:
+        raise ConfigError(f"'{path}' is damaged: expected resolved values, got '{tree[:60]}'")

@@ -1,0 +1,1 @@
+"""What a run computes on: device, precision, threads, random streams, processes."""

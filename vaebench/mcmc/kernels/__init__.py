@@ -1,0 +1,1 @@
+"""Markov transition kernels: one method per file."""

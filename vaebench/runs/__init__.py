@@ -1,0 +1,1 @@
+"""The run directory: paths, atomic files, provenance, image grids."""

@@ -1,0 +1,70 @@
+"""Grids of images as PNG files, written atomically."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vaebench.runs.run import write_atomic
+
+MIN_TILE = 56  # pixels; smaller tiles are enlarged by whole factors so that a person can read them
+BACKGROUND = 72  # grey level of the gaps: dark enough to frame white pictures, light enough to frame black ones
+
+
+def to_image(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
+    """Lay images out as a grid.
+
+    Args:
+        images: Shape (N, C, H, W) with C = 1 or 3 (other channel counts show the first), values in [0, 1]; values
+            outside are cut for display.
+        columns: Tiles in a row; by default the grid is about square.
+        gap: Pixels between tiles.
+
+    Raises:
+        ValueError: if `images` is not a non-empty (N, C, H, W) tensor.
+    """
+    if images.ndim != 4 or images.shape[0] == 0:
+        raise ValueError(f"expected images of shape (N, C, H, W) with N >= 1, got {tuple(images.shape)}")
+    n, channels, height, width = images.shape
+    images = images if channels in (1, 3) else images[:, :1]
+    pixels = images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    factor = max(1, math.ceil(MIN_TILE / max(height, width)))
+    pixels = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2).expand(-1, 3, -1, -1)
+    height, width = height * factor, width * factor
+    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    rows = math.ceil(n / columns)
+    canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), BACKGROUND, dtype=torch.uint8)
+    for i, tile in enumerate(pixels):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        canvas[:, top : top + height, left : left + width] = tile
+    return Image.fromarray(canvas.permute(1, 2, 0).numpy(), mode=None)
+
+
+def side_by_side(originals: Tensor, reconstructions: Tensor) -> Tensor:
+    """Interleave rows for a grid of min(8, N) columns: one row of originals, beneath it their reconstructions.
+
+    Rows are whole: past 8 examples, those beyond the last multiple of 8 are left out.
+
+    Args:
+        originals: Shape (N, C, H, W).
+        reconstructions: The same shape.
+    """
+    n = originals.shape[0] // 8 * 8 or originals.shape[0]
+    step = min(8, n)
+    rows = []
+    for i in range(0, n, step):
+        rows += [originals[i : i + step], reconstructions[i : i + step]]
+    return torch.cat(rows)
+
+
+def save_image(path: str | os.PathLike[str], images: Tensor | Image.Image, columns: int | None = None) -> None:
+    """Write a grid (or a finished picture) as PNG; the file appears whole or not at all."""
+    picture = images if isinstance(images, Image.Image) else to_image(images, columns)
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    write_atomic(path, content.getvalue())
