@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 from vaebench.trainers.optimizers import (
     REFUSED_OPTIMIZERS,
     REFUSED_SCHEDULERS,
-    Schedule,
+    LearningRateSchedule,
     build_optimizer,
     optimizer_names,
     scheduler_names,
@@ -33,7 +33,7 @@ def sgd(rate=0.1):
 
 
 def rates(num, **options):
-    schedule = Schedule(sgd(), **options)
+    schedule = LearningRateSchedule(sgd(), **options)
     found = []
     for _ in range(num):
         found.append(schedule.learning_rate)
@@ -114,8 +114,11 @@ def test_every_schedule_runs_and_continues(name, interval):
         return found
 
     options = {"name": name, "arguments": NEEDED.get(name), "interval": interval, "num_steps": 8, "num_epochs": 4}
-    whole = run(Schedule(sgd(), **options, warmup_steps=3), 0, 8)
-    first, second = Schedule(sgd(), **options, warmup_steps=3), Schedule(sgd(), **options, warmup_steps=3)
+    whole = run(LearningRateSchedule(sgd(), **options, warmup_steps=3), 0, 8)
+    first, second = (
+        LearningRateSchedule(sgd(), **options, warmup_steps=3),
+        LearningRateSchedule(sgd(), **options, warmup_steps=3),
+    )
     parted = run(first, 0, 5)
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     second.load_state_dict(first.state_dict())
@@ -126,7 +129,7 @@ def test_every_schedule_runs_and_continues(name, interval):
 @pytest.mark.parametrize("name", REFUSED_SCHEDULERS)
 def test_refused_schedules_say_why(name):
     with pytest.raises(ValueError, match=f"trainer.scheduler={name} cannot be used: it takes"):
-        Schedule(sgd(), name)
+        LearningRateSchedule(sgd(), name)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_refused_schedules_say_why(name):
 )
 def test_mistakes_in_schedules_are_one_sentence(name, arguments, words):
     with pytest.raises(ValueError, match=words):
-        Schedule(sgd(), name, arguments)
+        LearningRateSchedule(sgd(), name, arguments)
 
 
 def test_warm_up_rises_linearly_then_stays():

@@ -26,6 +26,7 @@ ROOMS = (
     "networks",
     "objectives",
     "samplers",
+    "schedules",
     "trainers",
 )
 # The one room that a group's own target may come from; parts beneath it may come from any.

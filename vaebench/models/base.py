@@ -61,6 +61,15 @@ class LatentVariableModel(Model):
         self.likelihood_head = likelihood
         self.prior_head = prior.build(latent_dim)
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent: (D,), or (K, H, W) for a grid of codes."""
+        return (self.latent_dim,)
+
+    def draw_labels(self, num_samples: int) -> Tensor | None:
+        """Draw labels as often as training saw them, shape (num_samples,); None for a model without labels."""
+        return None
+
     # The three distributions
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:

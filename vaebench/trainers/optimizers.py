@@ -36,7 +36,7 @@ def optimizer_names() -> list[str]:
 
 
 def scheduler_names() -> list[str]:
-    """Names that `Schedule` takes."""
+    """Names that `LearningRateSchedule` takes."""
     base = lr_scheduler.LRScheduler
     found = [
         name
@@ -122,7 +122,7 @@ def _scheduler_arguments(name: str) -> set[str]:
     return set(inspect.signature(getattr(lr_scheduler, name)).parameters) - {"optimizer", "last_epoch"}
 
 
-class Schedule:
+class LearningRateSchedule:
     """The learning rate of one optimiser over a training: linear warm-up times a schedule.
 
     With "cosine", the factor falls from 1 to `final_fraction` over the optimiser steps that follow the warm-up:

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from vaebench.messages import did_you_mean
-from vaebench.trainers.optimizers import Schedule, build_optimizer
+from vaebench.trainers.optimizers import LearningRateSchedule, build_optimizer
 from vaebench.trainers.trainer import PART_KEYS, Trainer
 
 
@@ -35,7 +35,7 @@ class Part:
     modules: list[nn.Module]
     parameters: list[Parameter]
     optimizer: Optimizer
-    schedule: Schedule
+    schedule: LearningRateSchedule
     clip_norm: float | None
     gradient_norm: Tensor | None = None
 
@@ -101,7 +101,7 @@ def build_parts(trainer: Trainer, model: nn.Module, num_steps: int, num_epochs: 
         optimizer = build_optimizer(
             values["optimizer"], parameters, values["learning_rate"], values["optimizer_args"], key
         )
-        schedule = Schedule(
+        schedule = LearningRateSchedule(
             optimizer,
             values["scheduler"],
             values["scheduler_args"],
