@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vaebench.commands.list import GROUPS, Entry, entries
+from vaebench.commands.list import Entry, entries
 from vaebench.factory.configurations import conf_dir, options
+from vaebench.factory.groups import TABLE
+
+GROUPS = {group.title: group.name for group in TABLE}
 
 
 def write(folder: Path, name: str, text: str) -> None:

@@ -14,20 +14,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from vaebench import factory
+from vaebench.cli import main as cli
 from vaebench.cli.application import conf_dir
+from vaebench.factory.configurations import defaults
+from vaebench.factory.groups import GROUPS, MANY, TABLE
 from vaebench.factory.signatures import REQUIRED, convert, parameters
-from vaebench.factory.targets import AUTO, resolve
+from vaebench.factory.targets import AUTO, ROOMS, resolve
 
 CONF = conf_dir()
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 OPTIONS = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
-VERBS = ("train", "sample", "evaluate", "report")
-GROUPS_OF = {
-    "train": ("model", "trainer", "dataset", "hardware", "callback", "experiment"),
-    "sample": ("sampler", "target", "hardware"),
-    "evaluate": ("metric", "hardware"),
-}
-MANY = ("metric", "callback")
+VERBS = [verb for verb in cli.VERBS if verb != "list"]
 PUBLIC_NAMES = {
     "HamiltonianMonteCarlo": "hamiltonianmontecarlo",
     "ProgressBarCallback": "progressbar",
@@ -53,7 +50,7 @@ def words_for(option: str) -> tuple[str, str, str]:
     """The verb that takes an option, the word that chooses it, and where its values then stand."""
     group, _, name = option.removesuffix(".yaml").rpartition("/")
     top = group.partition("/")[0]
-    verb = next(verb for verb, groups in GROUPS_OF.items() if top in groups)
+    verb = GROUPS[top].verbs[0]
     if top in MANY:
         return verb, f"{group}=[{name}]", f"{group}.{name}"
     return verb, f"{group}={name}", group.replace("/", ".")
@@ -84,9 +81,22 @@ def test_every_verb_composes(verb):
     factory.check({name: value for name, value in composed(verb).items() if name != "target"})
 
 
-def test_every_group_belongs_to_a_verb():
-    known = {group for groups in GROUPS_OF.values() for group in groups}
-    assert {option.partition("/")[0] for option in OPTIONS} <= known
+def test_every_group_is_in_the_table():
+    assert {option.rpartition("/")[0] for option in OPTIONS} <= {group.name for group in TABLE}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_takes_the_groups_that_the_table_gives_it(verb):
+    assert set(defaults(verb, [CONF])) == {
+        group.name for group in TABLE if verb in group.verbs and "/" not in group.name
+    }
+
+
+@pytest.mark.parametrize("group", TABLE, ids=lambda group: group.name)
+def test_rooms_and_lists_of_the_table_hold(group):
+    assert group.room is None or group.room in ROOMS
+    for verb in group.verbs if "/" not in group.name else ():
+        assert isinstance(defaults(verb, [CONF])[group.name], list) == group.is_many
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from vaebench.cli import application
 from vaebench.cli.errors import MISTAKE
+from vaebench.factory import groups
 
 
 def answer(words: Sequence[str], verbs: Sequence[str]) -> int:
@@ -43,10 +44,11 @@ def _query(words: Sequence[str], verbs: Sequence[str], shell: str) -> None:
         return
     program, verb, *rest = typed
     if verb == "list":
-        from vaebench.commands.list import GROUPS
-
         prefix = "" if line.endswith(" ") else rest[-1]
-        print(*[group for group in GROUPS if group.startswith(prefix)], sep="\n" if shell == "fish" else " ")
+        print(
+            *[group.title for group in groups.TABLE if group.title.startswith(prefix)],
+            sep="\n" if shell == "fish" else " ",
+        )
     elif verb in verbs:
         # Hydra takes the program's name off the line. Flags in the middle would stop its parser.
         rest = [word for word in rest if word not in ("-m", "--multirun")]

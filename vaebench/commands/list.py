@@ -10,29 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaebench.factory import groups
 from vaebench.factory.configurations import folders, load, options
 from vaebench.messages import did_you_mean
 
-GROUPS = {
-    "models": "model",
-    "trainers": "trainer",
-    "datasets": "dataset",
-    "samplers": "sampler",
-    "targets": "target",
-    "metrics": "metric",
-    "callbacks": "callback",
-    "networks": "model/network",
-    "posteriors": "model/posterior",
-    "priors": "model/prior",
-    "likelihoods": "model/likelihood",
-    "hardware": "hardware",
-    "experiments": "experiment",
-}
-TITLES = {  # by every word that names one: models, model; networks, model/network, network
-    word: title for title, group in GROUPS.items() for word in (title, group, group.rpartition("/")[2])
-}
 USAGE = (
-    f"usage: vaebench list [{' | '.join(GROUPS)}]\n\n"
+    f"usage: vaebench list [{' | '.join(group.title for group in groups.TABLE)}]\n\n"
     "Without a word it shows them all. The group's own name will do: model, model/network.\n"
 )
 
@@ -56,7 +39,7 @@ def main(words: Sequence[str]) -> None:
     """Print the options of the groups that are asked for.
 
     Args:
-        words: Names of `TITLES`; none for all.
+        words: Titles or names of groups; none for all.
 
     Raises:
         ValueError: a word that names no group, or a folder of configurations that does not exist.
@@ -64,16 +47,17 @@ def main(words: Sequence[str]) -> None:
     if set(words) & {"-h", "--help"}:
         print(USAGE, end="")
         return
+    known = groups.by_word()
     for word in words:
-        if word not in TITLES:
-            raise ValueError(f"there is nothing called '{word}'{did_you_mean(word, TITLES)}")
+        if word not in known:
+            raise ValueError(f"there is nothing called '{word}'{did_you_mean(word, known)}")
     places = folders()
-    for title in dict.fromkeys(TITLES[word] for word in words or GROUPS):
-        found = entries(GROUPS[title], places)
+    for group in dict.fromkeys(known[word] for word in words) or groups.TABLE:
+        found = entries(group.name, places)
         if found:
-            _print(title, GROUPS[title], found)
+            _print(group.title, group.name, found)
         elif words:
-            print(f"vaebench list: there are no {title} yet", file=sys.stderr)
+            print(f"vaebench list: there are no {group.title} yet", file=sys.stderr)
 
 
 def entries(group: str, places: Sequence[Path]) -> list[Entry]:

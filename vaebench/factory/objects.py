@@ -9,14 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vaebench.factory.groups import MANY, ONE
 from vaebench.factory.recipes import Recipe, recipe
 from vaebench.factory.signatures import convert, parameters
 from vaebench.factory.targets import AUTO, ConfigError, check_targets
 
 Config = Mapping[str, Any] | DictConfig
 
-ONE = ("dataset", "model", "trainer", "hardware", "sampler", "target")
-MANY = ("metric", "callback")
 _TRAINER_NAMES = (("model", "trainer"), ("trainer", "name"))
 _FROM_THE_DATA = ("shape", "likelihood", "num_classes")
 

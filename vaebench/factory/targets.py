@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vaebench.factory.groups import GROUPS, MANY
 from vaebench.messages import did_you_mean
 
 ROOMS = (
@@ -29,17 +30,6 @@ ROOMS = (
     "schedules",
     "trainers",
 )
-# The one room that a group's own target may come from; parts beneath it may come from any.
-ROOM_OF_GROUP = {
-    "callback": "trainers",
-    "dataset": "data",
-    "hardware": "hardware",
-    "metric": "metrics",
-    "model": "models",
-    "sampler": "samplers",
-    "target": "energies",
-    "trainer": "trainers",
-}
 AUTO = "auto"  # model.likelihood._target_: auto stands for the data set's own likelihood
 
 
@@ -109,7 +99,8 @@ def _check_name(target: object, key: str) -> tuple[str, str]:
         raise ConfigError(f"{key}: expected the dotted name of a class, got {target!r}")
     module_name, _, class_name = target.rpartition(".")
     group, *beneath = re.split(r"[.\[]", key.removesuffix("._target_"))
-    room = ROOM_OF_GROUP.get(group) if len(beneath) <= (group in ("callback", "metric")) else None
+    is_groups_own = group in GROUPS and len(beneath) <= (group in MANY)  # parts beneath it may come from any room
+    room = GROUPS[group].room if is_groups_own else None
     in_room = _is_within(module_name, f"vaebench.{room}") if room else _is_in_a_room(module_name)
     if not in_room and not _is_users(module_name):
         expected = f"vaebench.{room}" if room else f"vaebench ({', '.join(ROOMS)})"

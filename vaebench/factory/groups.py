@@ -1,0 +1,50 @@
+"""The groups of options, in one table: to add a group, add a line. Read without torch, Hydra or omegaconf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of options: a folder under `conf/`.
+
+    Attributes:
+        name: The folder, and the word before `=` on the command line; `model/network` for a part of a model.
+        title: What `vaebench list` calls its options.
+        verbs: The verbs that choose from it; a part goes with the group above it.
+        room: The package of vaebench that its own target must come from; None leaves it open.
+        is_many: Whether several options can be chosen together, as in `metric=[elbo,reconstruction]`.
+    """
+
+    name: str
+    title: str
+    verbs: tuple[str, ...]
+    room: str | None = None
+    is_many: bool = False
+
+
+TABLE = (
+    Group("model", "models", ("train",), room="models"),
+    Group("trainer", "trainers", ("train",), room="trainers"),
+    Group("dataset", "datasets", ("train",), room="data"),
+    Group("sampler", "samplers", ("sample",), room="samplers"),
+    Group("target", "targets", ("sample",), room="energies"),
+    Group("metric", "metrics", ("evaluate",), room="metrics", is_many=True),
+    Group("callback", "callbacks", ("train",), room="trainers", is_many=True),
+    Group("model/network", "networks", ("train",)),
+    Group("model/posterior", "posteriors", ("train",)),
+    Group("model/prior", "priors", ("train",)),
+    Group("model/likelihood", "likelihoods", ("train",)),
+    Group("hardware", "hardware", ("train", "sample", "evaluate"), room="hardware"),
+    Group("experiment", "experiments", ("train",)),
+)
+
+GROUPS = {group.name: group for group in TABLE}
+ONE = tuple(group.name for group in TABLE if group.room is not None and not group.is_many)
+MANY = tuple(group.name for group in TABLE if group.is_many)
+
+
+def by_word() -> dict[str, Group]:
+    """Return the groups by every word that names one: models, model; networks, model/network, network."""
+    return {word: group for group in TABLE for word in (group.title, group.name, group.name.rpartition("/")[2])}
