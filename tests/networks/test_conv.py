@@ -72,7 +72,7 @@ def test_two_builds_share_nothing():
     [
         ({"channels": ()}, "channels must name at least one layer"),
         ({"channels": (32, 0)}, r"channels must be widths of at least 1, got \[32, 0\]"),
-        ({"hidden_dim": -1}, "hidden_dim must be 0 or more, got -1"),
+        ({"hidden_dim": -1}, "hidden_dim must be a whole number of at least 0; got -1"),
         ({"activation": "rellu"}, "activation: unknown name 'rellu'; did you mean 'relu'?"),
     ],
 )

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from vaebench.messages import check_range
+from vaebench.networks.conditioning import Condition, Stack, StackBuilder
+from vaebench.networks.mlp import add_hidden_layers
 from vaebench.networks.network import Encoder, activation, check_widths
 
 
@@ -37,25 +40,31 @@ class Conv:
         if not self.channels:
             raise ValueError("channels must name at least one layer, got []")
         check_widths("channels", tuple(self.channels))
-        if self.hidden_dim < 0:
-            raise ValueError(f"hidden_dim must be 0 or more, got {self.hidden_dim}")
+        check_range("hidden_dim", self.hidden_dim, at_least=0, whole=True)
         activation(self.activation)
 
-    def encoder(self, shape: tuple[int, ...]) -> Encoder:
-        """Return a trunk (B, C, H, W) -> (B, F).
+    def encoder(self, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat") -> Encoder:
+        """Return a trunk (B, C, H, W), context (B, context_dim) -> (B, F).
 
         Raises:
             ValueError: if `shape` is not (C, H, W).
         """
-        return _ConvEncoder(self, _check_image(shape))
+        return _ConvEncoder(self, _check_image(shape), context_dim, condition)
 
-    def decoder(self, latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
-        """Return a module (B, latent_dim) -> (B, C, H, W).
+    def decoder(
+        self, latent_dim: int, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat"
+    ) -> Stack:
+        """Return a module (B, latent_dim), context (B, context_dim) -> (B, C, H, W).
 
         Raises:
             ValueError: if `shape` is not (C, H, W).
         """
-        return _decoder(self, latent_dim, _check_image(shape))
+        return _decoder(self, latent_dim, _check_image(shape), StackBuilder(context_dim, condition))
+
+    @property
+    def hidden_dims(self) -> tuple[int, ...]:
+        """Widths of the fully connected layers."""
+        return (self.hidden_dim,) if self.hidden_dim else ()
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Picture sizes before each layer and after the last: every layer takes h to ceil(h / 2)."""
@@ -75,38 +84,39 @@ def _check_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 class _ConvEncoder(Encoder):
-    def __init__(self, spec: Conv, shape: tuple[int, int, int]) -> None:
+    def __init__(self, spec: Conv, shape: tuple[int, int, int], context_dim: int, condition: Condition) -> None:
         super().__init__()
-        channels = (shape[0], *spec.channels)
-        layers: list[nn.Module] = []
-        for i in range(len(spec.channels)):
+        layers = StackBuilder(context_dim, condition)
+        channels = layers.begin(shape[0], len(spec.channels))
+        for level, width in enumerate(spec.channels, 2):
             # Kernel 3 with padding 1 and stride 2 takes h to ceil(h / 2) for every h.
-            layers += [nn.Conv2d(channels[i], channels[i + 1], 3, 2, 1), activation(spec.activation)]
-        height, width = spec.sizes(*shape[1:])[-1]
-        flat = channels[-1] * height * width
-        layers.append(nn.Flatten())
-        if spec.hidden_dim:
-            layers += [nn.Linear(flat, spec.hidden_dim), activation(spec.activation)]
-        self.layers = nn.Sequential(*layers)
-        self.num_features = spec.hidden_dim or flat
+            layers.add(nn.Conv2d(channels, width, 3, 2, 1))
+            layers.activate(activation(spec.activation), width, f"C{level}")
+            channels = width
+        layers.add(nn.Flatten())
+        flat = channels * math.prod(spec.sizes(*shape[1:])[-1])
+        self.num_features = add_hidden_layers(layers, flat, spec.hidden_dims, spec.activation)
+        self.layers = layers.build()
+        self.context_dim = context_dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def features(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """C2, C3, … and F1: each layer after its activation."""
+        return self.layers.features(x, context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.layers(x, context)
 
 
-def _decoder(spec: Conv, latent_dim: int, shape: tuple[int, int, int]) -> nn.Module:
+def _decoder(spec: Conv, latent_dim: int, shape: tuple[int, int, int], layers: StackBuilder) -> Stack:
     sizes = spec.sizes(*shape[1:])[::-1]
     channels = (*reversed(spec.channels), shape[0])
     start = (channels[0], *sizes[0])
-    layers: list[nn.Module] = []
-    features = latent_dim
-    if spec.hidden_dim:
-        layers += [nn.Linear(features, spec.hidden_dim), activation(spec.activation)]
-        features = spec.hidden_dim
-    layers += [nn.Linear(features, math.prod(start)), nn.Unflatten(-1, start)]
+    features = layers.begin(latent_dim, len(channels))
+    features = add_hidden_layers(layers, features, spec.hidden_dims, spec.activation)
+    layers.add(nn.Linear(features, math.prod(start)), nn.Unflatten(-1, start))
     for i, (before, after) in enumerate(itertools.pairwise(sizes)):
         # A transposed convolution returns 2h - 1 + output_padding: 0 for odd sizes, 1 for even ones.
         extra = (after[0] - (2 * before[0] - 1), after[1] - (2 * before[1] - 1))
-        layers.append(activation(spec.activation))
-        layers.append(nn.ConvTranspose2d(channels[i], channels[i + 1], 3, 2, 1, output_padding=extra))
-    return nn.Sequential(*layers)
+        layers.activate(activation(spec.activation), channels[i])
+        layers.add(nn.ConvTranspose2d(channels[i], channels[i + 1], 3, 2, 1, output_padding=extra))
+    return layers.build()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from vaebench.networks.conditioning import Condition, Stack, StackBuilder
 from vaebench.networks.network import Encoder, activation, check_widths
 
 
@@ -32,33 +33,44 @@ class MLP:
         check_widths("decoder_hidden_dims", tuple(self.decoder_hidden_dims or ()))
         activation(self.activation)
 
-    def encoder(self, shape: tuple[int, ...]) -> Encoder:
-        """Return a trunk (B, *shape) -> (B, hidden_dims[-1])."""
-        return _MLPEncoder(math.prod(shape), tuple(self.hidden_dims), self.activation)
+    def encoder(self, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat") -> Encoder:
+        """Return a trunk (B, *shape), context (B, context_dim) -> (B, hidden_dims[-1])."""
+        return _MLPEncoder(self, math.prod(shape), context_dim, condition)
 
-    def decoder(self, latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
-        """Return a module (B, latent_dim) -> (B, *shape)."""
+    def decoder(
+        self, latent_dim: int, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat"
+    ) -> Stack:
+        """Return a module (B, latent_dim), context (B, context_dim) -> (B, *shape)."""
         given = self.decoder_hidden_dims
         widths = tuple(reversed(self.hidden_dims)) if given is None else tuple(given)
-        last = (latent_dim, *widths)[-1]
-        return nn.Sequential(
-            *_layers(latent_dim, widths, self.activation), nn.Linear(last, math.prod(shape)), nn.Unflatten(-1, shape)
-        )
+        layers = StackBuilder(context_dim, condition)
+        features = layers.begin(latent_dim, len(widths))
+        features = add_hidden_layers(layers, features, widths, self.activation)
+        layers.add(nn.Linear(features, math.prod(shape)), nn.Unflatten(-1, shape))
+        return layers.build()
 
 
-def _layers(in_features: int, widths: tuple[int, ...], name: str) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for width in widths:
-        layers += [nn.Linear(in_features, width), activation(name)]
+def add_hidden_layers(layers: StackBuilder, in_features: int, widths: Sequence[int], name: str) -> int:
+    """Append linear layers with activations, levels F1, F2, …; return the number of features after them."""
+    for number, width in enumerate(widths, 1):
+        layers.add(nn.Linear(in_features, width))
+        layers.activate(activation(name), width, f"F{number}")
         in_features = width
-    return layers
+    return in_features
 
 
 class _MLPEncoder(Encoder):
-    def __init__(self, in_features: int, widths: tuple[int, ...], name: str) -> None:
+    def __init__(self, spec: MLP, in_features: int, context_dim: int, condition: Condition) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*_layers(in_features, widths, name))
-        self.num_features = (in_features, *widths)[-1]
+        layers = StackBuilder(context_dim, condition)
+        features = layers.begin(in_features, len(spec.hidden_dims))
+        self.num_features = add_hidden_layers(layers, features, spec.hidden_dims, spec.activation)
+        self.layers = layers.build()
+        self.context_dim = context_dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.flatten(1))
+    def features(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """F1, F2, …: each hidden layer after its activation."""
+        return self.layers.features(x.flatten(1), context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.layers(x.flatten(1), context)

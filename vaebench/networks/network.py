@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from vaebench.messages import did_you_mean
+from vaebench.networks.conditioning import Condition
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -21,24 +22,52 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class Encoder(nn.Module):
-    """A trunk: x (B, *shape) -> features (B, num_features)."""
+    """A trunk: x (B, *shape) -> features (B, num_features).
+
+    Attributes:
+        num_features: F.
+        context_dim: Entries of the context that it needs; 0 for none.
+    """
 
     num_features: int
+    context_dim: int = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features, shape (B, num_features)."""
+    def features(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what each level computes, by its name, from the data to the output.
+
+        Args:
+            x: Shape (B, *shape).
+            context: What the network is told about each example, shape (B, context_dim); None where that is 0.
+
+        Returns:
+            A picture's level C<n> has stride 2^(n - 1): C2 (B, C, ceil(H / 2), ceil(W / 2)), C3, …. The levels of a
+            fully connected part are F1 (B, F), F2, ….
+
+        Raises:
+            ValueError: if the context does not fit `context_dim`.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Features, shape (B, num_features); arguments as in `features`."""
         raise NotImplementedError
 
 
 class Network(Protocol):
-    """A description from which a model builds the trunks that it needs."""
+    """A description from which a model builds the trunks that it needs.
 
-    def encoder(self, shape: tuple[int, ...]) -> Encoder:
-        """Return a trunk for examples of `shape`."""
+    With `context_dim` above 0 a trunk takes a context as its second argument; `condition` says how it enters, see
+    `vaebench.networks.conditioning`.
+    """
+
+    def encoder(self, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat") -> Encoder:
+        """Return a trunk for examples of `shape`: (B, *shape), context (B, context_dim) -> (B, num_features)."""
         ...
 
-    def decoder(self, latent_dim: int, shape: tuple[int, ...]) -> nn.Module:
-        """Return a module z (B, latent_dim) -> (B, *shape), without an output nonlinearity."""
+    def decoder(
+        self, latent_dim: int, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat"
+    ) -> nn.Module:
+        """Return a module z (B, latent_dim), context (B, context_dim) -> (B, *shape), which ends in a linear layer."""
         ...
 
 
