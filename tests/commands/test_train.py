@@ -71,7 +71,7 @@ def test_a_run_is_the_directory_of_the_design(command):
     ("word", "sentence"),
     [
         ("model.latent_dim=abc", "model.latent_dim: expected an integer, got 'abc'"),
-        ("model.latent_dim=0", "model.latent_dim must be at least 1, got 0"),
+        ("model.latent_dim=0", "model.latent_dim must be a whole number of at least 1; got 0"),
         ("+model.latnt_dim=3", "model.latnt_dim: VAE has no such setting; did you mean 'latent_dim'?"),
         ("model._target_=os.system", "model._target_: 'os.system' is not allowed"),
         ("trainer.batch_size=1000", "trainer.batch_size=1000 is larger than the training split"),

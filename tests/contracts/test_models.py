@@ -227,7 +227,7 @@ def test_it_samples_or_says_why_not(name):
     model.end_epoch(DATA.train, 20)
     if "prior" in model.capabilities:
         assert model.sample(3).shape == model.generate(3).shape == (3, *DATA.shape)
-        with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1; got 0"):
             model.sample(0)
     else:
         with pytest.raises(ValueError, match=r"has no prior: \w+"):

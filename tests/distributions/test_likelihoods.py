@@ -156,7 +156,7 @@ class TestDiscretizedLogistic:
         torch.testing.assert_close(mean.mean((0, 2, 3)), torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.01)
 
     def test_refuses_one_level(self):
-        with pytest.raises(ValueError, match="num_levels must be at least 2, got 1"):
+        with pytest.raises(ValueError, match="num_levels must be a whole number of at least 2; got 1"):
             DiscretizedLogistic(1)
 
 
@@ -183,7 +183,7 @@ class TestBinomial:
         assert stats.chisquare(counts.double().numpy(), expected.numpy()).pvalue > 1e-4
 
     def test_refuses_no_count(self):
-        with pytest.raises(ValueError, match="total_count must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="total_count must be a whole number of at least 1; got 0"):
             Binomial(0)
 
 
@@ -224,7 +224,7 @@ class TestGaussian:
         assert not list(Gaussian(0.5).parameters())
 
     def test_refuses_a_scale_of_zero(self):
-        with pytest.raises(ValueError, match="scale must be positive, got 0"):
+        with pytest.raises(ValueError, match="scale must be above 0 and finite; got 0"):
             Gaussian(0)
 
 

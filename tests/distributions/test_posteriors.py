@@ -59,5 +59,5 @@ def test_float32_under_autocast_and_float64_stays():
 
 @pytest.mark.parametrize("bound", [0.0, -1.0])
 def test_refuses_a_bound_that_bounds_nothing(bound):
-    with pytest.raises(ValueError, match="log_var_bound must be positive"):
+    with pytest.raises(ValueError, match="log_var_bound must be above 0 and finite"):
         DiagonalGaussianPosterior(log_var_bound=bound)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,21 +141,42 @@ def test_a_mistake_is_one_sentence_with_its_key(words, sentence):
     assert str(caught.value) == sentence
 
 
-def test_a_part_of_another_kind_is_refused():
-    tree = factory.plain(composed())
-    tree["model"]["network"] = tree["model"]["posterior"]
+@pytest.mark.parametrize("model", ["vae", "aae", "rhvae"])
+@pytest.mark.parametrize(
+    ("part", "other", "sentence"),
+    [
+        ("network", "posterior", "model.network: expected a Network, got a DiagonalGaussianPosterior"),
+        ("posterior", "prior", "model.posterior: expected a Posterior, got a StandardNormalPrior"),
+        ("prior", "posterior", "model.prior: expected a Prior, got a DiagonalGaussianPosterior"),
+        ("likelihood", "network", "model.likelihood: expected a Likelihood, got a MLP"),
+    ],
+)
+def test_a_part_of_another_kind_is_refused(model, part, other, sentence):
+    tree = factory.plain(composed(f"model={model}", "model/posterior=diagonal_gaussian"))
+    tree["model"][part] = tree["model"][other]
     with pytest.raises(factory.ConfigError) as caught:
         factory.check(tree)
-    assert str(caught.value) == "model.network: expected a Network, got a DiagonalGaussianPosterior"
+    assert str(caught.value) == sentence
+
+
+def test_the_settings_of_a_model_that_takes_components_are_checked_as_any_others():
+    for words, sentence in {
+        ("model=rhvae", "+model.latnt_dim=3"): "RHVAE has no such setting; did you mean 'latent_dim'?",
+        ("model=rae_l2", "+model.prior=3"): "model.prior: RAEL2 has no such setting",
+        ("model=aae", "model.latent_dim=abc"): "model.latent_dim: expected an integer, got 'abc'",
+        ("model=vae_gan", "model.network=3"): "model.network: expected a Network, got 3",
+    }.items():
+        with pytest.raises(factory.ConfigError, match=re.escape(sentence)):
+            factory.check(composed(*words))
 
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("model.latent_dim=0", "model.latent_dim must be at least 1, got 0"),
+        ("model.latent_dim=0", "model.latent_dim must be a whole number of at least 1; got 0"),
         ("model.network.hidden_dims=[0]", "model.network.hidden_dims must be widths of at least 1, got [0]"),
         ("model.network.activation=rellu", "model.network.activation: unknown name 'rellu'; did you mean 'relu'?"),
-        ("model.posterior.log_var_bound=-1", "model.posterior.log_var_bound must be positive, got -1.0"),
+        ("model.posterior.log_var_bound=-1", "model.posterior.log_var_bound must be above 0 and finite; got -1.0"),
     ],
 )
 def test_what_a_constructor_refuses_is_told_with_the_key(digits, word, sentence):

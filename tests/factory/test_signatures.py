@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional, Protocol
 
 import pytest
+from typing_extensions import Required, TypedDict, Unpack
 
 from vaebench.factory.signatures import REQUIRED, Parameter, convert, parameters
 from vaebench.factory.targets import ConfigError
@@ -17,6 +18,10 @@ class Flies(Protocol):
 
 class Bird:
     def fly(self) -> None: ...
+
+
+class Plane:
+    def fly(self, fuel: float) -> None: ...
 
 
 class Stone: ...
@@ -95,6 +100,7 @@ BAD = [
     (None, Flies, "a Flies, got null"),
     ("bird", Flies, "a Flies, got 'bird'"),
     (Standing(Stone), Flies, "a Flies, got a Stone"),
+    (Standing(Plane), Flies, "a Flies, got a Plane"),  # its method takes other arguments
     (Standing(Stone), Bird, "a Bird, got a Stone"),
     (Standing(Stone), int, "an integer, got a Stone"),
     ({"_": 1}, Bird, "a Bird, got a dict"),
@@ -133,6 +139,21 @@ class PassesOn(Base):
 class Inherits(Base): ...
 
 
+class Wings(TypedDict, total=False):
+    size: int
+    name: Required[str]
+
+
+class Unpacks(Base):
+    def __init__(self, shape: Sequence[int], *, size: int = 5, **wings: Unpack[Wings]) -> None:
+        super().__init__(shape, **wings)
+
+
+class UnpacksTwice(Unpacks):
+    def __init__(self, *, other: int = 1, **wings: Unpack[Wings]) -> None:
+        super().__init__((1,), **wings)
+
+
 @dataclass(kw_only=True)
 class Description:
     size: int = 3
@@ -149,3 +170,12 @@ def test_parameters_of_a_constructor_and_of_those_it_passes_on_to():
     assert parameters(PassesOn)["size"].annotation is int
     assert parameters(Description)["optimizer_args"] == Parameter(dict[str, Any] | None, None)
     assert parameters(Stone) == {}
+
+
+def test_parameters_named_by_an_unpacked_typed_dict_have_the_parents_defaults():
+    assert parameters(Unpacks) == {
+        "shape": Parameter(Sequence[int], REQUIRED), "size": Parameter(int, 5), "name": Parameter(str, "a"),
+    }  # fmt: skip
+    assert parameters(UnpacksTwice) == {
+        "other": Parameter(int, 1), "size": Parameter(int, 5), "name": Parameter(str, "a"),
+    }  # fmt: skip

@@ -1,15 +1,17 @@
 """What a user does with any model."""
 
+import inspect
 import math
 
 import pytest
 import torch
+from typing_extensions import Unpack
 
 from vaebench.core import Batch
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.distributions.likelihoods import Bernoulli, ContinuousBernoulli, DiscretizedLogistic, Gaussian
 from vaebench.hardware import collective
-from vaebench.models.base import LatentVariableModel
+from vaebench.models.base import Backbone, Components, LatentVariableModel
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP, Conv
 
@@ -290,6 +292,26 @@ def test_the_default_model_is_the_documented_one():
     )
 
 
+def test_the_signature_spells_the_components_out():
+    """`help(AAE)` shows what can be given, with the defaults that hold."""
+
+    class Own(LatentVariableModel):
+        def __init__(self, shape, *, weight=2.0, posterior=None, **components: Unpack[Components]):
+            super().__init__(shape, **components)
+
+    class Fixed(LatentVariableModel):
+        def __init__(self, shape, **components: Unpack[Backbone]):
+            super().__init__(shape, **components)
+
+    base = inspect.signature(LatentVariableModel)
+    assert inspect.signature(VAE) == base
+    own = inspect.signature(Own).parameters
+    assert list(own) == ["shape", "weight", "posterior", "likelihood", "latent_dim", "network", "prior"]
+    assert (own["posterior"].default, own["latent_dim"].default) == (None, 10)
+    assert own["likelihood"].default is inspect.Parameter.empty
+    assert list(inspect.signature(Fixed).parameters) == ["shape", "likelihood", "latent_dim", "network"]
+
+
 def test_a_model_with_several_losses_has_no_single_one():
     with pytest.raises(NotImplementedError, match="LatentVariableModel has several losses"):
         LatentVariableModel((4,), likelihood=Gaussian()).loss(Batch(torch.zeros(1, 4)), 0)
@@ -298,13 +320,16 @@ def test_a_model_with_several_losses_has_no_single_one():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda m, x: VAE(SHAPE, likelihood=Bernoulli(), latent_dim=0), "latent_dim must be at least 1, got 0"),
-        (lambda m, x: m.sample(0), "num_samples must be at least 1, got 0"),
-        (lambda m, x: m.interpolate(x[0], x[1], steps=1), "steps must be at least 2, since both ends"),
+        (
+            lambda m, x: VAE(SHAPE, likelihood=Bernoulli(), latent_dim=0),
+            "latent_dim must be a whole number of at least 1",
+        ),
+        (lambda m, x: m.sample(0), "num_samples must be a whole number of at least 1; got 0"),
+        (lambda m, x: m.interpolate(x[0], x[1], steps=1), "steps must be a whole number of at least 2; got 1"),
         (lambda m, x: m.interpolate(x, x[0]), r"expected one example of shape \(1, 4, 5\), got a batch of 6"),
         (lambda m, x: m.latent_traversal(x[0], 3), r"dim must be in \[0, 3\), the latent dimensions; got 3"),
         (lambda m, x: m.latent_traversal(x[0], -1), r"dim must be in \[0, 3\), the latent dimensions; got -1"),
-        (lambda m, x: m.latent_traversal(x[0], 0, steps=0), "steps must be at least 1, got 0"),
+        (lambda m, x: m.latent_traversal(x[0], 0, steps=0), "steps must be a whole number of at least 1; got 0"),
         (lambda m, x: m.latent_traversal(x, 0), "expected one example"),
         (lambda m, x: m.encode(x[:, :, :3]), r"of shape \(1, 4, 5\) or \(B, 1, 4, 5\), got \(6, 1, 3, 5\)"),
         (lambda m, x: m.require("manifold"), "model VAE has no manifold: it has no Riemannian metric"),

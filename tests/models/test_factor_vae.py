@@ -259,7 +259,7 @@ def test_any_shape(shape, network):
 
 
 def test_refuses_a_negative_weight():
-    with pytest.raises(ValueError, match="gamma must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="gamma must be at least 0 and finite; got -1"):
         small(gamma=-1)
 
 

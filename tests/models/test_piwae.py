@@ -136,5 +136,5 @@ def test_any_shape(shape, network):
 
 @pytest.mark.parametrize("argument", ["num_estimates", "num_samples"])
 def test_refuses_no_draws(argument):
-    with pytest.raises(ValueError, match=f"{argument} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{argument} must be a whole number of at least 1; got 0"):
         model(**{argument: 0})

@@ -116,5 +116,5 @@ def test_any_shape(shape, network):
 
 @pytest.mark.parametrize("argument", ["beta", "decoder_weight_decay"])
 def test_refuses_a_negative_weight(argument):
-    with pytest.raises(ValueError, match=f"{argument} must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match=f"{argument} must be at least 0 and finite; got -1"):
         RAEL2((6,), likelihood=Gaussian(), **{argument: -1.0})

@@ -186,5 +186,5 @@ def test_any_shape(shape, network):
 def test_refuses_what_it_cannot_train():
     with pytest.raises(ValueError, match=r"learned parameter .* likelihood.learn_scale=false"):
         VAEGAN((6,), likelihood=Gaussian(learn_scale=True))
-    with pytest.raises(ValueError, match="gamma must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="gamma must be at least 0 and finite; got -1"):
         small(gamma=-1)

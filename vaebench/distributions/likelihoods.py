@@ -19,6 +19,7 @@ from torch.distributions import Normal as TorchNormal
 
 from vaebench.core import at_least_float32
 from vaebench.hardware import collective
+from vaebench.messages import check_range
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -152,8 +153,7 @@ class Gaussian(Likelihood):
 
     def __init__(self, scale: float = 1.0, learn_scale: bool = False) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, got {scale}")
+        check_range("scale", scale, above=0, below=math.inf)
         log_scale = torch.tensor(math.log(scale))
         if learn_scale:
             self.log_scale = nn.Parameter(log_scale)
@@ -180,8 +180,7 @@ class Binomial(Likelihood):
 
     def __init__(self, total_count: int) -> None:
         super().__init__()
-        if total_count < 1:
-            raise ValueError(f"total_count must be at least 1, got {total_count}")
+        check_range("total_count", total_count, at_least=1, whole=True)
         self.total_count = total_count
         self.num_levels = total_count + 1
 
@@ -234,8 +233,7 @@ class DiscretizedLogistic(Likelihood):
 
     def __init__(self, num_levels: int = 256) -> None:
         super().__init__()
-        if num_levels < 2:
-            raise ValueError(f"num_levels must be at least 2, got {num_levels}")
+        check_range("num_levels", num_levels, at_least=2, whole=True)
         self.num_levels = num_levels
 
     def params_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

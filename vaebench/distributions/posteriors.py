@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
+from vaebench.messages import check_range
+
+
+class Posterior(Protocol):
+    """A description of q(z|x), from which a model builds the module behind its encoder."""
+
+    def build(self, num_features: int, latent_dim: int) -> nn.Module:
+        """Return a module: features (B, F) -> distribution over (B, D)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,8 +37,7 @@ class DiagonalGaussianPosterior:
     log_var_bound: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.log_var_bound <= 0:
-            raise ValueError(f"log_var_bound must be positive, got {self.log_var_bound}")
+        check_range("log_var_bound", self.log_var_bound, above=0, below=math.inf)
 
     def build(self, num_features: int, latent_dim: int) -> nn.Module:
         """Return the module: features (B, F) -> DiagonalGaussian over (B, D)."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian, StandardNormal
+
+
+class Prior(Protocol):
+    """A description of p(z), from which a model builds the module."""
+
+    def build(self, latent_dim: int) -> nn.Module:
+        """Return a module: () -> distribution with event shape (D,)."""
+        ...
 
 
 @dataclass(frozen=True)

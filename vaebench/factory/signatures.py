@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typing_extensions
+
 from vaebench.factory.targets import ConfigError
 from vaebench.messages import did_you_mean
 
@@ -50,22 +52,35 @@ class Parameter:
 
 
 def parameters(cls: type[Any]) -> dict[str, Parameter]:
-    """The keyword arguments of a constructor; where it passes **kwargs on, its parents' too."""
+    """The keyword arguments of a constructor.
+
+    Where it passes **kwargs on, its parents' too: those that `**kwargs: Unpack[TypedDict]` names, or all of them.
+    """
     found: dict[str, Parameter] = {}
+    wanted: set[str] | None = None
     for parent in cls.__mro__:
         init = vars(parent).get("__init__")
         if not isinstance(init, types.FunctionType):
             continue
         hints = _hints(parent, init)
-        passes_on = False
+        passed_on: str | None = None
         for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
             if parameter.kind is parameter.VAR_KEYWORD:
-                passes_on = True
-            elif parameter.kind is not parameter.VAR_POSITIONAL:
+                passed_on = name
+            elif parameter.kind is not parameter.VAR_POSITIONAL and (wanted is None or name in wanted):
                 found.setdefault(name, Parameter(hints.get(name, Any), parameter.default))
-        if not passes_on:
+        if passed_on is None:
             break
+        named = _unpacked(hints.get(passed_on))
+        wanted = named if wanted is None or named is None else wanted & named
     return found
+
+
+def _unpacked(annotation: Any) -> set[str] | None:
+    """The keys of `Unpack[TypedDict]`, None for any other annotation."""
+    if typing_extensions.get_origin(annotation) is not typing_extensions.Unpack:
+        return None
+    return set(typing_extensions.get_args(annotation)[0].__annotations__)
 
 
 def convert(value: object, annotation: Any, key: str, class_of: Callable[[object], type | None]) -> Any:
@@ -150,10 +165,23 @@ def _convert_list(
 
 def _is_kind_of(given: type, expected: Any) -> bool:
     if getattr(expected, "_is_protocol", False):
-        return all(hasattr(given, name) for name in _protocol_methods(expected))
+        return all(_takes_calls_of(given, expected, name) for name in _protocol_methods(expected))
     if expected is collections.abc.Callable:
         return hasattr(given, "__call__")  # noqa: B004 - a class is asked about its instances
     return not isinstance(expected, type) or issubclass(given, expected)
+
+
+def _takes_calls_of(given: type, protocol: type, name: str) -> bool:
+    """Whether a class has a method of the protocol, and that method takes the positional arguments passed to it."""
+    method, described = getattr(given, name, None), getattr(protocol, name)
+    if not isinstance(method, types.FunctionType) or not isinstance(described, types.FunctionType):
+        return hasattr(given, name)
+    passed = [p for p in inspect.signature(described).parameters.values() if p.default is p.empty]
+    try:
+        inspect.signature(method).bind(*(p.name for p in passed if p.kind is p.POSITIONAL_OR_KEYWORD))
+    except TypeError:
+        return False
+    return True
 
 
 def _protocol_methods(protocol: type) -> set[str]:

@@ -2,18 +2,19 @@ r"""The adversarial autoencoder."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
-from vaebench.distributions.likelihoods import Likelihood
 from vaebench.distributions.point_mass import NO_DENSITY, DeterministicPosterior
-from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.distributions.priors import StandardNormalPrior
-from vaebench.models.base import LatentVariableModel
+from vaebench.distributions.posteriors import Posterior
+from vaebench.messages import check_range
+from vaebench.models.base import Components, LatentVariableModel
 from vaebench.networks import MLP, Network
 from vaebench.networks.discriminator import Discriminator
 
@@ -39,43 +40,27 @@ class AAE(LatentVariableModel):
         Reconstruction and confusion of the discriminator are one step on the sum of both terms, before the
         discriminator's; in the paper they are two steps, with the discriminator's between them. The prior is N(0, I),
         where the paper's MNIST experiment has a standard deviation of 5.
-    Args:
-        shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z).
-        latent_dim: Number of latent dimensions, >= 1.
-        network: Description of encoder and decoder.
+    Args: those of `LatentVariableModel`, and
         discriminator: Description of the discriminator's trunk; two layers of 1000 as in the paper (appendix A.1).
-        posterior: Description of q(z|x); deterministic, the first of the paper's three kinds (section 2).
-        prior: Description of p(z).
         adversarial_weight: w, >= 0; 1, ours.
+        posterior: Description of q(z|x); deterministic, the first of the paper's three kinds (section 2).
     """
 
     trainer: ClassVar[str] = "adversarial"
 
-    def __init__(
+    def __init__(  # type: ignore[misc]  # names a component, for its default
         self,
         shape: Sequence[int],
         *,
-        likelihood: Likelihood,
-        latent_dim: int = 10,
-        network: Network = MLP(),  # noqa: B008 - a frozen description
-        discriminator: Network = MLP(hidden_dims=(1000, 1000)),  # noqa: B008
-        posterior: DeterministicPosterior | DiagonalGaussianPosterior = DeterministicPosterior(),  # noqa: B008
-        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+        discriminator: Network = MLP(hidden_dims=(1000, 1000)),  # noqa: B008 - a frozen description
         adversarial_weight: float = 1.0,
+        posterior: Posterior = DeterministicPosterior(),  # noqa: B008
+        **components: Unpack[Components],
     ) -> None:
-        super().__init__(
-            shape,
-            likelihood=likelihood,
-            latent_dim=latent_dim,
-            network=network,
-            posterior=posterior,  # type: ignore[arg-type]  # no density takes "rate" away, below
-            prior=prior,
-        )
-        if adversarial_weight < 0:
-            raise ValueError(f"adversarial_weight must be 0 or more, got {adversarial_weight}")
+        super().__init__(shape, posterior=posterior, **components)
+        check_range("adversarial_weight", adversarial_weight, at_least=0, below=math.inf)
         self.adversarial_weight = adversarial_weight
-        self.discriminator = Discriminator(discriminator, (latent_dim,))
+        self.discriminator = Discriminator(discriminator, self.latent_shape)
         if isinstance(posterior, DeterministicPosterior):
             self.capabilities = AAE.capabilities - {"rate"}  # type: ignore[misc]
             self.why_not = {**AAE.why_not, "rate": NO_DENSITY}  # type: ignore[misc]

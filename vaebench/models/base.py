@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
+from typing_extensions import Required, TypedDict
 
 from vaebench.core import Batch, Loss, Model
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.distributions.likelihoods import Likelihood
-from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.distributions.priors import StandardNormalPrior
+from vaebench.distributions.posteriors import DiagonalGaussianPosterior, Posterior
+from vaebench.distributions.priors import Prior, StandardNormalPrior
 from vaebench.hardware import collective
+from vaebench.messages import check_range
 from vaebench.networks import MLP, Network
+
+
+class Backbone(TypedDict, total=False):
+    """The components that do not depend on the kind of latent: for a model that fixes posterior and prior."""
+
+    likelihood: Required[Likelihood]
+    latent_dim: int
+    network: Network
+
+
+class Components(Backbone, total=False):
+    """What all autoencoders are made of: a model takes them as `**components: Unpack[Components]`.
+
+    Defaults are those of `LatentVariableModel`; a model with another default names that argument.
+    """
+
+    posterior: Posterior
+    prior: Prior
 
 
 class LatentVariableModel(Model):
@@ -47,12 +68,11 @@ class LatentVariableModel(Model):
         likelihood: Likelihood,
         latent_dim: int = 10,
         network: Network = MLP(),  # noqa: B008 - a frozen description
-        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
-        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+        posterior: Posterior = DiagonalGaussianPosterior(),  # noqa: B008
+        prior: Prior = StandardNormalPrior(),  # noqa: B008
     ) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        check_range("latent_dim", latent_dim, at_least=1, whole=True)
         self.shape = tuple(shape)
         self.latent_dim = latent_dim
         self.encoder = network.encoder(self.shape)
@@ -60,6 +80,11 @@ class LatentVariableModel(Model):
         self.decoder = network.decoder(latent_dim, likelihood.params_shape(self.shape))
         self.likelihood_head = likelihood
         self.prior_head = prior.build(latent_dim)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give the class a signature with the components spelt out, for `help` and completion."""
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -188,8 +213,7 @@ class LatentVariableModel(Model):
             y: Labels, shape (num_samples,).
         """
         self.require("prior")
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_range("num_samples", num_samples, at_least=1, whole=True)
         p = self.prior(y)
         z = p.sample((num_samples,)) if len(p.batch_shape) == 0 else p.sample()
         return self.decode(p.mean + temperature * (z - p.mean), y)
@@ -220,8 +244,7 @@ class LatentVariableModel(Model):
         Raises:
             ValueError: if `steps` is below 2, or an input holds several examples.
         """
-        if steps < 2:
-            raise ValueError(f"steps must be at least 2, since both ends are included; got {steps}")
+        check_range("steps", steps, at_least=2, whole=True)  # both ends are included
         a, b = self.encode(self._single(x1)).mean[0], self.encode(self._single(x2)).mean[0]
         t = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)[:, None]
         path = (1 - t) * a + t * b
@@ -246,8 +269,7 @@ class LatentVariableModel(Model):
         """
         if not 0 <= dim < self.latent_dim:
             raise ValueError(f"dim must be in [0, {self.latent_dim}), the latent dimensions; got {dim}")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        check_range("steps", steps, at_least=1, whole=True)
         z = self.encode(self._single(x)).mean.repeat(steps, 1)
         z[:, dim] = torch.linspace(*range_vals, steps, device=z.device, dtype=z.dtype)
         return self.decode(z)
@@ -264,3 +286,16 @@ class LatentVariableModel(Model):
         if len(x) != 1:
             raise ValueError(f"expected one example of shape {self.shape}, got a batch of {len(x)}")
         return x
+
+
+def _signature(cls: type[LatentVariableModel]) -> inspect.Signature:
+    """Signature of a constructor, its `**components` replaced by the base's arguments that it stands for."""
+    own = inspect.signature(cls.__init__)
+    named = [p for p in list(own.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
+    for passed_on in (p for p in own.parameters.values() if p.kind is p.VAR_KEYWORD):
+        text = passed_on.annotation
+        unpacked = eval(text, cls.__init__.__globals__) if isinstance(text, str) else text
+        (kind,) = get_args(unpacked) or (Components,)
+        base = inspect.signature(LatentVariableModel.__init__).parameters
+        named += [base[key] for key in kind.__annotations__ if key not in own.parameters]
+    return own.replace(parameters=named)

@@ -2,6 +2,7 @@ r"""FactorVAE."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -9,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
-from vaebench.distributions.likelihoods import Likelihood
-from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.distributions.priors import StandardNormalPrior
 from vaebench.hardware import collective
-from vaebench.models.base import LatentVariableModel
+from vaebench.messages import check_range
+from vaebench.models.base import Components, LatentVariableModel
 from vaebench.networks import MLP, Network
 from vaebench.networks.discriminator import Discriminator
 
@@ -43,14 +43,8 @@ class FactorVAE(LatentVariableModel):
         difference it is. The slope of the leaky ReLU is 0.01, where Locatello et al. have 0.2. The trainer's optimiser
         serves both parts unless `trainer.parts` says otherwise; the paper's discriminator has Adam with betas 0.5 and
         0.9.
-    Args:
-        shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z).
-        latent_dim: Number of latent dimensions, >= 1; 10 as in the paper.
-        network: Description of encoder and decoder.
+    Args: those of `LatentVariableModel`, whose 10 latent dimensions are also the paper's, and
         discriminator: Description of the discriminator's trunk; six layers of 1000 as in the paper.
-        posterior: Description of q(z|x).
-        prior: Description of p(z).
         gamma: Weight of the total correlation, >= 0. What suits depends on the data set; 10 is the smallest value of
             the study by Locatello et al. (2019), whose largest is 100.
     """
@@ -63,21 +57,14 @@ class FactorVAE(LatentVariableModel):
         self,
         shape: Sequence[int],
         *,
-        likelihood: Likelihood,
-        latent_dim: int = 10,
-        network: Network = MLP(),  # noqa: B008 - a frozen description
-        discriminator: Network = MLP(hidden_dims=(1000,) * 6, activation="leaky_relu"),  # noqa: B008
-        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
-        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+        discriminator: Network = MLP(hidden_dims=(1000,) * 6, activation="leaky_relu"),  # noqa: B008 - frozen
         gamma: float = 10.0,
+        **components: Unpack[Components],
     ) -> None:
-        super().__init__(
-            shape, likelihood=likelihood, latent_dim=latent_dim, network=network, posterior=posterior, prior=prior
-        )
-        if gamma < 0:
-            raise ValueError(f"gamma must be 0 or more, got {gamma}")
+        super().__init__(shape, **components)
+        check_range("gamma", gamma, at_least=0, below=math.inf)
         self.gamma = gamma
-        self.discriminator = Discriminator(discriminator, (latent_dim,))
+        self.discriminator = Discriminator(discriminator, self.latent_shape)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return the VAE and the discriminator."""

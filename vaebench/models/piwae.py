@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import nn
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
-from vaebench.distributions.likelihoods import Likelihood
-from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.distributions.priors import StandardNormalPrior
-from vaebench.models.base import LatentVariableModel
-from vaebench.networks import MLP, Network
+from vaebench.messages import check_range
+from vaebench.models.base import Components, LatentVariableModel
 
 
 class PIWAE(LatentVariableModel):
@@ -30,13 +28,7 @@ class PIWAE(LatentVariableModel):
 
     References:
         Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), https://arxiv.org/abs/1802.04537
-    Args:
-        shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z).
-        latent_dim: Number of latent dimensions, >= 1.
-        network: Description of encoder and decoder.
-        posterior: Description of q(z|x).
-        prior: Description of p(z).
+    Args: those of `LatentVariableModel`, and
         num_estimates: M, bounds that the encoder's loss averages, >= 1; 8 of the paper's 64 draws.
         num_samples: K, draws in each of them, >= 1; 8 as in the paper.
     """
@@ -47,20 +39,13 @@ class PIWAE(LatentVariableModel):
         self,
         shape: Sequence[int],
         *,
-        likelihood: Likelihood,
-        latent_dim: int = 10,
-        network: Network = MLP(),  # noqa: B008 - a frozen description
-        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
-        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
         num_estimates: int = 8,
         num_samples: int = 8,
+        **components: Unpack[Components],
     ) -> None:
-        super().__init__(
-            shape, likelihood=likelihood, latent_dim=latent_dim, network=network, posterior=posterior, prior=prior
-        )
-        for name, value in {"num_estimates": num_estimates, "num_samples": num_samples}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        super().__init__(shape, **components)
+        check_range("num_estimates", num_estimates, at_least=1, whole=True)
+        check_range("num_samples", num_samples, at_least=1, whole=True)
         self.num_estimates = num_estimates
         self.num_samples = num_samples
 

@@ -2,18 +2,19 @@ r"""The regularised autoencoder with weight decay of the decoder."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
-from vaebench.distributions.likelihoods import Likelihood
 from vaebench.distributions.point_mass import DeterministicPosterior
-from vaebench.models.base import LatentVariableModel
-from vaebench.networks import MLP, Network
+from vaebench.messages import check_range
+from vaebench.models.base import Backbone, LatentVariableModel
 
 
 class RAEL2(LatentVariableModel):
@@ -36,11 +37,7 @@ class RAEL2(LatentVariableModel):
         -log p(x|z) in place of the squared error: the same with a Gaussian likelihood, up to its scale and constant.
         All parameters of the decoder decay, biases too; in the authors' code for MNIST only the weights of its
         transposed convolutions do.
-    Args:
-        shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z).
-        latent_dim: Number of latent dimensions, >= 1.
-        network: Description of encoder and decoder.
+    Args: those of `LatentVariableModel` but for posterior and prior, and
         beta: Weight of the codes' norm, >= 0. The authors' MNIST experiment (1e-4, on the mean over 16 dimensions, with
             the mean squared error over 32 x 32 pixels) in the units of a sum with scale 1: 1e-4 * 1024 / 16.
         decoder_weight_decay: lambda, >= 0. The authors' 1e-7 for MNIST, likewise: 1e-7 * 1024 / 2.
@@ -60,22 +57,13 @@ class RAEL2(LatentVariableModel):
         self,
         shape: Sequence[int],
         *,
-        likelihood: Likelihood,
-        latent_dim: int = 10,
-        network: Network = MLP(),  # noqa: B008 - a frozen description
         beta: float = 6.4e-3,
         decoder_weight_decay: float = 5.12e-5,
+        **components: Unpack[Backbone],
     ) -> None:
-        super().__init__(
-            shape,
-            likelihood=likelihood,
-            latent_dim=latent_dim,
-            network=network,
-            posterior=DeterministicPosterior(),  # type: ignore[arg-type]  # no density, says `why_not`
-        )
-        for name, value in {"beta": beta, "decoder_weight_decay": decoder_weight_decay}.items():
-            if value < 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}")
+        super().__init__(shape, posterior=DeterministicPosterior(), **components)
+        check_range("beta", beta, at_least=0, below=math.inf)
+        check_range("decoder_weight_decay", decoder_weight_decay, at_least=0, below=math.inf)
         self.beta = beta
         self.decoder_weight_decay = decoder_weight_decay
 

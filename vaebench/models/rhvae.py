@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss, Split, at_least_float32
-from vaebench.distributions.likelihoods import Likelihood
-from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.distributions.priors import StandardNormalPrior
 from vaebench.hardware import collective
-from vaebench.models.base import LatentVariableModel
+from vaebench.messages import check_range
+from vaebench.models.base import Components, LatentVariableModel
 from vaebench.networks import MLP, Network
 from vaebench.objectives.hamiltonian import draw_momentum, generalised_leapfrog, momentum_log_prob, point
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
@@ -45,14 +44,8 @@ class RHVAE(LatentVariableModel):
         Data Augmentation in High Dimensional Low Sample Size Setting Using a Geometry-Based Variational Autoencoder
         (Chadebec et al., 2021), https://arxiv.org/abs/2105.00026;
         Hamiltonian Variational Auto-Encoder (Caterini et al., 2018), https://arxiv.org/abs/1805.11328
-    Args:
-        shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z).
-        latent_dim: D, >= 1.
-        network: Description of encoder and decoder.
+    Args: those of `LatentVariableModel`, and
         metric_network: Description of the trunk beneath L(x), 400 hidden units as the authors have.
-        posterior: Description of q(z_0|x).
-        prior: Description of p(z).
         num_leapfrog: K, >= 1. This default and the next four are those of the authors' library, pythae, for D = 10;
             their experiments of 2021 with D = 2 have step_size=0.01 temperature=0.8 regularization=0.001.
         step_size: epsilon of the leapfrog, > 0.
@@ -76,34 +69,22 @@ class RHVAE(LatentVariableModel):
         self,
         shape: Sequence[int],
         *,
-        likelihood: Likelihood,
-        latent_dim: int = 10,
-        network: Network = MLP(),  # noqa: B008 - a frozen description
-        metric_network: Network = MLP(hidden_dims=(400,)),  # noqa: B008
-        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
-        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+        metric_network: Network = MLP(hidden_dims=(400,)),  # noqa: B008 - a frozen description
         num_leapfrog: int = 3,
         step_size: float = 0.001,
         beta_zero: float = 0.09,
         temperature: float = 1.5,
         regularization: float = 0.01,
         max_centroids: int | None = None,
+        **components: Unpack[Components],
     ) -> None:
-        super().__init__(
-            shape, likelihood=likelihood, latent_dim=latent_dim, network=network, posterior=posterior, prior=prior
-        )
-        for name, value in {"num_leapfrog": num_leapfrog, "max_centroids": max_centroids}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, positive in {
-            "step_size": step_size,
-            "temperature": temperature,
-            "regularization": regularization,
-        }.items():
-            if positive <= 0:
-                raise ValueError(f"{name} must be positive, got {positive}")
-        if not 0 < beta_zero <= 1:
-            raise ValueError(f"beta_zero must be in (0, 1], got {beta_zero}")
+        super().__init__(shape, **components)
+        check_range("num_leapfrog", num_leapfrog, at_least=1, whole=True)
+        check_range("max_centroids", max_centroids, at_least=1, whole=True, or_null=True)
+        check_range("step_size", step_size, above=0, below=math.inf)
+        check_range("temperature", temperature, above=0, below=math.inf)
+        check_range("regularization", regularization, above=0, below=math.inf)
+        check_range("beta_zero", beta_zero, above=0, at_most=1)
         self.num_leapfrog = num_leapfrog
         self.step_size = step_size
         self.beta_zero = beta_zero
@@ -111,9 +92,9 @@ class RHVAE(LatentVariableModel):
         self.regularization = regularization
         self.max_centroids = max_centroids
         self.metric_encoder = metric_network.encoder(self.shape)
-        self.metric_head = _LowerTriangular(self.metric_encoder.num_features, latent_dim)
-        self.register_buffer("centroids", torch.empty(0, latent_dim))
-        self.register_buffer("matrices", torch.empty(0, latent_dim * (latent_dim + 1) // 2))
+        self.metric_head = _LowerTriangular(self.metric_encoder.num_features, self.latent_dim)
+        self.register_buffer("centroids", torch.empty(0, self.latent_dim))
+        self.register_buffer("matrices", torch.empty(0, self.latent_dim * (self.latent_dim + 1) // 2))
 
     @property
     def metric(self) -> RiemannianMetric:

@@ -2,18 +2,19 @@ r"""The VAE with a learned similarity metric."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import nn
 from torch.distributions import kl_divergence
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
-from vaebench.distributions.likelihoods import Gaussian, Likelihood
-from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.distributions.priors import StandardNormalPrior
-from vaebench.models.base import LatentVariableModel
+from vaebench.distributions.likelihoods import Gaussian
+from vaebench.messages import check_range
+from vaebench.models.base import Components, LatentVariableModel
 from vaebench.networks import MLP, Network
 from vaebench.networks.discriminator import Discriminator
 
@@ -50,14 +51,8 @@ class VAEGAN(LatentVariableModel):
         weight one; the authors' code weighs real against decoded pictures for the discriminator, and leaves the
         reconstructions out in its latest settings. It also pauses the decoder or the discriminator when one is far
         ahead; here none is paused.
-    Args:
-        shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z), without learned parameters: its mean is the picture.
-        latent_dim: Number of latent dimensions, >= 1.
-        network: Description of encoder and decoder.
+    Args: those of `LatentVariableModel`, whose likelihood may have no learned parameters (its mean is the picture), and
         discriminator: Description of the discriminator's trunk.
-        posterior: Description of q(z|x).
-        prior: Description of p(z).
         gamma: Weight of the reconstruction against L_GAN in the decoder's loss, >= 0; 1, ours. The authors' code for
             CelebA has 1e-6 (1e-5 in an earlier version), which belongs to a sum over 16,384 features.
     """
@@ -68,20 +63,13 @@ class VAEGAN(LatentVariableModel):
         self,
         shape: Sequence[int],
         *,
-        likelihood: Likelihood,
-        latent_dim: int = 10,
-        network: Network = MLP(),  # noqa: B008 - a frozen description
-        discriminator: Network = MLP(),  # noqa: B008
-        posterior: DiagonalGaussianPosterior = DiagonalGaussianPosterior(),  # noqa: B008
-        prior: StandardNormalPrior = StandardNormalPrior(),  # noqa: B008
+        discriminator: Network = MLP(),  # noqa: B008 - a frozen description
         gamma: float = 1.0,
+        **components: Unpack[Components],
     ) -> None:
-        super().__init__(
-            shape, likelihood=likelihood, latent_dim=latent_dim, network=network, posterior=posterior, prior=prior
-        )
-        if gamma < 0:
-            raise ValueError(f"gamma must be 0 or more, got {gamma}")
-        if any(True for _ in likelihood.parameters()):
+        super().__init__(shape, **components)
+        check_range("gamma", gamma, at_least=0, below=math.inf)
+        if any(True for _ in self.likelihood_head.parameters()):
             raise ValueError(
                 "VAEGAN never trains a learned parameter of the likelihood, since it reconstructs in features; "
                 "set likelihood.learn_scale=false"
