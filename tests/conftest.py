@@ -1,12 +1,38 @@
-"""Shared by every test: one thread, fixed seed."""
+"""Shared by every test: one thread, a fixed seed, two workers for the whole suite, and what each test costs."""
+
+from __future__ import annotations
 
 import os
 
 import pytest
 import torch
 
+from tests.budget import Budget
+from vaebench.hardware.device import cores
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # trainers leave the number of threads to who sets it
 torch.set_num_threads(1)
+NUM_WORKERS = 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give the whole suite two workers; a selection of files runs in this process, and `-n` decides otherwise."""
+    is_worker = hasattr(config, "workerinput")
+    is_chosen = is_worker or config.getoption("numprocesses", None) is not None or config.getoption("usepdb")
+    if is_whole(config) and not is_chosen and cores() >= NUM_WORKERS:
+        config.option.numprocesses = NUM_WORKERS
+        config.option.dist = "worksteal"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure what tests cost."""
+    config.pluginmanager.register(Budget(is_whole=is_whole(config)))
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Whether no folder or file was named."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
 
 
 @pytest.fixture(autouse=True)
