@@ -137,7 +137,8 @@ class Hardware:
             torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(self.deterministic)
+        if self.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler
+            torch.use_deterministic_algorithms(self.deterministic)
         torch.backends.cudnn.deterministic = self.deterministic
         torch.backends.cudnn.benchmark = False
         if seed is not None:
