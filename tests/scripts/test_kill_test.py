@@ -1,4 +1,4 @@
-"""Killed around each rename of a checkpoint, a run continues to the same bytes; scripts/kill_test.py also kills at random."""
+"""Killed around each rename of a checkpoint, a run continues to the same bytes; the script also kills at random."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_test.py"
+PATH = {"PYTHONPATH": str(SCRIPT.parents[1])}
 
 
 @pytest.mark.slow
@@ -19,6 +20,3 @@ def test_killed_runs_end_with_the_same_bytes():
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **PATH})
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" chosen moments, 0 mistakes") == 3
-
-
-PATH = {"PYTHONPATH": str(SCRIPT.parents[1])}
