@@ -202,7 +202,7 @@ def test_report_takes_plain_words(command):
         "1",
         "null",
     ]
-    answer = command("report", *words, task=lambda cfg: seen.extend(cfg.runs))
+    answer = command("report", *words, task=lambda cfg: seen.extend(cfg.run))
     assert answer.code == 0, answer.err
     assert seen == words
 
@@ -210,7 +210,7 @@ def test_report_takes_plain_words(command):
 def test_report_takes_a_sweep_of_which_the_name_looks_like_an_override(command, tmp_path):
     (tmp_path / "model=vae,seed=1").mkdir()
     seen = []
-    command("report", "model=vae,seed=1", task=lambda cfg: seen.extend(cfg.runs))
+    command("report", "model=vae,seed=1", task=lambda cfg: seen.extend(cfg.run))
     assert seen == ["model=vae,seed=1"]
 
 

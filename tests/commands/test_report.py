@@ -81,8 +81,7 @@ def test_terminal_escapes_of_a_stranger_are_not_obeyed(place, capsys):
         (["sort_by=elbow_nats"], ["sort_by", "did you mean 'elbo_nats'"]),
         (["sort_by=3"], ["sort_by", "column"]),
         (["descending=perhaps"], ["descending", "true"]),
-        (["output=3"], ["output", "folder"]),
-        (["runs=[3]"], ["runs", "paths"]),
+        (["runs=[3]"], ["no key 'runs'", "did you mean 'run'"]),
         (["sortby=mse"], ["sort_by"]),
     ],
 )

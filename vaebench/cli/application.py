@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaebench.cli.errors import DONE, FAILED, MISTAKE, explain
 from vaebench.cli.overrides import arrange
+from vaebench.cli.runs import each_run
 from vaebench.cli.sweeps import discard_folder
 from vaebench.factory.configurations import ENVIRONMENT, conf_dir, defaults, folders, user_folders
 from vaebench.messages import counted
@@ -61,17 +62,31 @@ class Task:
         from hydra.types import RunMode
 
         self.num_jobs += 1
-        try:
-            return importlib.import_module(f"vaebench.commands.{self.verb}").task(cfg)
-        except Exception as error:
-            code, sentence = self.told(error)
-            self.failures.append((code, sentence))
-            hydra = HydraConfig.get()
-            if hydra.mode != RunMode.MULTIRUN:
-                return None
-            job = f"job {hydra.job.num} ({' '.join(hydra.overrides.task)})"
+        failures: list[tuple[int, str]] = []
+        value = None
+        for part in self._parts(cfg, failures):
+            try:
+                value = importlib.import_module(f"vaebench.commands.{self.verb}").task(part)
+            except Exception as error:
+                failures.append(self.told(error))
+                if part is not cfg:  # one run of several
+                    failures[-1] = (failures[-1][0], f"{part.run}: {failures[-1][1]}")
+        self.failures += failures
+        hydra = HydraConfig.get()
+        if not failures or hydra.mode != RunMode.MULTIRUN:
+            return value
+        job = f"job {hydra.job.num} ({' '.join(hydra.overrides.task)})"
+        for _, sentence in failures:
             print(f"vaebench {self.verb}: {job}: {sentence}", file=sys.stderr)
-            raise JobError(code, sentence) from error
+        raise JobError(*failures[0])
+
+    def _parts(self, cfg: DictConfig, failures: list[tuple[int, str]]) -> list[DictConfig]:
+        """One configuration for each run that is named; `report` reads them all at once."""
+        try:
+            return [cfg] if self.verb == "report" else each_run(cfg)
+        except ValueError as error:
+            failures.append(self.told(error))
+            return []
 
     def told(self, error: Exception, *, started: bool = True) -> tuple[int, str]:
         """Exit code and sentence for an error; the traceback is shown if the user asked for it."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vaebench.cli import application
 from vaebench.cli.errors import MISTAKE
-from vaebench.factory import groups
+from vaebench.factory.groups import TABLE
 
 
 def answer(words: Sequence[str], verbs: Sequence[str]) -> int:
@@ -46,7 +46,7 @@ def _query(words: Sequence[str], verbs: Sequence[str], shell: str) -> None:
     if verb == "list":
         prefix = "" if line.endswith(" ") else rest[-1]
         print(
-            *[group.title for group in groups.TABLE if group.title.startswith(prefix)],
+            *[group.title for group in TABLE if group.title.startswith(prefix)],
             sep="\n" if shell == "fish" else " ",
         )
     elif verb in verbs:

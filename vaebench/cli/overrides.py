@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from vaebench.cli.errors import CommandError
+from vaebench.cli.paths import RUNS, expanded, quoted, unquoted, with_quoted_path
+from vaebench.cli.runs import with_runs
 from vaebench.factory.configurations import defaults, keys, options
 from vaebench.messages import did_you_mean
 from vaebench.runs.run import Run
@@ -22,26 +23,23 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
     """
     parser = _parser()
     parsed = parser.parse_intermixed_args(list(words))
-    overrides = list(parsed.overrides)
-    if verb == "report":
-        overrides = _with_runs(overrides)
     if parsed.config_dir is not None:
+        parsed.config_dir = expanded(parsed.config_dir)
         if not Path(parsed.config_dir).is_dir():
             raise CommandError(f"--config-dir: there is no folder '{parsed.config_dir}'")
         folders = [*folders, Path(parsed.config_dir)]
+    overrides = list(parsed.overrides)
+    if RUNS in keys(verb, folders):
+        chosen = defaults(verb, folders)
+        names = {name for group, names in options(folders).items() if group in chosen for name in names}
+        overrides = with_runs(overrides, names, parsed.multirun)
+    overrides = [with_quoted_path(word, parsed.multirun) for word in overrides]
     overrides = _without_nulls(_checked(verb, overrides, folders), defaults(verb, folders))
     if parsed.multirun and any(_key(word) == "hydra.run.dir" for word in overrides):
         raise CommandError("hydra.run.dir is the place of one run; with -m give hydra.sweep.dir")
     if any(_key(word) == "resume" for word in overrides):
         overrides = _with_resume(overrides, parsed.multirun)
     return [*overrides, *_flags(parser, parsed)]
-
-
-def quoted(text: str) -> str:
-    """Return `text` as a value in Hydra's grammar: taken literally, whatever it holds."""
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
-    text = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), text)
-    return f"'{text}'"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,17 +108,10 @@ def _without_nulls(overrides: list[str], chosen: dict[str, Any]) -> list[str]:
     return written
 
 
-def _with_runs(words: list[str]) -> list[str]:
-    """Turn the plain words of `vaebench report` into its key `runs`."""
-    runs = [word for word in words if "=" not in word or Path(word).exists()]
-    rest = [word for word in words if word not in runs]
-    return [*rest, f"runs=[{','.join(quoted(run) for run in runs)}]"] if runs else rest
-
-
 def _with_resume(overrides: list[str], is_sweep: bool) -> list[str]:
     """Point Hydra's run directory at the run that is continued, so that no new one is made."""
     keys = {_key(word): word.partition("=")[2] for word in overrides}
-    text = keys["resume"].strip("'\"")
+    text = unquoted(keys["resume"])
     if text == "null":
         return overrides
     if is_sweep:

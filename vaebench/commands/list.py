@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaebench.factory import groups
 from vaebench.factory.configurations import folders, load, options
+from vaebench.factory.groups import TABLE, by_word
 from vaebench.messages import did_you_mean
 
 USAGE = (
-    f"usage: vaebench list [{' | '.join(group.title for group in groups.TABLE)}]\n\n"
+    f"usage: vaebench list [{' | '.join(group.title for group in TABLE)}]\n\n"
     "Without a word it shows them all. The group's own name will do: model, model/network.\n"
 )
 
@@ -47,12 +47,12 @@ def main(words: Sequence[str]) -> None:
     if set(words) & {"-h", "--help"}:
         print(USAGE, end="")
         return
-    known = groups.by_word()
+    known = by_word()
     for word in words:
         if word not in known:
             raise ValueError(f"there is nothing called '{word}'{did_you_mean(word, known)}")
     places = folders()
-    for group in dict.fromkeys(known[word] for word in words) or groups.TABLE:
+    for group in dict.fromkeys(known[word] for word in words) or TABLE:
         found = entries(group.name, places)
         if found:
             _print(group.title, group.name, found)

@@ -26,9 +26,7 @@ def task(cfg: DictConfig) -> None:
         if not isinstance(cfg[key], kinds) or cfg[key] == "":
             raise ValueError(f"{key}: expected {WORDS[key]}, got {cfg[key]!r}")
     refuse_unwritable(cfg.output, "output")
-    places = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs or ["outputs"])
-    if not all(isinstance(place, str) for place in places):
-        raise ValueError(f"runs: expected a list of paths, got {places}")
+    places = [cfg.run] if isinstance(cfg.run, str) else ["outputs"] if cfg.run is None else list(cfg.run)
     records = [reading.read_run(path) for path in reading.find_runs(places)]
     problems = [record for record in records if record.problem is not None]
     readable = [record for record in records if record.problem is None]

@@ -104,7 +104,7 @@ def find_runs(places: Sequence[str]) -> list[Path]:
         runs = [run for match in matches for run in _walk(match)]
         if not runs:
             near = _near(place)
-            raise ValueError(f"runs: found no run in '{place}'; {near or 'train one: vaebench train'}")
+            raise ValueError(f"run: found no run in '{place}'; {near or 'train one: vaebench train'}")
         found.update((run.resolve(), run) for run in runs)
     return list(found.values())
 
