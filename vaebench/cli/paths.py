@@ -68,7 +68,7 @@ def quoted_path(path: str, is_literal: bool = True) -> str:
 
 
 def quoted(text: str, *, with_interpolations: bool = False) -> str:
-    """Return `text` as a string in Hydra's grammar: taken literally, except for `${…}` where interpolations are live."""
+    """Return `text` as a string in Hydra's grammar: taken literally, except `${…}` where interpolations are live."""
     if not with_interpolations:
         text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     text = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), text)
