@@ -210,3 +210,24 @@ def test_batches_on_the_gpu_are_those_of_the_cpu(kind, x, y):
             assert torch.equal(ours.x.cpu(), theirs.x)
             assert torch.equal(ours.y.cpu(), theirs.y)
             assert torch.equal(ours.index.cpu(), theirs.index)
+
+
+def test_contexts_and_factors_travel_with_their_examples():
+    x = torch.arange(6.0)[:, None]
+    split = DataSplit(x, context=x * 10, factors=x.long() + 100)
+    for part in (split, split.to("cpu"), split.subset([0, 2, 1, 3, 4, 5]).subset([0, 2, 1, 3, 4, 5])):
+        batch = part.batch([4, 1])
+        assert batch.context.tolist() == [[40.0], [10.0]]
+        assert batch.factors.tolist() == [[104], [101]]
+    with pytest.raises(ValueError, match="expected 6 contexts, one for each example, got 5"):
+        DataSplit(x, context=x[:5])
+    with pytest.raises(ValueError, match="expected 6 rows"):
+        DataSplit(x, factors=x[:5].long())
+
+
+def test_precision_of_a_float64_model():
+    split = DataSplit(torch.arange(256, dtype=torch.uint8)[:, None], float_budget=0).to("cpu", torch.float64)
+    batch = split.batch(torch.arange(256))
+    assert batch.x.dtype == torch.float64
+    assert torch.equal(batch.x[:, 0] * 255, torch.arange(256).double())
+    assert split.subset([1]).batch([0]).x.dtype == torch.float64

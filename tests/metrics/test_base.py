@@ -45,10 +45,10 @@ def test_values_that_are_not_finite_are_an_error():
 class Spy(Metric):
     needs = frozenset({"posterior"})
 
-    def measure(self, model, batches):
-        noise = [torch.randn(len(batch)) for batch in batches]
+    def measure(self, subject):
+        noise = [torch.randn(len(batch)) for batch in subject.batches()]
         assert not torch.is_grad_enabled()
-        assert not any(module.training for module in model.modules())
+        assert not any(module.training for module in subject.model.modules())
         return Result({"noise": Estimate.mean(torch.cat(noise), "")}, "spied")
 
 
@@ -83,7 +83,7 @@ def test_nothing_to_evaluate_is_refused():
     model, split, _ = linear_gaussian.make(2)
     with pytest.raises(ValueError, match="empty split"):
         ELBO()(model, DataSplit(torch.zeros(0, 5)))
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
         ELBO()(model, split, batch_size=0)
 
 

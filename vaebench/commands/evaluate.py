@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.progress import progress
 from vaebench.factory.signatures import convert
+from vaebench.messages import counted, did_you_mean
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
+from vaebench.metrics.subject import PRIOR
 from vaebench.report.results import print_results
 from vaebench.runs.files import refuse_unwritable
-from vaebench.runs.run import Run, now, write_json
+from vaebench.runs.run import Run, now, write_atomic, write_json
 
 SETTINGS = {
     "seed": int,
@@ -25,6 +33,7 @@ SETTINGS = {
     "split": Literal["train", "validation", "test"],
     "num_examples": int | None,
     "batch_size": int,
+    "samples": str,
 }
 FEW = 100  # examples that tell whether the data are on the likelihood's grid
 _log = logging.getLogger(__name__)
@@ -46,6 +55,8 @@ def task(cfg: DictConfig) -> None:
         )
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.evaluation("").parent, "run")
+    draw = None if cfg.samples == PRIOR else _stored_samples(run, cfg.samples)
+    extractor = factory.extractor(cfg)
     trained, dataset, model = factory.load_run(run, cfg.checkpoint)
     split = _examples(dataset, cfg.split, cfg.num_examples)
     device = hardware.prepare(cfg.seed)
@@ -67,23 +78,75 @@ def task(cfg: DictConfig) -> None:
         "hardware": hardware.describe(),
         "version": __version__,
     }
+    options = {"dataset": dataset, "batch_size": cfg.batch_size, "extractor": extractor}
+    options |= {"draw": draw, "source": "the prior" if draw is None else f"sampler={cfg.samples}"}
     records = {}
     for name, metric in metrics.items():
+        judges_samples = "samples" in metric.needs
+        file = f"{name}-{cfg.samples}" if judges_samples and draw is not None else name
+        values: dict[str, Tensor] = {}
         with progress(name, "example", len(split)) as done, hardware.autocast():
             try:
-                found = metric(model, split, batch_size=cfg.batch_size, seed=cfg.seed, advance=done.advance).as_json()
+                result = metric(model, split, seed=cfg.seed, advance=done.advance, **options)
+                found, values = result.as_json(), result.per_example()
             except NotApplicableError as reason:
                 found = {"skipped": str(reason)}
             except FloatingPointError as reason:
                 found = {"failed": str(reason)}
-        own = factory.plain(cfg)["metric"][name]
-        records[name] = {"metric": name, "time": now(), "settings": {**settings, "metric": own}, **found}
-        write_json(run.evaluation(name), records[name])
-        _log.info("%s: written to %s", name, run.evaluation(name))
+        own: dict[str, Any] = {**settings, "metric": factory.plain(cfg)["metric"][name]}
+        if judges_samples:
+            own |= {"samples": cfg.samples, "extractor": factory.plain(cfg)["extractor"]}
+        records[file] = {"metric": name, "time": now(), "settings": own, **found}
+        _write(run.evaluation(file), records[file], values)
+        _log.info("%s: written to %s", name, run.evaluation(file))
     print_results(str(run.path), settings, records)
     failed = [f"metric {name}: {record['failed']}" for name, record in records.items() if "failed" in record]
     if failed:
         raise FloatingPointError("; ".join(failed))
+
+
+def _write(path: Path, record: dict[str, Any], per_example: dict[str, Tensor]) -> None:
+    """Write a record, and beside it the values of single examples, which it names by their hash.
+
+    The values change first: whoever finds others than the record names knows that a writer was killed in between.
+    """
+    beside = path.with_suffix(".safetensors")
+    if per_example:
+        content = save({name: values.contiguous() for name, values in per_example.items()})
+        write_atomic(beside, content)
+        record["per_example"] = {"file": beside.name, "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(path, record)
+    if not per_example:
+        beside.unlink(missing_ok=True)
+
+
+def _stored_samples(run: Run, name: str) -> Callable[[int], Tensor]:
+    """What gives the images that `vaebench sample` stored for a sampler.
+
+    Raises:
+        ValueError: there are none.
+    """
+    places = sorted(path.parent.name for path in run.path.glob("samples/*/samples.safetensors"))
+    if name not in places:
+        raise ValueError(
+            f"samples: '{run.path}' has no samples of '{name}'{did_you_mean(name, [PRIOR, *places])}; draw some: "
+            f"vaebench sample run={run.path} sampler={name}"
+        )
+    path = run.samples(name) / "samples.safetensors"
+    try:
+        images = load_file(path)["images"].float()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"samples: '{path}' is damaged: {' '.join(str(error).split())}") from None
+
+    def draw(num_samples: int) -> Tensor:
+        if num_samples > len(images):
+            raise NotApplicableError(
+                f"'{path}' holds {counted(len(images), 'sample')}, fewer than {num_samples}; draw more with "
+                "'vaebench sample num_samples=', or lower num_examples or the metric's num_samples"
+            )
+        return images[:num_samples]
+
+    return draw
 
 
 def _measure(likelihood: Any, split: Any) -> str | None:

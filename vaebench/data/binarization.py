@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,21 +43,27 @@ def make_split(examples: Examples, *, scale: float, binarization: str, part: str
         binarization: One of `BINARIZATIONS`.
         part: "train", "validation" or "test".
     """
-    x, y = examples.x, examples.y
+    x = examples.x
+
+    def split(x: Tensor | Source, scale: float, transform: Callable[[Tensor], Tensor] | None = None) -> DataSplit:
+        return DataSplit(
+            x, examples.y, context=examples.context, factors=examples.factors, scale=scale, transform=transform
+        )
+
     if binarization == "none":
-        return DataSplit(x, y, scale=scale)
+        return split(x, scale)
     if binarization == "dynamic" and part == "train":
-        return DataSplit(x, y, scale=scale, transform=draw)
+        return split(x, scale, draw)
     salt = ("train", "validation", "test").index(part)
     if isinstance(x, Source):
         if binarization == "threshold":
-            return DataSplit(x, y, scale=scale, transform=threshold)
-        return DataSplit(_StaticDraws(x, torch.arange(len(x)), scale, salt), y, scale=1.0)
+            return split(x, scale, threshold)
+        return split(_StaticDraws(x, torch.arange(len(x)), scale, salt), 1.0)
     binary = torch.empty(x.shape, dtype=torch.uint8)
     for rows in torch.arange(len(x)).split(1000):
         grey = DataSplit(x[rows], scale=scale).x
         binary[rows] = threshold(grey).to(torch.uint8) if binarization == "threshold" else _static(grey, rows, salt)
-    return DataSplit(binary, y, scale=1.0)
+    return split(binary, 1.0)
 
 
 def threshold(x: Tensor) -> Tensor:

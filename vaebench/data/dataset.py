@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from vaebench.data.binarization import check_binarization, make_split
@@ -31,6 +31,10 @@ class Dataset:
         shape: Shape of one example: (C, H, W), or (D,) for vectors.
         num_classes: How many classes the labels count, or None where there are no labels.
         likelihood_name: The suitable likelihood's file in conf/model/likelihood.
+        factor_names: Names of the ground-truth factors of variation, in the order of `Batch.factors`; () without.
+        factor_sizes: How many values each of them takes.
+        found: What was found where the data lie, one line: shapes, types, ranges, files left out.
+        cautions: What is ambiguous about the data, each a sentence with the key that settles it.
 
     Args:
         train: Training examples.
@@ -42,6 +46,10 @@ class Dataset:
         binarization: none, threshold, dynamic or static; see `vaebench.data.binarization.make_split`.
         num_examples: Keep this many of the training examples, chosen by the fixed shuffle; all by default.
         num_classes: How many classes there are.
+        factor_names: As above.
+        factor_sizes: As above.
+        found: As above; by default the shapes alone.
+        cautions: As above.
     """
 
     name: ClassVar[str]
@@ -58,6 +66,10 @@ class Dataset:
         binarization: str = "none",
         num_examples: int | None = None,
         num_classes: int | None = None,
+        factor_names: Sequence[str] = (),
+        factor_sizes: Sequence[int] = (),
+        found: str = "",
+        cautions: Sequence[str] = (),
     ) -> None:
         check_binarization(binarization)
         if num_examples is not None:
@@ -73,8 +85,11 @@ class Dataset:
         self.test = split(test, "test")
         self.shape = train.shape
         self.num_classes = num_classes
+        self.factor_names, self.factor_sizes = tuple(factor_names), tuple(factor_sizes)
+        self.cautions = tuple(cautions)
         self.likelihood_name = likelihood_name if binarization == "none" else "bernoulli"
         self._likelihood_arguments = dict(likelihood_arguments or {}) if binarization == "none" else {}
+        self.found = found
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train)}/{len(self.validation)}/{len(self.test)}"

@@ -20,10 +20,14 @@ class Examples:
     Attributes:
         x: Shape (N, *shape), or a `Source` of N examples.
         y: Labels, int64, shape (N,), or None.
+        context: What a model is told about each example, float32, shape (N, ...), or None.
+        factors: Ground-truth factors of variation, int64, shape (N, F), or None.
     """
 
     x: Tensor | Source
     y: Tensor | None = None
+    context: Tensor | None = None
+    factors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -36,7 +40,10 @@ class Examples:
     def take(self, indices: Tensor) -> Examples:
         """Return the examples at `indices`, in that order."""
         x = self.x[indices] if isinstance(self.x, Tensor) else self.x.take(indices)
-        return Examples(x, None if self.y is None else self.y[indices])
+        y, context, factors = (
+            None if field is None else field[indices] for field in (self.y, self.context, self.factors)
+        )
+        return Examples(x, y, context, factors)
 
 
 def shuffled(n: int) -> Tensor:

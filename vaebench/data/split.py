@@ -19,7 +19,7 @@ FLOAT_BUDGET = 512 * 2**20
 
 
 class DataSplit:
-    """Examples and their labels, by position.
+    """Examples, with their labels, contexts and factors where there are any, by position.
 
     What a batch holds depends on the indices alone, except under a random `transform`, which draws through
     `vaebench.hardware.collective` when the batch is handed out.
@@ -27,8 +27,11 @@ class DataSplit:
     Args:
         x: All examples as one tensor, shape (N, *shape), floating or uint8; or a `Source` that reads them from disk.
         y: Labels, int64, shape (N,), or None.
+        context: What a model is told about each example, float32, shape (N, ...), or None.
+        factors: Ground-truth factors of variation, int64, shape (N, F), or None.
         scale: A stored uint8 value k stands for k / scale.
         transform: Applied to the x of every batch, shape (B, *shape) to the same; must not depend on the other rows.
+        dtype: Of the x that batches hold: float32, or float64 for a model of that precision.
         float_budget: Bytes; larger tensors of uint8 are kept as they are and converted batch by batch.
     """
 
@@ -37,12 +40,17 @@ class DataSplit:
         x: Tensor | Source,
         y: Tensor | None = None,
         *,
+        context: Tensor | None = None,
+        factors: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
         scale: float = 255.0,
         transform: Callable[[Tensor], Tensor] | None = None,
         float_budget: int = FLOAT_BUDGET,
     ) -> None:
-        if y is not None and len(y) != len(x):
-            raise ValueError(f"expected {counted(len(x), 'label')}, one for each example, got {len(y)}")
+        for noun, field in (("label", y), ("context", context), ("row", factors)):
+            if field is not None and len(field) != len(x):
+                raise ValueError(f"expected {counted(len(x), noun)}, one for each example, got {len(field)}")
+        self.dtype = dtype
         self.scale = scale
         self.transform = transform
         self._float_budget = float_budget
@@ -51,6 +59,8 @@ class DataSplit:
             x = self._to_float(x) if fits or x.dtype != torch.uint8 else x
         self._x = x
         self.y = None if y is None else y.to(torch.int64)
+        self.context = None if context is None else context.to(dtype)
+        self.factors = None if factors is None else factors.to(torch.int64)
         self._device = x.device if isinstance(x, Tensor) else torch.device("cpu")
 
     def __len__(self) -> int:
@@ -86,7 +96,7 @@ class DataSplit:
 
     @property
     def x(self) -> Tensor:
-        """All examples, float32, shape (N, *shape), before a random transform.
+        """All examples, shape (N, *shape), before a random transform.
 
         Raises:
             ValueError: The split is streamed from disk.
@@ -98,14 +108,17 @@ class DataSplit:
             )
         return self._to_float(self._x)
 
-    def to(self, device: torch.device | str) -> DataSplit:
-        """Return the same split with its tensors on `device`; a streamed one hands its batches out there."""
-        moved = DataSplit(
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DataSplit:
+        """Return the same split with its tensors on `device`; a streamed one hands its batches out there.
+
+        Args:
+            device: Where batches come out.
+            dtype: Of the x that batches hold; as it is by default.
+        """
+        moved = self._with(
             self._x.to(device) if isinstance(self._x, Tensor) else self._x,
-            None if self.y is None else self.y.to(device),
-            scale=self.scale,
-            transform=self.transform,
-            float_budget=self._float_budget,
+            lambda field: field.to(device),
+            self.dtype if dtype is None else dtype,
         )
         moved._device = moved._x.device if isinstance(moved._x, Tensor) else torch.device(device)
         return moved
@@ -123,15 +136,25 @@ class DataSplit:
             x: Tensor | Source = self._x.index_select(0, indices.to(self._x.device))
         else:
             x = self._x.take(indices.cpu())
-        part = DataSplit(
+        part = self._with(x, lambda field: field.index_select(0, indices.to(field.device)), self.dtype)
+        part._device = self._device
+        return part
+
+    def _with(self, x: Tensor | Source, function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> DataSplit:
+        """The same split with another x, and `function` applied to what goes with it."""
+        y, context, factors = (
+            None if field is None else function(field) for field in (self.y, self.context, self.factors)
+        )
+        return type(self)(
             x,
-            None if self.y is None else self.y.index_select(0, indices.to(self.y.device)),
+            y,
+            context=context,
+            factors=factors,
+            dtype=dtype,
             scale=self.scale,
             transform=self.transform,
             float_budget=self._float_budget,
         )
-        part._device = self._device
-        return part
 
     def batch(self, indices: Tensor | Sequence[int]) -> Batch:
         """Return some examples.
@@ -140,7 +163,8 @@ class DataSplit:
             indices: Positions, int64, shape (B,), on any device.
 
         Returns:
-            x float32, shape (B, *shape), y, shape (B,), and the indices, all on `device`.
+            x, shape (B, *shape), with labels, contexts and factors where the split has them, and the indices; all on
+            `device`.
         """
         indices = torch.as_tensor(indices, dtype=torch.int64)
         return self._finish(self._read(indices), indices, self.device)
@@ -211,13 +235,16 @@ class DataSplit:
         x = self._to_float(raw.to(device, non_blocking=True))
         if self.transform is not None:
             x = self.transform(x)
-        y = None if self.y is None else self.y.index_select(0, indices.to(self.y.device)).to(device)
-        return Batch(x, y, index=indices.to(device))
+        y, context, factors = (
+            None if field is None else field.index_select(0, indices.to(field.device)).to(device)
+            for field in (self.y, self.context, self.factors)
+        )
+        return Batch(x, y, context, factors, indices.to(device))
 
     def _to_float(self, x: Tensor) -> Tensor:
         if x.dtype == torch.uint8:
-            return x.to(torch.float32).div_(self.scale)
-        return x.to(torch.float32)
+            return x.to(self.dtype).div_(self.scale)
+        return x.to(self.dtype)
 
 
 def _shard(rows: Tensor, sharded: bool) -> Tensor:

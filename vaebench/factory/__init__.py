@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vaebench.factory.objects import callbacks as callbacks
     from vaebench.factory.objects import check as check
     from vaebench.factory.objects import dataset as dataset
+    from vaebench.factory.objects import extractor as extractor
     from vaebench.factory.objects import hardware as hardware
     from vaebench.factory.objects import metrics as metrics
     from vaebench.factory.objects import model as model

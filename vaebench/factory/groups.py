@@ -31,6 +31,7 @@ TABLE = (
     Group("sampler", "samplers", ("sample",), room="samplers"),
     Group("target", "targets", ("sample",), room="energies"),
     Group("metric", "metrics", ("evaluate",), room="metrics", is_many=True),
+    Group("extractor", "extractors", ("evaluate",), room="metrics"),
     Group("callback", "callbacks", ("train",), room="trainers", is_many=True),
     Group("model/network", "networks", ("train",)),
     Group("model/posterior", "posteriors", ("train",)),

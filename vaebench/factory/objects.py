@@ -118,6 +118,11 @@ def metrics(cfg: Config) -> dict[str, Any]:
     return {name: made.make() for name, made in _recipes(_checked(cfg), "metric").items()}
 
 
+def extractor(cfg: Config) -> Any:
+    """What turns images into features."""
+    return _recipe(_checked(cfg), "extractor").make()
+
+
 def callbacks(cfg: Config) -> list[Any]:
     """The callbacks, in the order of the configuration."""
     return [made.make() for made in _recipes(_checked(cfg), "callback").values()]

@@ -3,15 +3,13 @@ r"""Latent dimensions that the model uses."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch
 from vaebench.messages import counted
-from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result
+from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 
 
 def variance_and_error(means_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,9 +44,11 @@ class ActiveUnits(Metric):
             raise ValueError(f"threshold must not be negative, got {threshold}")
         self.threshold = threshold
 
-    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+    def measure(self, subject: Subject) -> Result:
         """Return active_units; the variances of all dimensions are among the details."""
-        means = torch.cat([model.posterior(batch.x, batch.y).mean.double().cpu() for batch in batches])
+        means = torch.cat(
+            [subject.model.posterior(batch.x, batch.y).mean.double().cpu() for batch in subject.batches()]
+        )
         if len(means) < 2:
             raise NotApplicableError("a variance over examples needs at least two of them; raise num_examples")
         if not bool(means.isfinite().all()):

@@ -1,23 +1,22 @@
-"""What every metric is: a pass over examples that ends in numbers with standard errors, or a reason why not."""
+"""What every metric is: a judgement of a model that ends in numbers with standard errors, or a reason why not."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch, Split
+from vaebench.core import Split
 from vaebench.messages import counted
+from vaebench.metrics.subject import NotApplicableError, Subject
 
-
-class NotApplicableError(ValueError):
-    """The metric has no meaning for this model or these data; the text is the reason."""
+__all__ = ["Estimate", "Metric", "NotApplicableError", "Result", "Subject"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class Estimate:
         n: How many examples it is made of.
         unit: Unit of both.
         better: "higher", "lower", or None where neither is.
+        per_example: What the value is the mean of, float64, shape (n,), in the order of the examples, where it is one:
+            with it two models are compared example by example.
     """
 
     value: float
@@ -37,6 +38,7 @@ class Estimate:
     n: int
     unit: str
     better: str | None = None
+    per_example: Tensor | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def mean(cls, per_example: Tensor, unit: str, better: str | None = None) -> Estimate:
@@ -55,7 +57,31 @@ class Estimate:
         if num_bad:
             raise FloatingPointError(f"the value ({unit}) is not finite for {num_bad} of {counted(n, 'example')}")
         error = values.std().item() / math.sqrt(n) if n > 1 else None
-        return cls(values.mean().item(), error, n, unit, better)
+        return cls(values.mean().item(), error, n, unit, better, values.cpu())
+
+    @classmethod
+    def jackknife(
+        cls, value: float, leaving_out: Sequence[float], n: int, unit: str, better: str | None = None
+    ) -> Estimate:
+        """Give a statistic of all examples the standard error of the delete-a-group jackknife (Quenouille, 1956).
+
+        Args:
+            value: The statistic of all examples.
+            leaving_out: The statistic with each of G groups of examples left out.
+            n: How many examples there are.
+            unit: Unit of the value.
+            better: As in the class.
+        """
+        values = torch.tensor(leaving_out, dtype=torch.float64)
+        groups = len(values)
+        error = (
+            math.sqrt((groups - 1) / groups * float((values - values.mean()).square().sum())) if groups > 1 else None
+        )
+        return cls(value, error, n, unit, better)
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the values of single examples."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "per_example"}
 
 
 @dataclass(frozen=True)
@@ -74,33 +100,36 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values."""
-        values = {name: asdict(estimate) for name, estimate in self.values.items()}
+        values = {name: estimate.as_json() for name, estimate in self.values.items()}
         return {"values": values, "how": self.how, "details": self.details}
+
+    def per_example(self) -> dict[str, Tensor]:
+        """The values of single examples under the estimates' names, float32, shape (n,) each."""
+        found = {name: estimate.per_example for name, estimate in self.values.items()}
+        return {name: values.float() for name, values in found.items() if values is not None}
 
 
 class Metric(ABC):
     """Base of the metrics; a metric sets `needs` and `measure`.
 
     Attributes:
-        needs: Capabilities that the model must have.
+        needs: What it cannot do without: capabilities of the model (`core.CAPABILITIES`), "labels", "factors", "images"
+            (`subject.DATA_NEEDS`), and "samples". Where one is missing, the metric is skipped with the reason.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
-    def why_not(self, model: Any) -> str | None:
-        """Say why the metric has no meaning for `model`, or None where it has."""
-        missing = sorted(self.needs - model.capabilities)
-        if not missing:
-            return None
-        return f"{type(model).__name__} has no {missing[0]}: {model.reason_against(missing[0])}"
+    def why_not(self, subject: Subject) -> str | None:
+        """Say why the metric has no meaning for `subject`, or None where it has."""
+        reasons = (subject.reason_against(need) for need in sorted(self.needs))
+        return next((reason for reason in reasons if reason is not None), None)
 
     @abstractmethod
-    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
-        """Compute the metric from one pass over the examples.
+    def measure(self, subject: Subject) -> Result:
+        """Compute the metric.
 
         Args:
-            model: In eval mode, without gradients.
-            batches: The examples, in order, on the model's device.
+            subject: A model in eval mode, without gradients, and the examples.
         """
 
     def __call__(
@@ -108,40 +137,28 @@ class Metric(ABC):
         model: Any,
         split: Split,
         *,
-        batch_size: int = 100,
         seed: int = 0,
-        advance: Callable[[int], object] = lambda examples: None,
+        **options: Any,
     ) -> Result:
         """Evaluate a model: in eval mode, with noise from `seed`; the caller's mode and generators stay as they were.
 
         Args:
             model: A trained model.
             split: The examples.
-            batch_size: Examples at a time, >= 1.
             seed: Seed of the noise.
-            advance: Called with the number of examples whenever some are done.
+            **options: Of `Subject`: dataset, batch_size, extractor, draw, source, advance.
 
         Raises:
             NotApplicableError: the metric has no meaning here.
             ValueError: there are no examples, or batch_size < 1.
             FloatingPointError: a value is not finite.
         """
-        reason = self.why_not(model)
+        subject = Subject(model, split, **options)
+        reason = self.why_not(subject)
         if reason is not None:
             raise NotApplicableError(reason)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if len(split) == 0:
-            raise ValueError("split: expected at least one example to evaluate, got an empty split")
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        with torch.no_grad(), _eval_mode(model), _seeded(seed, device):
-            return self.measure(model, _batches(split, batch_size, device, advance))
-
-
-def _batches(split: Split, size: int, device: torch.device, advance: Callable[[int], object]) -> Iterator[Batch]:
-    for rows in torch.arange(len(split)).split(size):
-        yield split.batch(rows).to(device)
-        advance(len(rows))
+        with torch.no_grad(), _eval_mode(model), _seeded(seed, subject.device):
+            return self.measure(subject)
 
 
 @contextmanager

@@ -3,15 +3,13 @@ r"""Bits per dimension."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch
 from vaebench.messages import counted
-from vaebench.metrics.base import Estimate, Metric, Result
+from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate, importance_bound
 
 
@@ -43,30 +41,32 @@ class BitsPerDim(Metric):
         self.num_samples = num_samples
         self.chunk_size = chunk_size
 
-    def why_not(self, model: Any) -> str | None:
+    def why_not(self, subject: Subject) -> str | None:
         """Also refuse densities."""
-        reason = super().why_not(model)
-        if reason is None and not model.likelihood_head.is_discrete:
-            name = type(model.likelihood_head).__name__
+        reason = super().why_not(subject)
+        if reason is None and not subject.model.likelihood_head.is_discrete:
+            name = type(subject.model.likelihood_head).__name__
             reason = f"{name} is a density, not a probability mass on the grid of the data, so bits have no meaning"
         return reason
 
-    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+    def measure(self, subject: Subject) -> Result:
         """Return bits_per_dim from the ELBO, or bits_per_dim_<K> from the importance bound."""
         parts = []
-        for batch in batches:
-            check_on_grid(model.likelihood_head, batch.x)
+        for batch in subject.batches():
+            check_on_grid(subject.model.likelihood_head, batch.x)
             if self.num_samples == 1:
-                distortion, rate = distortion_and_rate(model, batch)
+                distortion, rate = distortion_and_rate(subject.model, batch)
                 bound = -distortion - rate
             else:
-                bound = importance_bound(model, batch, self.num_samples, self.chunk_size).bounds[self.num_samples]
-            parts.append(bits_per_dim(bound, math.prod(model.shape)))
+                bound = importance_bound(subject.model, batch, self.num_samples, self.chunk_size).bounds[
+                    self.num_samples
+                ]
+            parts.append(bits_per_dim(bound, math.prod(subject.model.shape)))
         name = "bits_per_dim" if self.num_samples == 1 else f"bits_per_dim_{self.num_samples}"
         source = "the ELBO" if self.num_samples == 1 else f"the importance bound with {self.num_samples} samples"
-        levels = model.likelihood_head.num_levels
+        levels = subject.model.likelihood_head.num_levels
         return Result(
             {name: Estimate.mean(torch.cat(parts), "bits/dim", "lower")},
-            f"from {source}; {counted(math.prod(model.shape), 'dimension')} of {levels} levels",
-            {"num_samples": self.num_samples, "num_dims": math.prod(model.shape), "num_levels": levels},
+            f"from {source}; {counted(math.prod(subject.model.shape), 'dimension')} of {levels} levels",
+            {"num_samples": self.num_samples, "num_dims": math.prod(subject.model.shape), "num_levels": levels},
         )

@@ -2,13 +2,11 @@ r"""The evidence lower bound, split into distortion and rate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from vaebench.core import Batch
-from vaebench.metrics.base import Estimate, Metric, Result
+from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate
 
 
@@ -33,12 +31,12 @@ class ELBO(Metric):
         check_count("num_samples", num_samples)
         self.num_samples = num_samples
 
-    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+    def measure(self, subject: Subject) -> Result:
         """Return elbo_nats, distortion_nats and rate_nats."""
         parts = []
-        for batch in batches:
-            check_on_grid(model.likelihood_head, batch.x)
-            parts.append(torch.stack(distortion_and_rate(model, batch, self.num_samples)))
+        for batch in subject.batches():
+            check_on_grid(subject.model.likelihood_head, batch.x)
+            parts.append(torch.stack(distortion_and_rate(subject.model, batch, self.num_samples)))
         distortion, rate = torch.cat(parts, dim=1)
         samples = f"{self.num_samples} posterior sample{'s' * (self.num_samples > 1)} per example"
         return Result(
@@ -47,6 +45,6 @@ class ELBO(Metric):
                 "distortion_nats": Estimate.mean(distortion, "nats", "lower"),
                 "rate_nats": Estimate.mean(rate, "nats"),
             },
-            f"{samples}; rate {model.rate_estimator}",
-            {"num_samples": self.num_samples, "rate_estimator": model.rate_estimator},
+            f"{samples}; rate {subject.model.rate_estimator}",
+            {"num_samples": self.num_samples, "rate_estimator": subject.model.rate_estimator},
         )

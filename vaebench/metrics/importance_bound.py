@@ -2,14 +2,12 @@ r"""The importance weighted bound on log p(x)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from vaebench.core import Batch
 from vaebench.messages import counted
-from vaebench.metrics.base import Estimate, Metric, Result
+from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder
 
 
@@ -36,12 +34,12 @@ class ImportanceBound(Metric):
         self.num_samples = num_samples
         self.chunk_size = chunk_size
 
-    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+    def measure(self, subject: Subject) -> Result:
         """Return importance_bound_<k>_nats for each k, and importance_ess_<K>."""
         bounds, sizes = [], []
-        for batch in batches:
-            check_on_grid(model.likelihood_head, batch.x)
-            found = importance_bound(model, batch, self.num_samples, self.chunk_size)
+        for batch in subject.batches():
+            check_on_grid(subject.model.likelihood_head, batch.x)
+            found = importance_bound(subject.model, batch, self.num_samples, self.chunk_size)
             bounds.append(torch.stack(list(found.bounds.values())))
             sizes.append(found.effective_sample_size)
         bounds_KN = torch.cat(bounds, dim=1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch
-from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result
+from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
@@ -34,13 +32,13 @@ class Reconstruction(Metric):
 
     needs: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood"})
 
-    def measure(self, model: Any, batches: Iterator[Batch]) -> Result:
+    def measure(self, subject: Subject) -> Result:
         """Return mse and psnr_db."""
         errors = []
-        for batch in batches:
+        for batch in subject.batches():
             if bool((batch.x < 0).any() or (batch.x > 1).any()):
                 raise NotApplicableError("the data leave [0, 1], the range to which MSE and PSNR refer")
-            errors.append(mse(model.reconstruct(batch.x, deterministic=True, y=batch.y), batch.x).cpu())
+            errors.append(mse(subject.model.reconstruct(batch.x, deterministic=True, y=batch.y), batch.x).cpu())
         per_example = torch.cat(errors)
         values = {"mse": Estimate.mean(per_example, "squared", "lower")}
         how = "values in [0, 1], mean of p(x|z) at the posterior's mean; "

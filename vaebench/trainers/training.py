@@ -391,6 +391,8 @@ class Training:
         return int(told)
 
     def _placed(self, split: Any) -> Any:
+        if any(parameter.dtype == torch.float64 for parameter in self.model.parameters()):
+            split = split.to(split.device, torch.float64)
         if split.in_memory and len(split) and self.hardware.fits(split.nbytes):
             return split.to(self.device)
         return split
