@@ -200,16 +200,20 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(run,
     assert "evaluation': it is a file" in error
 
 
+def judge(*words: str) -> int:
+    return cli.main(["evaluate", "hardware=cpu", *words])
+
+
 def test_batch_size_is_the_number_of_examples_at_a_time(run, monkeypatch):
     sizes: list[int] = []
     posterior = VAE.posterior
     monkeypatch.setattr(VAE, "posterior", lambda self, x, y=None: sizes.append(len(x)) or posterior(self, x, y))
-    assert evaluate("metric=[active_units]", "batch_size=70") == 0
+    assert judge("metric=[active_units]", "batch_size=70") == 0
     assert sizes == [70, 70, 40]
 
 
 def test_values_of_single_examples_lie_beside_the_record(run):
-    assert evaluate("metric=[elbo,active_units]", "num_examples=50") == 0
+    assert judge("metric=[elbo,active_units]", "num_examples=50") == 0
     record = strict(run.evaluation("elbo").read_text())
     beside = run.evaluation("elbo").with_suffix(".safetensors")
     assert record["per_example"]["file"] == beside.name
@@ -225,16 +229,16 @@ def test_values_of_single_examples_lie_beside_the_record(run):
 
 def test_values_of_single_examples_go_with_the_numbers_that_they_belong_to(run):
     beside = run.evaluation("reconstruction").with_suffix(".safetensors")
-    assert evaluate("metric=[reconstruction]") == 0
+    assert judge("metric=[reconstruction]") == 0
     assert beside.exists()
     weights = factory.load_run(run)[2].state_dict()
     save_weights(run.best_weights, {name: torch.full_like(value, math.nan) for name, value in weights.items()})
-    assert evaluate("metric=[reconstruction]") == 1
+    assert judge("metric=[reconstruction]") == 1
     assert not beside.exists()
 
 
 def test_samples_of_the_prior_and_of_a_sampler(run, capsys):
-    assert evaluate("metric=[fd]") == 0
+    assert judge("metric=[fd]") == 0
     of_prior = strict(run.evaluation("fd").read_text())
     assert of_prior["settings"]["samples"] == "prior"
     assert of_prior["settings"]["extractor"]["_target_"].endswith(".Pixels")
@@ -242,30 +246,30 @@ def test_samples_of_the_prior_and_of_a_sampler(run, capsys):
     assert of_prior["values"]["fd_pixels"]["n"] == 180
     images = factory.load_run(run)[1].test.x[:120]
     write_atomic(run.samples("mine") / "samples.safetensors", save({"images": images.contiguous()}))
-    assert evaluate("metric=[fd,active_units]", "samples=mine", "num_examples=120") == 0
+    assert judge("metric=[fd,active_units]", "samples=mine", "num_examples=120") == 0
     record = strict(run.evaluation("fd-mine").read_text())
     assert record["values"]["fd_pixels"]["value"] == pytest.approx(0, abs=1e-6)
     assert record["details"]["source"] == "sampler=mine"
     assert run.evaluation("active_units").exists()  # it looks at no samples, and so has no other name
     capsys.readouterr()
-    assert evaluate("metric=[fd]", "samples=mine") == 0
+    assert judge("metric=[fd]", "samples=mine") == 0
     assert "holds 120 samples, fewer than 180" in strict(run.evaluation("fd-mine").read_text())["skipped"]
-    assert evaluate("metric=[fd]", "samples=mime") == 2
+    assert judge("metric=[fd]", "samples=mime") == 2
     assert "no samples of 'mime'; did you mean 'mine'?" in capsys.readouterr().err
     write_atomic(run.samples("mine") / "samples.safetensors", b"no tensors")
-    assert evaluate("metric=[fd]", "samples=mine") == 2
+    assert judge("metric=[fd]", "samples=mine") == 2
     assert "samples.safetensors' is damaged" in capsys.readouterr().err
 
 
 def test_factors_of_a_data_set_that_has_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = make_run(tmp_path / "outputs" / "a", "dataset=xy_squares")
-    assert evaluate("metric=[mig]") == 0
+    assert judge("metric=[mig]") == 0
     record = strict(run.evaluation("mig").read_text())
     assert 0 <= record["values"]["mig"]["value"] <= 1
     assert list(record["details"]["gap_per_factor"]) == ["x0", "y0", "x1", "y1", "x2", "y2"]
 
 
 def test_a_metric_of_factors_is_skipped_without_them(run):
-    assert evaluate("metric=[mig]") == 0
+    assert judge("metric=[mig]") == 0
     assert "without their ground-truth factors" in strict(run.evaluation("mig").read_text())["skipped"]
