@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from vaebench.networks import MLP, Conv
+from vaebench.networks import MLP, Conv, ResNet
 from vaebench.networks.conditioning import CONDITIONS, Add, Concat, FiLM, injection
 
 NETWORKS = {
     "mlp": (MLP((7, 5), activation="tanh"), (2, 3, 4)),
     "linear": (MLP(()), (6,)),
     "conv": (Conv((4, 6), hidden_dim=5, activation="tanh"), (2, 5, 3)),
+    "gated conv": (Conv((4,), hidden_dim=5, activation="glu", norm="group"), (1, 4, 4)),
+    "resnet": (ResNet((8, 4), num_blocks=2, hidden_dim=5), (2, 5, 3)),
     "conv without a hidden layer": (Conv((4,), hidden_dim=0, activation="tanh"), (1, 4, 4)),
 }
 each_network = pytest.mark.parametrize(("network", "shape"), NETWORKS.values(), ids=NETWORKS)

@@ -172,7 +172,11 @@ class StackBuilder:
             self.add(injection(self._condition, channels, self._context_dim))
         self.add(function)
         if level is not None:
-            self._levels[level] = len(self._layers) - 1
+            self.level(level)
+
+    def level(self, name: str) -> None:
+        """Name the output of the last layer so far."""
+        self._levels[name] = len(self._layers) - 1
 
     def build(self) -> Stack:
         """Return the layers so far."""

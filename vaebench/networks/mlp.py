@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from vaebench.networks.conditioning import Condition, Stack, StackBuilder
-from vaebench.networks.network import Encoder, activation, check_widths
+from vaebench.networks.network import Encoder, StackEncoder, activation, check_widths, gates
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class MLP:
     Args:
         hidden_dims: Widths of the encoder's layers, in the order of the data's flow; empty for a linear map.
         decoder_hidden_dims: Widths of the decoder's layers, likewise; None mirrors the encoder.
-        activation: One of elu, gelu, leaky_relu, relu, selu, silu, softplus, tanh.
+        activation: One of elu, gelu, glu, leaky_relu, none, relu, selu, silu, softplus, tanh.
     """
 
     hidden_dims: Sequence[int] = (512,)
@@ -35,7 +35,10 @@ class MLP:
 
     def encoder(self, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat") -> Encoder:
         """Return a trunk (B, *shape), context (B, context_dim) -> (B, hidden_dims[-1])."""
-        return _MLPEncoder(self, math.prod(shape), context_dim, condition)
+        layers = StackBuilder(context_dim, condition)
+        features = layers.begin(math.prod(shape), len(self.hidden_dims))
+        features = add_hidden_layers(layers, features, self.hidden_dims, self.activation)
+        return StackEncoder(layers.build(), features, is_flat=True)
 
     def decoder(
         self, latent_dim: int, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat"
@@ -53,24 +56,7 @@ class MLP:
 def add_hidden_layers(layers: StackBuilder, in_features: int, widths: Sequence[int], name: str) -> int:
     """Append linear layers with activations, levels F1, F2, …; return the number of features after them."""
     for number, width in enumerate(widths, 1):
-        layers.add(nn.Linear(in_features, width))
-        layers.activate(activation(name), width, f"F{number}")
+        layers.add(nn.Linear(in_features, width * gates(name)))
+        layers.activate(activation(name), width * gates(name), f"F{number}")
         in_features = width
     return in_features
-
-
-class _MLPEncoder(Encoder):
-    def __init__(self, spec: MLP, in_features: int, context_dim: int, condition: Condition) -> None:
-        super().__init__()
-        layers = StackBuilder(context_dim, condition)
-        features = layers.begin(in_features, len(spec.hidden_dims))
-        self.num_features = add_hidden_layers(layers, features, spec.hidden_dims, spec.activation)
-        self.layers = layers.build()
-        self.context_dim = context_dim
-
-    def features(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """F1, F2, …: each hidden layer after its activation."""
-        return self.layers.features(x.flatten(1), context)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.layers(x.flatten(1), context)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from vaebench.messages import did_you_mean
-from vaebench.networks.conditioning import Condition
+from vaebench.networks.conditioning import Condition, Stack
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
+    "glu": lambda: nn.GLU(dim=1),
     "leaky_relu": nn.LeakyReLU,
+    "none": nn.Identity,
     "relu": nn.ReLU,
     "selu": nn.SELU,
     "silu": nn.SiLU,
@@ -53,6 +56,46 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
+class StackEncoder(Encoder):
+    """A trunk that is one stack of layers.
+
+    Args:
+        layers: x (B, *shape), or flattened, to (B, num_features).
+        num_features: F.
+        is_flat: Whether the first layer takes (B, D).
+    """
+
+    def __init__(self, layers: Stack, num_features: int, is_flat: bool = False) -> None:
+        super().__init__()
+        self.layers, self.num_features, self.is_flat = layers, num_features, is_flat
+        self.context_dim = layers.context_dim
+
+    def features(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Each level after its activation."""
+        return self.layers.features(x.flatten(1) if self.is_flat else x, context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Features, shape (B, num_features); arguments as in `features`."""
+        return self.layers(x.flatten(1) if self.is_flat else x, context)
+
+
+class GridEncoder(nn.Module):
+    """The part of an image network that keeps positions: x (B, C, H, W) -> (B, num_channels, h, w).
+
+    Attributes:
+        num_channels: F.
+        size: (h, w).
+    """
+
+    def __init__(self, layers: Stack, num_channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.layers, self.num_channels, self.size = layers, num_channels, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features at each position, shape (B, num_channels, h, w)."""
+        return self.layers(x)
+
+
 class Network(Protocol):
     """A description from which a model builds the trunks that it needs.
 
@@ -68,6 +111,18 @@ class Network(Protocol):
         self, latent_dim: int, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat"
     ) -> nn.Module:
         """Return a module z (B, latent_dim), context (B, context_dim) -> (B, *shape), which ends in a linear layer."""
+        ...
+
+
+class GridNetwork(Network, Protocol):
+    """A description of an image network whose two trunks can also end and begin with a grid."""
+
+    def grid_encoder(self, shape: tuple[int, ...]) -> GridEncoder:
+        """Return a trunk (B, C, H, W) -> (B, F, h, w)."""
+        ...
+
+    def grid_decoder(self, latent_channels: int, shape: tuple[int, ...]) -> nn.Module:
+        """Return a module (B, latent_channels, h, w) -> (B, C, H, W)."""
         ...
 
 
@@ -90,3 +145,8 @@ def check_widths(name: str, widths: tuple[int, ...]) -> None:
     """
     if any(width < 1 for width in widths):
         raise ValueError(f"{name} must be widths of at least 1, got {list(widths)}")
+
+
+def gates(name: str) -> int:
+    """How many channels an activation takes for each that it returns: 2 for `glu`, a * sigmoid(b), else 1."""
+    return 2 if name == "glu" else 1
