@@ -6,7 +6,7 @@ A model of this package builds its encoder from a `Network`; these are the same 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -244,8 +244,9 @@ def conditioned(module: nn.Module, embed_dim: int, condition: Condition) -> nn.M
     Raises:
         ValueError: if it takes one argument only.
     """
-    if hasattr(module, "with_context"):
-        return module.with_context(embed_dim, condition)
+    with_context: Callable[[int, Condition], nn.Module] | None = getattr(module, "with_context", None)
+    if with_context is not None:
+        return with_context(embed_dim, condition)
     try:
         inspect.signature(module.forward).bind(None, None)
     except TypeError:
