@@ -117,7 +117,7 @@ def test_values_that_are_not_finite_fail_and_are_said(run, capsys):
     ("words", "parts"),
     [
         (["run=nowhere"], ["run", "nowhere"]),
-        (["run=3"], ["run", "string"]),
+        (["run=3"], ["run", "'3' does not exist"]),
         (["metric=[elbow]"], ["metric", "elbo"]),
         (["metric=[]"], ["metric="]),
         (["metric.importance_bound.num_samples=0"], ["metric.importance_bound.num_samples", "at least 1", "0"]),

@@ -29,7 +29,7 @@ def test_table_and_files(place, capsys):
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines() if "vae" in line and "±" in line]
     assert lines[0][:6] == ["1", "rhvae", "2", "-85.050", "±", "0.071"]
-    assert lines[1][:6] == ["2", "vae", "2", "-90.50", "±", "0.71"]
+    assert lines[1][:6] == ["1", "vae", "2", "-90.50", "±", "0.71"]  # two seeds cannot tell: p = 0.06
     assert {path.name for path in Path("outputs/report").iterdir()} == {
         "report.html",
         "report.json",

@@ -122,3 +122,13 @@ def test_ladder():
 def test_counts_below_one_are_refused(arguments):
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be at least 1, got 0"):
         ImportanceBound(**arguments)
+
+
+def test_few_effective_samples_are_said_to_mean_a_loose_bound():
+    good = ImportanceBound(100)(*linear_gaussian.make(30)[:2])
+    assert "effective sample size" not in good.how
+    poor = ImportanceBound(100)(*linear_gaussian.make(30, mean_shift=4.0, log_var_shift=-2.0)[:2])
+    assert poor.values["importance_ess_100"].value < 10
+    assert "of 30 examples fewer than 10 samples carry the weight" in poor.how
+    few = ImportanceBound(5)(*linear_gaussian.make(30)[:2])  # of 5 samples no more than 5 can count
+    assert "effective sample size" not in few.how

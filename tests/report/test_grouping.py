@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import math
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from tests.report.runs import write_run
 from vaebench.report.grouping import column_label, headline, key_label, make_sections, short_labels, value_label
 from vaebench.report.reading import read_run
+from vaebench.runs.run import read_json, write_atomic, write_json
 
 
 @pytest.fixture
@@ -269,3 +273,27 @@ def test_labels():
     assert value_label([1, 2]) == "[1, 2]"
     assert value_label(None) == "none"
     assert key_label("model.likelihood._target_") == "model.likelihood"
+
+
+def test_runs_of_one_seed_are_compared_example_by_example(tmp_path):
+    hard = np.linspace(-200, -20, 100)
+    for dim, gain in ((1, 0.0), (2, 1.0)):
+        values = (hard + gain + 0.5 * np.sin(np.arange(100.0) * dim)).astype(np.float32)
+        run = write_run(tmp_path / str(dim), elbo=float(values.mean()), model__latent_dim=dim)
+        record = read_json(run.evaluation("elbo"))
+        content = save({"elbo_nats": values})
+        write_atomic(run.evaluation("elbo").with_suffix(".safetensors"), content)
+        record["per_example"] = {"sha256": hashlib.sha256(content).hexdigest()}
+        write_json(run.evaluation("elbo"), record)
+    runs = [read_run(tmp_path / name) for name in ("1", "2")]
+    (section,) = make_sections(runs)
+    assert [group.config["model.latent_dim"] for group in section.groups] == [2, 1]
+    assert [group.rank for group in section.groups] == [1, 2]
+    behind = section.groups[1].behind
+    assert behind.how == "100 examples, paired"
+    assert behind.value == pytest.approx(-1, abs=0.05)
+    assert behind.error < 0.06
+    assert section.groups[0].behind is None
+    (tmp_path / "1" / "evaluation" / "elbo.safetensors").unlink()
+    (section,) = make_sections([read_run(tmp_path / name) for name in ("1", "2")])
+    assert [group.rank for group in section.groups] == [1, 1]

@@ -10,6 +10,8 @@ from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder
 
+FEW = 10  # effective samples below which a bound says little of how far log p(x) lies above it
+
 
 class ImportanceBound(Metric):
     r"""Importance weighted bound in nats (Burda et al., 2016): log p(x) is above it, and is its limit for many samples.
@@ -55,4 +57,12 @@ class ImportanceBound(Metric):
         if len(bounds_KN) > 1:
             gain = (bounds_KN[-1] - bounds_KN[-2]).mean().item()
             how += f"; {gain:.2g} nats above that of {counted(ladder(self.num_samples)[-2], 'sample')}"
+        sizes_N = torch.cat(sizes)
+        num_few = int((sizes_N < FEW).sum())
+        if self.num_samples > FEW and num_few:
+            how += (
+                f"; for {num_few} of {counted(len(sizes_N), 'example')} fewer than {FEW} samples carry the weight "
+                "(effective sample size), so that log p(x) may lie far above the bound, and q(z|x) is a poor fit to "
+                "p(z|x): raise num_samples until the bound stays"
+            )
         return Result(values, how, {"num_samples": self.num_samples, "chunk_size": self.chunk_size})

@@ -38,6 +38,12 @@ def heading(column: Column, section: Section) -> str:
     return clean(column_label(column, section.columns)) + arrow
 
 
+def behind(group: Group) -> str:
+    """Its distance from the first configuration, with the standard error of the distance."""
+    found = group.behind
+    return "" if found is None or found.error is None else with_error(found.value, found.error)
+
+
 def rank(group: Group) -> str:
     """Its rank, or nothing where there is no number to rank."""
     return "" if group.rank is None else str(group.rank)

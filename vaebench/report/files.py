@@ -12,8 +12,9 @@ from vaebench.report.grouping import Column, Section, column_label, key_label, s
 from vaebench.report.reading import Record
 
 LEGEND = (
-    "Mean ± standard deviation over seeds. Rank 1 is best; configurations share a rank where they differ by less than "
-    "two standard errors. n/a: the metric has no meaning there."
+    "Mean ± standard deviation over seeds. Rank 1 is best; configurations share a rank unless t-tests tell them apart: "
+    "over seeds and, for one seed, over the same examples, at a level of 5 % for all pairs of a table together (Holm). "
+    "One seed says that the weights differ, not that the methods do. n/a: the metric has no meaning there."
 )
 
 
@@ -29,6 +30,13 @@ def as_json(sections: Sequence[Section], problems: Sequence[Record]) -> dict[str
                         "rank": group.rank,
                         "settings": {key_label(key): group.config.get(key) for key in section.settings},
                         "state": group.state,
+                        "behind_first": group.behind
+                        and {
+                            "difference": group.behind.value,
+                            "standard_error": group.behind.error,
+                            "p": group.behind.p,
+                            "how": group.behind.how,
+                        },
                         "values": {
                             column_label(column, section.columns): {
                                 "mean": found.mean,

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from vaebench.messages import did_you_mean
+from vaebench.report.comparing import Difference, Measured, difference, ranks
 from vaebench.report.reading import VALIDATION_LOSS, Conditions, Record, Value
 
 # Where and how fast a run was computed, with which noise, and who watched, is not what was computed.
@@ -20,7 +23,6 @@ _WATCHERS = [
 ]
 IGNORED = ("seed", "run", "resume", "hydra", "hardware", "dataset.root", *(f"callback.{name}" for name in _WATCHERS))
 _MODEL, _LIKELIHOOD, _TRAINER = "model._target_", "model.likelihood._target_", "trainer._target_"
-TIE = 2.0  # standard errors of a difference below which two configurations share a rank
 
 Column = tuple[str, Conditions]
 
@@ -51,6 +53,7 @@ class Group:
     counted: list[Record]
     summaries: dict[Column, Summary] = field(default_factory=dict)
     rank: int | None = None
+    behind: Difference | None = None  # the first configuration's distance, in the column by which they are sorted
 
     @property
     def state(self) -> str:
@@ -153,14 +156,30 @@ def _group(records: list[Record]) -> Group:
 
 def _rank(groups: list[Group], column: Column, better: str) -> None:
     """Rank is one more than the number of configurations that are clearly better."""
-    ranked = [(group, group.summaries[column]) for group in groups if column in group.summaries]
-    sign = 1 if better == "higher" else -1
-    for group, own in ranked:
-        ahead = 0
-        for _, other in ranked:
-            margin = TIE * math.hypot(own.error or 0.0, other.error or 0.0)
-            ahead += sign * (other.mean - own.mean) > margin
-        group.rank = ahead + 1
+    ranked = [group for group in groups if column in group.summaries]
+    measured = [_measured(group, column) for group in ranked]
+    for group, own, rank in zip(ranked, measured, ranks(measured, better), strict=True):
+        group.rank = rank
+        group.behind = difference(own, measured[0]) if group is not ranked[0] else None
+
+
+def _measured(group: Group, column: Column) -> Measured:
+    summary = group.summaries[column]
+    found = [record.values[column] for record in group.counted if column in record.values]
+    files = [value.examples for value in found]
+    kept = [file.load() for file in files if file is not None]
+    arrays = [values for values in kept if values is not None]
+    is_complete = len(arrays) == len(found) > 0 and len({values.shape for values in arrays}) == 1
+    data = {file.data for file in files if file is not None}
+    return Measured(
+        summary.mean,
+        summary.num_seeds,
+        summary.spread,
+        summary.error,
+        min((value.n for value in found if value.n is not None), default=None),
+        np.mean(arrays, axis=0) if is_complete and len(data) == 1 else None,
+        next(iter(data), None),
+    )
 
 
 def _columns(groups: list[Group]) -> list[Column]:

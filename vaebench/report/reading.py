@@ -14,6 +14,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from vaebench.messages import counted
+from vaebench.report.comparing import ExampleFile
 from vaebench.runs.run import Run, read_json
 
 MAX_DEPTH = 50  # of a configuration; deeper nesting is an attack on the parser, not an experiment
@@ -42,6 +43,8 @@ class Value:
         unit: Of both.
         better: "higher", "lower" or None.
         metric: Name of the metric that gave it; "" for the validation loss.
+        n: How many examples it is made of, where the evaluation says.
+        examples: Where its values of single examples lie, if they were kept.
     """
 
     value: float
@@ -49,6 +52,8 @@ class Value:
     unit: str
     better: str | None
     metric: str = ""
+    n: int | None = None
+    examples: ExampleFile | None = None
 
 
 @dataclass
@@ -228,12 +233,32 @@ def _read_evaluation(file: Path, record: Record) -> None:
             continue
         better = entry.get("better") if entry.get("better") in ("higher", "lower") else None
         error = _number(entry.get("standard_error"))
-        record.values[str(name), protocol] = Value(value, error, str(entry.get("unit", "")), better, file.stem)
+        record.values[str(name), protocol] = Value(
+            value,
+            error,
+            str(entry.get("unit", "")),
+            better,
+            file.stem,
+            _integer(entry.get("n")),
+            _examples(file, content, str(name)),
+        )
     if settings.get("measure") in ("mass", "density"):
         record.measure = settings["measure"]
     seen = checkpoint.get("run_step")
     if seen is not None and record.step is not None and seen != record.step:
         record.notes.append(f"{file.stem} is of step {seen}, the run is at step {record.step}: evaluate it again")
+
+
+def _examples(file: Path, content: Mapping[str, Any], name: str) -> ExampleFile | None:
+    """Where the values of single examples lie: beside the record, under its name, whatever it says."""
+    kept = content.get("per_example")
+    sha256 = kept.get("sha256") if isinstance(kept, Mapping) else None
+    data = content.get("settings", {}).get("data")
+    return None if sha256 is None else ExampleFile(file.with_suffix(".safetensors"), str(sha256), name, _text(data))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else json.dumps(value, sort_keys=True, default=str)
 
 
 def _number(value: object) -> float | None:

@@ -14,6 +14,7 @@ from vaebench.report import cells
 from vaebench.report.grouping import Section, headline, short_labels
 
 FEWEST_COLUMNS = 2
+FROM_FIRST = "from the first"
 NARROWEST = 24  # characters for settings that share a column
 
 
@@ -44,8 +45,11 @@ def _table(section: Section, most: int, is_short: bool = False) -> Table:
     if is_short:
         table.add_column("unlike most", overflow="fold", min_width=NARROWEST)
     table.add_column("seeds", justify="right", no_wrap=True)
+    has_distances = any(cells.behind(group) for group in section.groups)
     for column in columns:
         table.add_column(Text(cells.heading(column, section)), justify="right", no_wrap=not is_short)
+        if has_distances and column == section.sort_by:
+            table.add_column(Text(FROM_FIRST), justify="right", no_wrap=not is_short)
     has_state = any(group.state for group in section.groups)
     if has_state:
         table.add_column("", no_wrap=not is_short)
@@ -61,7 +65,10 @@ def _table(section: Section, most: int, is_short: bool = False) -> Table:
         else:
             settings = list(values.values())
         row = [cells.rank(group), *settings, cells.seeds(group)]
-        row += [cells.summary(group, column, section) for column in columns]
+        for column in columns:
+            row.append(cells.summary(group, column, section))
+            if has_distances and column == section.sort_by:
+                row.append(cells.behind(group))
         row += [group.state] * has_state
         table.add_row(*map(Text, row), style="bold" if group.rank == 1 and len(section.groups) > 1 else None)
     return table

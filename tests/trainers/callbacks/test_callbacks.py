@@ -330,6 +330,14 @@ def test_collapse_is_seen_and_told_once(caplog):
     assert len(warnings) == 1
 
 
+def test_a_unit_is_active_by_the_definition_of_the_metric(tmp_path):
+    data = toy_data()
+    variance = float(data.validation.x[:, 0].double().var())  # N - 1
+    for threshold, active in ((variance * (1 - 1e-4), 1.0), (variance * (1 + 1e-4), 0.0)):
+        training = train([PosteriorCollapse(threshold)], model=Collapsing(), data=data)
+        assert rows(training, "latent")[-1]["active_units"] == active
+
+
 def test_kl_of_each_dimension_sums_to_the_rate():
     model = vae()
     x = torch.rand(5, 1, 4, 4)

@@ -66,7 +66,8 @@ class PosteriorCollapse(Callback):
                 kl = kl_per_dimension(q, training.model)
                 if kl is not None:
                     kls.append(kl)
-        active = torch.cat(means).flatten(1).var(0, correction=0) > self.threshold
+        variance = torch.cat(means).flatten(1).double().var(0, correction=int(len(split) > 1))  # as metric=active_units
+        active = variance > self.threshold
         share = float(active.float().mean())
         values: dict[str, Any] = {"active_units": float(active.sum()), "active_share": share}
         if kls:
