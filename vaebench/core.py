@@ -130,6 +130,8 @@ class Model(nn.Module):
         capabilities: Which of `CAPABILITIES` it has.
         why_not: For a capability that it lacks, a reason of its own: a clause that completes "VAE has no prior: …".
         trainer: Name of the trainer whose update rule it needs.
+        best_criterion: Validation metric by which weights are compared, and whether "min" or "max" is better; None
+            where no validation metric says which weights are best.
         couples_batch: Whether an example's loss depends on the others of its batch: then several small batches in an
             optimiser step are not one large batch.
         min_batch: Fewest examples that a batch of training may hold, over all processes.
@@ -140,6 +142,7 @@ class Model(nn.Module):
     capabilities: ClassVar[frozenset[str]] = frozenset()
     why_not: ClassVar[Mapping[str, str]] = MappingProxyType({})
     trainer: ClassVar[str] = "base"
+    best_criterion: ClassVar[tuple[str, str] | None] = ("loss", "min")
     couples_batch: ClassVar[bool] = False
     min_batch: ClassVar[int] = 1
     cautions: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.trainers.toy_models import History
 from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
@@ -51,9 +52,9 @@ def train(case, hardware):
     data = SimpleNamespace(train=DataSplit(x[:23]), validation=DataSplit(x[23:]))
     # SGD, because Adam divides by the gradient's size, which turns rounding into steps where a gradient vanishes.
     trainer = TRAINERS[model.trainer](num_epochs=2, batch_size=9, learning_rate=1e-3, optimizer="SGD", **options)
-    training = trainer.train(model, data, hardware=hardware, seed=1)
+    trainer.train(model, data, callbacks=[history := History()], hardware=hardware, seed=1)
     weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    return weights, [row["loss"] for row in training.history if row["split"] == "validation"]
+    return weights, [row["loss"] for row in history.rows if row["split"] == "validation"]
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name != "factor_vae in pieces"])

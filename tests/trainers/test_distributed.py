@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from tests.trainers.test_resume import contents
-from tests.trainers.toy_models import Toy, ToyAdversarial, ToyBatchCoupled, ToyCoupled, toy_data
+from tests.trainers.toy_models import History, Toy, ToyAdversarial, ToyBatchCoupled, ToyCoupled, toy_data
 from vaebench.data.digits import Digits
 from vaebench.hardware import collective
 from vaebench.hardware.device import Hardware, cores
 from vaebench.hardware.processes import launch
+from vaebench.hardware.signals import Interrupted
 from vaebench.models.factor_vae import FactorVAE
 from vaebench.models.rae_l2 import RAEL2
 from vaebench.models.rhvae import RHVAE
@@ -22,7 +23,6 @@ from vaebench.networks import MLP
 from vaebench.runs.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer, CoupledOptimizerTrainer
 from vaebench.trainers.callbacks.callback import Callback
-from vaebench.trainers.signals import Interrupted
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(cores() < 2, reason="two processes need two cores")]
 CASES = {
@@ -39,13 +39,13 @@ def train(case, path, hardware, num_epochs=3, plain=True):
     torch.manual_seed(collective.rank())  # process 0's first weights are everyone's
     model = model_class(plain=plain)
     trainer = trainer_class(num_epochs=num_epochs, batch_size=9, learning_rate=0.01, **options)
-    training = trainer.train(model, toy_data(), run=Run(path), hardware=hardware, seed=1)
+    trainer.train(model, toy_data(), run=Run(path), callbacks=[rows := History()], hardware=hardware, seed=1)
     weights = torch.cat([value.reshape(-1) for value in model.state_dict().values()])
     if collective.is_distributed():
         others = [torch.empty_like(weights) for _ in range(collective.world_size())]
         torch.distributed.all_gather(others, weights)
         assert all(torch.equal(other, weights) for other in others)
-    return weights, training.history
+    return weights, rows.rows
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -114,8 +114,8 @@ def train_models(hardware):
         model = kind(data.shape, likelihood=data.likelihood, latent_dim=2, network=smooth, **options)
         # Adam divides by the size of the gradient: with a small eps the rounding of a vanishing one is a whole step.
         trainer = trainer_class(num_epochs=2, batch_size=50, optimizer_args={"eps": 1e-4})
-        training = trainer.train(model, data, hardware=hardware)
-        rows = [{key: value for key, value in row.items() if key != "split"} for row in training.history]
+        trainer.train(model, data, callbacks=[history := History()], hardware=hardware)
+        rows = [{key: value for key, value in row.items() if key != "split"} for row in history.rows]
         found[kind.__name__] = ({name: value.clone() for name, value in model.state_dict().items()}, rows)
     return found
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.trainers.test_resume import At, contents
-from tests.trainers.toy_models import Toy, ToyAdversarial, toy_data
+from tests.trainers.toy_models import History, Toy, ToyAdversarial, toy_data
 from vaebench.hardware.device import Hardware
+from vaebench.hardware.signals import Interrupted
 from vaebench.runs.run import Run
 from vaebench.trainers import AdversarialTrainer, BaseTrainer
-from vaebench.trainers.signals import Interrupted
 from vaebench.trainers.state import load_state
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -25,7 +25,10 @@ def train(path=None, callbacks=(), kind=Toy, trainer=BaseTrainer, hardware=None,
     options = {"num_epochs": 4, "batch_size": 8, "ema_decay": 0.9, **options}
     run = None if path is None else Run(path)
     hardware = hardware or Hardware(device="gpu", deterministic=True)
-    return trainer(**options).train(model, toy_data(), run=run, callbacks=callbacks, hardware=hardware), model
+    rows = History()
+    training = trainer(**options).train(model, toy_data(), run=run, callbacks=[*callbacks, rows], hardware=hardware)
+    training.history = rows.rows
+    return training, model
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -82,8 +82,8 @@ def test_adam_is_fused_unless_told_otherwise():
             "optimizer_args: Adam takes no 'weight_dcay'; did you mean 'weight_decay'",
         ),
         ("Adam", 0.1, {"lr": 1}, "set trainer.learning_rate instead"),
-        ("Adam", -0.1, {}, "trainer.learning_rate must be a number above 0, got -0.1"),
-        ("Adam", math.nan, {}, "trainer.learning_rate must be a number above 0"),
+        ("Adam", -0.1, {}, "trainer.learning_rate must be above 0 and finite; got -0.1"),
+        ("Adam", math.nan, {}, "trainer.learning_rate must be above 0 and finite; got nan"),
         ("Adam", 0.1, {"betas": [0.9, 2.0]}, "trainer.optimizer=Adam cannot be used: Invalid beta"),
     ],
 )
@@ -139,7 +139,7 @@ def test_refused_schedules_say_why(name):
         ("StepLR", None, "trainer.scheduler=StepLR needs trainer.scheduler_args with step_size"),
         ("StepLR", {"step": 3}, "StepLR takes no 'step'; did you mean 'step_size'"),
         (None, {"step_size": 3}, "trainer.scheduler_args are given, but no trainer.scheduler"),
-        ("cosine", {"final_fraction": 2}, "final_fraction must be from 0 to 1"),
+        ("cosine", {"final_fraction": 2}, "final_fraction must be at least 0 and at most 1; got 2"),
     ],
 )
 def test_mistakes_in_schedules_are_one_sentence(name, arguments, words):

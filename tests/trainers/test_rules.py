@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.trainers.toy_models import DIM, ToyAdversarial, ToyCoupled, ToyCoupledAdversarial, toy_data
-from vaebench.core import Batch, Loss
+from vaebench.core import Batch, Loss, Model
 from vaebench.hardware.device import Hardware
 from vaebench.trainers import (
     AdversarialTrainer,
@@ -21,11 +21,10 @@ from vaebench.trainers import (
 CPU = Hardware(device="cpu", threads=1)
 
 
-class Saddle(nn.Module):
+class Saddle(Model):
     """f(x, y) = (x - 1)(y - 2) + (x - 1)^2 / 2 - (y - 2)^2 / 2: x goes down, y goes up, they meet at (1, 2)."""
 
     shape = (DIM,)
-    capabilities = frozenset()
 
     def __init__(self, trainer):
         super().__init__()
@@ -44,12 +43,6 @@ class Saddle(nn.Module):
 
     def loss(self, batch, step):
         return self.losses(batch, step)["x"]
-
-    def validation_loss(self, batch, step):
-        return self.loss(batch, step)
-
-    def end_epoch(self, train, batch_size):
-        pass
 
     @property
     def point(self):
@@ -208,7 +201,7 @@ def test_missing_loss_is_named():
 
 def test_number_of_critic_steps_is_checked():
     for trainer_class in (AdversarialTrainer, CoupledOptimizerAdversarialTrainer):
-        with pytest.raises(ValueError, match=r"trainer.num_critic_steps must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=r"num_critic_steps must be a whole number of at least 1; got 0"):
             trainer_class(num_critic_steps=0)
 
 

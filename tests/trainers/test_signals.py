@@ -12,8 +12,8 @@ import textwrap
 import pytest
 
 from tests.trainers.test_resume import At, contents, train
+from vaebench.hardware.signals import Interrupted, SignalFlag
 from vaebench.runs.run import Run
-from vaebench.trainers.signals import Interrupted, SignalFlag
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR2")
 
@@ -75,7 +75,7 @@ def test_former_handler_may_leave(tmp_path):
 def test_second_signal_ends_at_once(name):
     program = f"""
         import os, signal, time
-        from vaebench.trainers.signals import SignalFlag
+        from vaebench.hardware.signals import SignalFlag
         with SignalFlag() as flag:
             os.kill(os.getpid(), signal.{name})
             assert flag.received == signal.{name}

@@ -264,7 +264,7 @@ def test_best_is_the_smallest_or_the_largest(mode):
 @pytest.mark.parametrize(
     ("options", "data", "words"),
     [
-        ({"num_epochs": 0}, {}, "trainer.num_epochs must be an integer of at least 1, got 0"),
+        ({"num_epochs": 0}, {}, "num_epochs must be a whole number of at least 1; got 0"),
         (
             {"batch_size": 51},
             {},
@@ -272,15 +272,27 @@ def test_best_is_the_smallest_or_the_largest(mode):
         ),
         ({}, {"num_validation": 0}, "the validation split is empty"),
         ({}, {"num_train": 0}, "the training split is empty"),
-        ({"learning_rate": -1}, {}, "trainer.learning_rate must be a number above 0, got -1"),
-        ({"scheduler_interval": "epochs"}, {}, "trainer.scheduler_interval must be epoch or step, got 'epochs'"),
-        ({"ema_decay": 1.0}, {}, "trainer.ema_decay must be at least 0 and below 1"),
+        ({"learning_rate": -1}, {}, "trainer.learning_rate must be above 0 and finite; got -1"),
+        ({"scheduler_interval": "epochs"}, {}, "scheduler_interval must be one of epoch, step; got 'epochs'"),
+        ({"ema_decay": 1.0}, {}, "ema_decay must be at least 0 and below 1"),
         ({"parts": {"encodr": {"learning_rate": 1}}}, {}, "the model has no part 'encodr'"),
-        ({"parts": {"model": {"rate": 1}}}, {}, "trainer.parts.model takes no 'rate'"),
-        ({"patience": 2, "validate_every": None}, {}, "trainer.patience needs a metric"),
-        ({"gradient_clip_norm": 0}, {}, "trainer.gradient_clip_norm must be a number above 0"),
-        ({"max_skipped": -1}, {}, "trainer.max_skipped must be at least 0"),
-        ({"non_finite": "ignore"}, {}, "trainer.non_finite must be stop or skip"),
+        ({"parts": {"model": {"rate": 1}}}, {}, "parts.model takes no 'rate'"),
+        ({"patience": 2, "validate_every": None}, {}, "patience needs a metric: set trainer.validate_every"),
+        ({"gradient_clip_norm": 0}, {}, "gradient_clip_norm must be above 0 and finite, or null; got 0"),
+        ({"num_epochs": 1.5}, {}, "num_epochs must be a whole number"),
+        ({"max_minutes": math.inf}, {}, "max_minutes must be above 0 and finite, or null; got inf"),
+        (
+            {"scheduler": "ReduceLROnPlateau", "validate_every": None},
+            {},
+            "trainer.validate_every=null never validates; set trainer.validate_every=1",
+        ),
+        (
+            {"parts": {"model": {"scheduler": "ReduceLROnPlateau"}}, "validate_every": None},
+            {},
+            "trainer.parts.model.scheduler=ReduceLROnPlateau follows a validation metric",
+        ),
+        ({"max_skipped": -1}, {}, "max_skipped must be a whole number of at least 0; got -1"),
+        ({"non_finite": "ignore"}, {}, "non_finite must be one of stop, skip; got 'ignore'"),
     ],
 )
 def test_mistakes_are_one_sentence(options, data, words):
@@ -322,7 +334,7 @@ def test_every_hook_is_called_in_order():
     calls = []
     names = [name for name in vars(Callback) if name.startswith("on_") and name != "on_every_rank"]
     methods = {name: lambda self, *rest, name=name: calls.append(name) for name in names}
-    train(callbacks=[type("Recorder", (Callback,), methods)()], num_epochs=1, batch_size=25)
+    train(toy(plain=True), callbacks=[type("Recorder", (Callback,), methods)()], num_epochs=1, batch_size=25)
     step = ["on_step_start", "on_step_end"]
     assert calls == [
         "on_train_start",
@@ -330,7 +342,9 @@ def test_every_hook_is_called_in_order():
         *step,
         *step,
         "on_log",
+        "on_progress",  # the model reads the split at the end of the epoch
         "on_evaluation_start",
+        "on_progress",
         "on_log",
         "on_evaluation_end",
         "on_epoch_end",

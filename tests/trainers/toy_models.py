@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from vaebench.core import Loss
+from vaebench.core import Loss, Model
 from vaebench.data.split import DataSplit
 from vaebench.hardware import collective
 from vaebench.hardware.device import Hardware
@@ -18,11 +18,9 @@ from vaebench.trainers.callbacks.callback import Callback
 DIM = 6
 
 
-class Toy(nn.Module):
+class Toy(Model):
     """A noisy linear autoencoder, with batch normalisation and dropout unless it is plain."""
 
-    trainer = "base"
-    capabilities = frozenset()
     shape = (DIM,)
 
     def __init__(self, plain=False):
@@ -39,15 +37,6 @@ class Toy(nn.Module):
         error = (self.decoder(z) - batch.x).square().sum(1)
         rate = 0.01 * z.square().sum(1)
         return Loss.mean(error + rate, distortion=error, rate=rate)
-
-    def losses(self, batch, step, part=None):
-        return {"model": self.loss(batch, step)}
-
-    def parts(self):
-        return {"model": [self]}
-
-    def validation_loss(self, batch, step):
-        return self.loss(batch, step)
 
     def end_epoch(self, train, batch_size):
         self.centre.copy_(train.batch(torch.arange(len(train))).x.mean(0) + torch.randn(DIM))
@@ -143,8 +132,12 @@ CPU = Hardware(device="cpu", threads=1)
 
 def train(model=None, data=None, callbacks=(), run=None, hardware=CPU, **options):
     options = {"num_epochs": 2, "batch_size": 10, "learning_rate": 0.01, **options}
-    model = model if model is not None else toy()
-    return BaseTrainer(**options).train(model, data or toy_data(), callbacks=callbacks, run=run, hardware=hardware)
+    model, rows = model if model is not None else toy(), History()
+    training = BaseTrainer(**options).train(
+        model, data or toy_data(), callbacks=[*callbacks, rows], run=run, hardware=hardware
+    )
+    training.history = rows.rows
+    return training
 
 
 def toy(kind=Toy, **options):
@@ -163,6 +156,18 @@ def average(path, decay):
         d = min(decay, (1 + t) / (10 + t))
         found = d * found + (1 - d) * after
     return found
+
+
+class History(Callback):
+    """Keeps every row that is logged."""
+
+    on_every_rank = True
+
+    def __init__(self):
+        self.rows = []
+
+    def on_log(self, training, row):
+        self.rows.append(row)
 
 
 class Spy(Callback):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vaebench.runs.run import Run
+from vaebench.trainers.callbacks.progress import as_text
 
 
 def settings(tree: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -37,20 +38,21 @@ def _arguments(node: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def results(run: Run, trainer: Any) -> list[tuple[str, ...]]:
+def results(run: Run, best_by: tuple[str, str] | None) -> list[tuple[str, ...]]:
     """A run as rows: each value, in the last training epoch, the last validation, and the best one."""
     rows = run.read_metrics()
     train = [row for row in rows if row["split"] == "train"]
     validation = [row for row in rows if row["split"] == "validation"]
-    best = [row for row in validation if isinstance(row.get(trainer.keep_best), (int, float))]
-    choose = min if trainer.keep_best_mode == "min" else max
+    name, mode = best_by or ("loss", "min")
+    best = [row for row in validation if best_by is not None and isinstance(row.get(name), (int, float))]
+    choose = min if mode == "min" else max
     columns = [
         train[-1] if train else {},
         validation[-1] if validation else {},
-        choose(best, key=lambda row: row[trainer.keep_best]) if best else {},
+        choose(best, key=lambda row: row[name]) if best else {},
     ]
-    names = dict.fromkeys(name for row in reversed(columns) for name in row if name not in ("step", "split", "epoch"))
-    return [(name, *(_number(row.get(name)) for row in columns)) for name in ["epoch", *names]]
+    keys = dict.fromkeys(key for row in reversed(columns) for key in row if key not in ("step", "split", "epoch"))
+    return [(key, *(_number(row.get(key)) for row in columns)) for key in ["epoch", *keys]]
 
 
 def cautions(run: Run, model: Any) -> list[str]:
@@ -65,4 +67,4 @@ def cautions(run: Run, model: Any) -> list[str]:
 
 
 def _number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+    return as_text(value) if isinstance(value, float) else "" if value is None else str(value)

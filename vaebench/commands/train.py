@@ -24,8 +24,7 @@ from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
 from vaebench.runs import provenance
 from vaebench.runs.run import Run, read_json
-from vaebench.trainers import resume
-from vaebench.trainers.trainer import LENGTH_KEYS
+from vaebench.trainers.options import LENGTH_KEYS
 from vaebench.trainers.training import Training
 
 # What a run may change when it goes on: how long it is, what it runs on, who watches, where the same data lie.
@@ -89,7 +88,8 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         provenance.record_start(run, seed=tree["seed"], overrides=typed)
         run.set_status("running")
         show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
-        _warn_of_likelihood(model.likelihood_head, dataset.train)
+        if "likelihood" in model.capabilities:
+            _warn_of_likelihood(model.likelihood_head, dataset.train)
         if not run.last_state.is_file():  # it starts from the first step
             run.truncate_metrics(0)
     try:
@@ -108,10 +108,12 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
             f"{type(model).__name__} on {dataset.name}: {counted(training.epoch, 'epoch')}, "
             f"{counted(training.step, 'step')}, {parameters:,} parameters, {time.monotonic() - started:.1f} s",
             ("value", "train", "validation", "best validation"),
-            results(run, trainer),
+            results(run, training.best_by),
         )
         for sentence in cautions(run, model):
             say(sentence)
+        if training.divergence.sentence is not None:
+            say(training.divergence.sentence)
         print(f"run directory: {run.path}")
     return training.best
 
@@ -131,7 +133,7 @@ def _check_continues(run: Run, training: Training) -> None:
         )
     if run.provenance.is_file():
         read_json(run.provenance)
-    resume.check(training)
+    training.check_checkpoint()
 
 
 def _warn_of_likelihood(likelihood: Any, split: Any) -> None:

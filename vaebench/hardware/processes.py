@@ -20,9 +20,9 @@ import torch
 import torch.distributed as dist
 
 from vaebench.hardware.device import Hardware, world_size_of_environment
+from vaebench.hardware.signals import SIGNALS
 
 _TIMEOUT = datetime.timedelta(minutes=60)  # a process may wait for another that draws pictures or writes
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
 _READY = "ready"
 
 
@@ -108,9 +108,8 @@ def _child(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    for name in _SIGNALS:  # process 0 hears them and tells the others
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for signum in SIGNALS:  # process 0 hears them and passes them on
+        signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
         report.send(_READY)

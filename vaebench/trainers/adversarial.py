@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from vaebench.core import Batch
+from vaebench.messages import check_range
 from vaebench.trainers.rules import update_alone
 from vaebench.trainers.trainer import Trainer
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 @dataclass(kw_only=True)
@@ -47,15 +46,14 @@ class AdversarialTrainer(Trainer):
         """Update the parts in turn."""
         *others, critic = training.parts.values()
         for part in others:
-            update_alone(training, part, batch)
-        values = training.recorded()
+            update_alone(training.updates, part, batch)
+        values = training.updates.recorded()
         for _ in range(self.num_critic_steps):
-            update_alone(training, critic, batch)
-            last = training.recorded()
+            update_alone(training.updates, critic, batch)
+            last = training.updates.recorded()
         return {**values, **last}
 
 
 def check_critic_steps(value: int) -> None:
     """Refuse fewer than one."""
-    if value < 1:
-        raise ValueError(f"trainer.num_critic_steps must be at least 1, got {value}")
+    check_range("num_critic_steps", value, at_least=1, whole=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from vaebench.core import Batch
 from vaebench.trainers.trainer import Trainer
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 @dataclass(kw_only=True)
@@ -27,9 +25,10 @@ class BaseTrainer(Trainer):
 
     def train_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """Update every part by the gradient of the loss."""
-        for piece, weight in training.pieces(batch):
-            loss = training.loss(piece)
-            training.record({"loss": loss.total, **loss.terms}, weight)
-            training.backward(loss.total, weight)
-        training.update(*training.parts.values())
-        return training.recorded()
+        updates = training.updates
+        for piece, weight in updates.pieces(batch):
+            loss = updates.loss(piece)
+            updates.record({"loss": loss.total, **loss.terms}, weight)
+            updates.backward(loss.total, weight)
+        updates.apply(*training.parts.values())
+        return updates.recorded()

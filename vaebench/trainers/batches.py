@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch
+from vaebench.core import Batch, Model
 from vaebench.hardware import collective
 from vaebench.messages import counted
-from vaebench.trainers.trainer import Trainer
+from vaebench.trainers.options import TrainerOptions
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,10 @@ def joined(batches: Iterator[Batch], num: int) -> Iterator[Batch]:
         yield from batches
         return
     while group := list(itertools.islice(batches, num)):
-        first = group[0]
-        yield Batch(
-            torch.cat([batch.x for batch in group]),
-            None if first.y is None else torch.cat([batch.y for batch in group if batch.y is not None]),
-            None if first.index is None else torch.cat([batch.index for batch in group if batch.index is not None]),
-        )
+        yield Batch.cat(group)
 
 
-def check_data(trainer: Trainer, model: Any, train: Any, validation: Any) -> None:
+def check_data(trainer: TrainerOptions, model: Model, train: Any, validation: Any) -> None:
     """Refuse splits that the options or the model cannot use."""
     if len(train) == 0:
         raise ValueError("the training split is empty; choose a dataset with examples")
@@ -48,7 +43,7 @@ def check_data(trainer: Trainer, model: Any, train: Any, validation: Any) -> Non
             f"trainer.batch_size={trainer.batch_size} is larger than the training split of "
             f"{counted(len(train), 'example')}; choose at most {len(train)}"
         )
-    least, left = getattr(model, "min_batch", 1), len(train) % trainer.batch_size
+    least, left = model.min_batch, len(train) % trainer.batch_size
     reaches_last = trainer.num_steps is None or trainer.num_steps * trainer.batch_size * trainer.accumulate > (
         len(train) - left
     )
@@ -71,9 +66,9 @@ def check_data(trainer: Trainer, model: Any, train: Any, validation: Any) -> Non
             )
 
 
-def say_what_accumulation_is(trainer: Trainer, model: Any) -> None:
-    """Say so where several small batches are not one large one."""
-    if trainer.accumulate > 1 and getattr(model, "couples_batch", False):
+def warn_if_accumulation_changes_loss(trainer: TrainerOptions, model: Model) -> None:
+    """Warn where several small batches are not one large one."""
+    if trainer.accumulate > 1 and model.couples_batch:
         log.warning(
             "the loss of %s couples the examples of a batch: a step of %d batches of %d is not one of a batch of %d",
             type(model).__name__,

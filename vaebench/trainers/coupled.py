@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from vaebench.core import Batch
 from vaebench.trainers.rules import update_together
 from vaebench.trainers.trainer import Trainer
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 @dataclass(kw_only=True)
@@ -32,5 +30,5 @@ class CoupledOptimizerTrainer(Trainer):
 
     def train_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """Update the parts at once."""
-        update_together(training, list(training.parts.values()), batch)
-        return training.recorded()
+        update_together(training.updates, list(training.parts.values()), batch)
+        return training.updates.recorded()

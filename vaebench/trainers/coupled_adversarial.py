@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,9 +11,7 @@ from vaebench.core import Batch
 from vaebench.trainers.adversarial import check_critic_steps
 from vaebench.trainers.rules import update_alone, update_together
 from vaebench.trainers.trainer import Trainer
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 @dataclass(kw_only=True)
@@ -43,9 +41,9 @@ class CoupledOptimizerAdversarialTrainer(Trainer):
     def train_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """Update all parts at once, then the critic alone."""
         parts = list(training.parts.values())
-        update_together(training, parts, batch)
-        values = training.recorded()
+        update_together(training.updates, parts, batch)
+        values = training.updates.recorded()
         for _ in range(self.num_critic_steps - 1):
-            update_alone(training, parts[-1], batch)
-            values.update(training.recorded())
+            update_alone(training.updates, parts[-1], batch)
+            values.update(training.updates.recorded())
         return values

@@ -12,7 +12,7 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 
-from vaebench.messages import did_you_mean
+from vaebench.messages import check_range, counted, did_you_mean
 
 REFUSED_OPTIMIZERS = {
     "LBFGS": "it evaluates the loss several times in a step, and a stochastic loss differs each time",
@@ -25,6 +25,7 @@ REFUSED_SCHEDULERS = {
     "ChainedScheduler": "it takes other schedulers; warm-up is trainer.warmup_steps",
 }
 COSINE = "cosine"
+PLATEAU = "ReduceLROnPlateau"
 # The argument that says how long the schedule is; left out, it is as long as the training.
 _LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
@@ -84,9 +85,7 @@ def build_optimizer(
 
 def check_learning_rate(value: Any, key: str) -> None:
     """Refuse what is not a positive finite number."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{key}.learning_rate must be a number above 0, got {value}")
+    check_range(f"{key}.learning_rate", value, above=0, below=math.inf)
 
 
 def check_scheduler(name: str | None, arguments: Mapping[str, Any] | None, key: str = "trainer") -> None:
@@ -165,8 +164,7 @@ class LearningRateSchedule:
         values = {argument: _tuples(value) for argument, value in dict(arguments or {}).items()}
         if name == COSINE:
             self._final_fraction = float(values.get("final_fraction", 0.0))
-            if not 0 <= self._final_fraction <= 1:
-                raise ValueError(f"{key}.scheduler_args.final_fraction must be from 0 to 1, got {self._final_fraction}")
+            check_range(f"{key}.scheduler_args.final_fraction", self._final_fraction, at_least=0, at_most=1)
         elif name is not None:
             length = _LENGTH.get(name)
             if length is not None and "epochs" not in values:
@@ -216,6 +214,19 @@ class LearningRateSchedule:
             "base": self._base,
             "torch": None if self._torch is None else self._torch.state_dict(),
         }
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse a schedule that was made for fewer moves than this training has.
+
+        Raises:
+            ValueError: the schedule ends before the training does.
+        """
+        before, now = (state["torch"] or {}).get("total_steps"), getattr(self._torch, "total_steps", None)
+        if isinstance(before, int) and isinstance(now, int) and now > before:
+            raise ValueError(
+                f"{self._key}.scheduler={type(self._torch).__name__} was made for {counted(before, self.interval)} and "
+                f"cannot go on to {now}; train a new run from these weights: init_from=<this run>"
+            )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; the optimiser's own state is loaded already."""

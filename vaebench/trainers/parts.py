@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from vaebench.messages import did_you_mean
+from vaebench.core import Model
+from vaebench.messages import check_range, did_you_mean
 from vaebench.trainers.optimizers import LearningRateSchedule, build_optimizer
-from vaebench.trainers.trainer import PART_KEYS, Trainer
+from vaebench.trainers.options import PART_KEYS, TrainerOptions
 
 
 @dataclass
@@ -70,13 +71,13 @@ class Part:
         self.schedule.load_state_dict(state["schedule"])
 
 
-def build_parts(trainer: Trainer, model: nn.Module, num_steps: int, num_epochs: int) -> dict[str, Part]:
+def build_parts(trainer: TrainerOptions, model: Model, num_steps: int, num_epochs: int) -> dict[str, Part]:
     """Return the parts of `model` with the optimisers that `trainer` describes.
 
     Raises:
         ValueError: the options name a part that the model does not have, or an optimiser refuses its arguments.
     """
-    modules = {name: list(part) for name, part in model.parts().items()}  # type: ignore[operator]
+    modules = {name: list(part) for name, part in model.parts().items()}
     check_partition(model, modules)
     options = trainer.parts or {}
     for name in options:
@@ -96,8 +97,7 @@ def build_parts(trainer: Trainer, model: nn.Module, num_steps: int, num_epochs: 
         key = f"trainer.parts.{name}" if own else "trainer"
         parameters = trainable(members)
         clip = values["gradient_clip_norm"]
-        if clip is not None and not (math.isfinite(clip) and clip > 0):
-            raise ValueError(f"{key}.gradient_clip_norm must be a number above 0, got {clip}")
+        check_range(f"{key}.gradient_clip_norm", clip, above=0, below=math.inf, or_null=True)
         optimizer = build_optimizer(
             values["optimizer"], parameters, values["learning_rate"], values["optimizer_args"], key
         )

@@ -4,40 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from vaebench.core import Batch
+from vaebench.core import Batch, Loss
 from vaebench.messages import did_you_mean
-
-if TYPE_CHECKING:
-    from vaebench.core import Loss
-    from vaebench.trainers.parts import Part
-    from vaebench.trainers.training import Training
+from vaebench.trainers.parts import Part
+from vaebench.trainers.updates import Updates
 
 
-def update_alone(training: Training, part: Part, batch: Batch) -> None:
+def update_alone(updates: Updates, part: Part, batch: Batch) -> None:
     """Update one part by its own loss, in a forward pass of its own; nothing of the other parts moves."""
-    others = [module for other in training.parts.values() if other is not part for module in other.modules]
+    others = [module for other in updates.parts.values() if other is not part for module in other.modules]
     with buffers_kept(others):
-        for piece, weight in training.pieces(batch):
-            loss = loss_of(part.name, training.losses(piece, part.name))
-            training.record(named(part.name, loss), weight)
-            training.backward_into(part, loss.total, weight)
-    training.update(part)
+        for piece, weight in updates.pieces(batch):
+            loss = loss_of(part.name, updates.losses(piece, part.name))
+            updates.record(named(part.name, loss), weight)
+            updates.backward_into(part, loss.total, weight)
+    updates.apply(part)
 
 
-def update_together(training: Training, parts: Sequence[Part], batch: Batch) -> None:
+def update_together(updates: Updates, parts: Sequence[Part], batch: Batch) -> None:
     """Update some parts at once, each by its own loss, all losses from one forward pass."""
-    for piece, weight in training.pieces(batch):
-        losses = training.losses(piece)
+    for piece, weight in updates.pieces(batch):
+        losses = updates.losses(piece)
         for part in parts:
             loss = loss_of(part.name, losses)
-            training.record(named(part.name, loss), weight)
-            training.backward_into(part, loss.total, weight, retain_graph=part is not parts[-1])
-    training.update(*parts)
+            updates.record(named(part.name, loss), weight)
+            updates.backward_into(part, loss.total, weight, retain_graph=part is not parts[-1])
+    updates.apply(*parts)
 
 
 @contextmanager

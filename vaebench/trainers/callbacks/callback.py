@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 class Callback:
     """Base of the callbacks: every hook does nothing.
 
     Hooks may read everything on `training`, and call `training.log` and `training.stop`. What they draw at random must
-    be drawn inside `vaebench.hardware.device.fixed_rng`, so that a run does not depend on who watches it.
+    be drawn inside `vaebench.hardware.random_streams.fixed_rng`, so that a run does not depend on who watches it.
 
     Attributes:
         on_every_rank: Whether the hooks also run on processes that do not write.
@@ -54,6 +53,16 @@ class Callback:
 
     def on_log(self, training: Training, row: dict[str, Any]) -> None:
         """When a row of metrics.jsonl is written: step, epoch, split, values."""
+
+    def on_progress(self, training: Training, name: str, done: int, total: int) -> None:
+        """During validation and other long work between two steps.
+
+        Args:
+            training: The training.
+            name: What is done.
+            done: How much of it: batches of a validation, examples that were read elsewhere.
+            total: Of how much.
+        """
 
     def on_save(self, training: Training) -> None:
         """While a checkpoint is written, before the one rename that makes it count."""

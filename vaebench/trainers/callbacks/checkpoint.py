@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from vaebench.messages import did_you_mean
+from vaebench.messages import check_range, did_you_mean
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.state import save_weights
-from vaebench.trainers.trainer import check_positive
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 class Checkpoint(Callback):
@@ -28,20 +24,18 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, every_seconds: float = 30.0) -> None:
-        if every_seconds != 0:
-            check_positive(every_seconds, "callback.checkpoint.every_seconds")
+        check_range("every_seconds", every_seconds, at_least=0, below=float("inf"))
         self.every_seconds = every_seconds
         self._best_weights: dict[str, Tensor] | None = None
         self._saved_at = 0.0
 
     def check(self, training: Training) -> None:
         """Refuse a metric that validation does not give."""
-        name = training.trainer.keep_best
-        if name not in (None, "loss") and training.trainer.validate_every is not None:
-            metric_of(training.validation_means(num_batches=1), name)
+        if training.best_by is not None and training.best_by[0] != "loss":
+            metric_of(training.validation_means(num_batches=1), training.best_by[0])
 
     def on_train_start(self, training: Training) -> None:
-        """Find out whether the disk takes a checkpoint."""
+        """Fail early if a checkpoint cannot be written."""
         training.save()
 
     def on_step_end(self, training: Training) -> None:
@@ -51,11 +45,11 @@ class Checkpoint(Callback):
 
     def on_evaluation_end(self, training: Training, values: dict[str, float]) -> None:
         """Remember the best weights."""
-        name = training.trainer.keep_best
-        if name is None:
+        if training.best_by is None:
             return
+        name, mode = training.best_by
         value = metric_of(values, name)
-        if is_better(value, training.best, training.trainer.keep_best_mode):
+        if is_better(value, training.best, mode):
             training.best = value
             if training.run is not None:
                 self._best_weights = training.weights()

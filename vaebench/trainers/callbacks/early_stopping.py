@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from vaebench.messages import counted
+from vaebench.messages import check_range, counted
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.checkpoint import is_better, metric_of
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 class EarlyStopping(Callback):
@@ -23,10 +21,8 @@ class EarlyStopping(Callback):
     on_every_rank: ClassVar[bool] = True
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0) -> None:
-        if patience < 1:
-            raise ValueError(f"callback.early_stopping.patience must be at least 1, got {patience}")
-        if min_delta < 0:
-            raise ValueError(f"callback.early_stopping.min_delta must be at least 0, got {min_delta}")
+        check_range("patience", patience, at_least=1, whole=True)
+        check_range("min_delta", min_delta, at_least=0, below=float("inf"))
         self.patience = patience
         self.min_delta = min_delta
         self.best: float | None = None
@@ -34,8 +30,11 @@ class EarlyStopping(Callback):
 
     def check(self, training: Training) -> None:
         """Refuse options that give nothing to watch."""
-        if training.trainer.validate_every is None or training.trainer.keep_best is None:
-            raise ValueError("early stopping needs a metric: set trainer.validate_every and trainer.keep_best")
+        if training.best_by is None:
+            raise ValueError(
+                f"early stopping needs a metric: set trainer.validate_every, and trainer.keep_best to a validation "
+                f"metric of {type(training.model).__name__}"
+            )
 
     def on_train_start(self, training: Training) -> None:
         """A run that was over stays over."""
@@ -43,7 +42,7 @@ class EarlyStopping(Callback):
 
     def on_evaluation_end(self, training: Training, values: dict[str, float]) -> None:
         """Count."""
-        name, mode = training.trainer.keep_best or "loss", training.trainer.keep_best_mode
+        name, mode = training.best_by or ("loss", "min")
         value = metric_of(values, name)
         sign = 1.0 if mode == "min" else -1.0
         if is_better(value, None if self.best is None else self.best - sign * self.min_delta, mode):
@@ -54,7 +53,7 @@ class EarlyStopping(Callback):
 
     def _stop_if_over(self, training: Training) -> None:
         if self.num_waited >= self.patience:
-            name = training.trainer.keep_best
+            name = (training.best_by or ("loss", "min"))[0]
             waited = counted(self.num_waited, "validation")
             training.stop(f"validation {name} has not improved on {self.best:.6g} for {waited}")
 

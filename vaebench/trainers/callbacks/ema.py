@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from vaebench.messages import check_range
 from vaebench.trainers.callbacks.callback import Callback
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 class EMA(Callback):
@@ -32,8 +31,7 @@ class EMA(Callback):
     on_every_rank: ClassVar[bool] = True
 
     def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"callback.ema.decay must be at least 0 and below 1, got {decay}")
+        check_range("decay", decay, at_least=0, below=1)
         self.decay = decay
         self.num_updates = 0
         self._weights: list[Tensor] = []

@@ -1,15 +1,14 @@
-"""The hooks that the callbacks of one training fill."""
+"""The callbacks of one training as one observer of it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from vaebench.hardware import collective
 from vaebench.trainers.callbacks.callback import HOOKS, Callback
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -17,27 +16,53 @@ log = logging.getLogger(__name__)
 class Hooks:
     """For each hook the methods that do something, so that the others cost nothing at every step.
 
+    On processes that do not write, only callbacks with `on_every_rank` run.
+
     Args:
         callbacks: All of them, in order.
-        is_main: Whether this process writes; on others only callbacks with `on_every_rank` run.
     """
 
-    def __init__(self, callbacks: Iterable[Callback], is_main: bool) -> None:
-        running = [callback for callback in callbacks if is_main or callback.on_every_rank]
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = list(callbacks)
+        is_main = collective.rank() == 0
+        running = [callback for callback in self.callbacks if is_main or callback.on_every_rank]
         self._functions: dict[str, list[Callable[..., None]]] = {
             name: [getattr(c, name) for c in running if getattr(type(c), name) is not getattr(Callback, name)]
             for name in HOOKS
         }
+
+    def check(self, training: Training) -> None:
+        """Let every callback refuse what cannot work, on every process."""
+        for callback in self.callbacks:
+            callback.check(training)
 
     def call(self, training: Training, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback."""
         for function in self._functions[hook]:
             function(training, *arguments)
 
-    def tell(self, training: Training, error: BaseException) -> None:
-        """Tell the callbacks of an error; one that fails at that must not hide it."""
+    def report_error(self, training: Training, error: BaseException) -> None:
+        """Pass an error on to the callbacks; one that fails at that must not hide it."""
         for function in self._functions["on_exception"]:
             try:
                 function(training, error)
             except Exception as another:
                 log.warning("while the training ended: %s: %s", type(another).__name__, another)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What each callback remembers, by its name."""
+        return {name: callback.state_dict() for name, callback in self._named().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`; a callback that was not there before starts afresh."""
+        for name, callback in self._named().items():
+            if name in state:
+                callback.load_state_dict(state[name])
+
+    def _named(self) -> dict[str, Callback]:
+        named: dict[str, Callback] = {}
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            same = sum(key.partition(" ")[0] == name for key in named)
+            named[name if not same else f"{name} {same + 1}"] = callback
+        return named

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from vaebench.hardware.random_streams import Stream, fixed_rng
+from vaebench.messages import check_range
 from vaebench.runs.images import save_image, side_by_side, to_image
 from vaebench.runs.run import write_atomic
 from vaebench.trainers.callbacks.callback import Callback
+from vaebench.trainers.training import Training
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vaebench.trainers.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,10 @@ class ImagesCallback(Callback):
     """
 
     def __init__(self, every_epochs: int | None = None, num_images: int = 64, animation: bool = False) -> None:
-        if every_epochs is not None and every_epochs < 1:
-            raise ValueError(f"callback.images.every_epochs must be at least 1, or null; got {every_epochs}")
-        if num_images < 1:
-            raise ValueError(f"callback.images.num_images must be at least 1, got {num_images}")
+        check_range("every_epochs", every_epochs, at_least=1, whole=True, or_null=True)
+        check_range("num_images", num_images, at_least=1, whole=True)
         if animation and every_epochs is None:
-            raise ValueError("callback.images.animation needs callback.images.every_epochs")
+            raise ValueError("animation needs callback.images.every_epochs")
         self.every_epochs = every_epochs
         self.num_images = num_images
         self.animation = animation
@@ -66,15 +65,16 @@ class ImagesCallback(Callback):
             save_image(training.run.images / name, to_image(images, columns))
 
     def _images(self, training: Training) -> dict[str, Tensor]:
-        model = training.model
+        model: Any = training.model
         if len(model.shape) != 3 or training.run is None:
             return {}
         found = {}
         with training.evaluating(), fixed_rng(training.seed, Stream.IMAGES):
-            if "prior" in model.capabilities:
-                found["samples"] = model.sample(self.num_images).float().cpu()
+            if {"prior", "likelihood"} <= model.capabilities:
+                labels = model.draw_labels(self.num_images)
+                found["samples"] = model.sample(self.num_images, y=labels).float().cpu()
             split = training.validation if len(training.validation) else training.train
-            if "posterior" in model.capabilities:
+            if {"posterior", "likelihood"} <= model.capabilities:
                 batch = split.batch(torch.arange(min(self.num_images // 2 or 1, len(split)))).to(training.device)
                 pictures = model.reconstruct(batch.x, deterministic=True, y=batch.y)
                 found["reconstructions"] = side_by_side(batch.x.float().cpu(), pictures.float().cpu())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vaebench.messages import check_range
 from vaebench.trainers.callbacks.callback import Callback
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +20,7 @@ class MetricConsolePrinterCallback(Callback):
     """
 
     def __init__(self, every_epochs: int = 1) -> None:
-        if every_epochs < 1:
-            raise ValueError(f"callback.metric_printer.every_epochs must be at least 1, got {every_epochs}")
+        check_range("every_epochs", every_epochs, at_least=1, whole=True)
         self.every_epochs = every_epochs
 
     def on_log(self, training: Training, row: dict[str, Any]) -> None:

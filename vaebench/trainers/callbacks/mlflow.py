@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vaebench.trainers.callbacks.tracker import Tracker, numbers, options
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 _MOST_CHARACTERS = 500  # of a parameter's value
 _ENDINGS = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from vaebench.trainers.callbacks.callback import Callback
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 class OptimizerMonitor(Callback):
@@ -28,7 +26,7 @@ class OptimizerMonitor(Callback):
 
     def on_train_start(self, training: Training) -> None:
         """Have the norms measured."""
-        training.measure_gradient_norm = True
+        training.updates.measure_gradient_norm = True
         for values in (self._sums, self._largest):
             values.update({name: value.to(training.device) for name, value in values.items()})
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaebench.hardware.random_streams import Stream, fixed_rng
-from vaebench.messages import counted
+from vaebench.messages import check_range, counted
 from vaebench.trainers.callbacks.callback import Callback
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -34,36 +32,34 @@ class PosteriorCollapse(Callback):
     """
 
     def __init__(self, threshold: float = 0.01, alarm_below: float = 0.5, every_epochs: int = 1) -> None:
-        if not threshold > 0:
-            raise ValueError(f"callback.posterior_collapse.threshold must be above 0, got {threshold}")
-        if not 0 <= alarm_below <= 1:
-            raise ValueError(f"callback.posterior_collapse.alarm_below must be from 0 to 1, got {alarm_below}")
-        if every_epochs < 1:
-            raise ValueError(f"callback.posterior_collapse.every_epochs must be at least 1, got {every_epochs}")
+        check_range("threshold", threshold, above=0)
+        check_range("alarm_below", alarm_below, at_least=0, at_most=1)
+        check_range("every_epochs", every_epochs, at_least=1, whole=True)
         self.threshold = threshold
         self.alarm_below = alarm_below
         self.every_epochs = every_epochs
         self._is_alarmed = False
 
     def on_train_start(self, training: Training) -> None:
-        """Refuse a model that has nothing to watch."""
-        if "posterior" not in training.model.capabilities:
-            raise ValueError(
-                f"callback=posterior_collapse does not serve {type(training.model).__name__}: it has no posterior; "
-                f"leave the callback out"
+        """Say so where there is nothing to watch."""
+        reason = training.model.reason_against("posterior")
+        if reason is not None:
+            log.info(
+                "posterior_collapse watches nothing: %s has no posterior: %s", type(training.model).__name__, reason
             )
 
     def on_epoch_end(self, training: Training) -> None:
         """Look at the validation split, or the training split where there is none."""
-        if training.epoch % self.every_epochs:
+        model: Any = training.model
+        if training.epoch % self.every_epochs or "posterior" not in model.capabilities:
             return
         means, kls = [], []
         split = training.validation if len(training.validation) else training.train
         with training.evaluating(), fixed_rng(training.seed, Stream.POSTERIOR_COLLAPSE):
             for batch in split.batches(None, training.trainer.batch_size, device=training.device):
-                q = training.model.encode(batch.x, batch.y)
+                q = model.encode(batch.x, batch.y)
                 means.append(q.mean)
-                kl = kl_per_dimension(q, training.model)
+                kl = kl_per_dimension(q, model, batch.y)
                 if kl is not None:
                     kls.append(kl)
         variance = torch.cat(means).flatten(1).double().var(0, correction=int(len(split) > 1))  # as metric=active_units
@@ -92,11 +88,11 @@ class PosteriorCollapse(Callback):
         self._is_alarmed = state["is_alarmed"]
 
 
-def kl_per_dimension(q: Any, model: Any) -> Tensor | None:
+def kl_per_dimension(q: Any, model: Any, y: Tensor | None = None) -> Tensor | None:
     """KL(q(z_d|x) || p(z_d)), shape (B, D), nats; None unless both are diagonal Gaussians."""
     if "prior" not in model.capabilities:
         return None
-    p = model.prior()
+    p = model.prior(y)
     if not all(isinstance(getattr(d, "log_var", None), Tensor) for d in (q, p)) or p.mean.ndim > q.mean.ndim:
         return None
     ratio = (q.log_var - p.log_var).exp() + (q.mean - p.mean).square() / p.log_var.exp()

@@ -7,14 +7,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from vaebench.messages import check_range
 from vaebench.trainers.callbacks.callback import Callback
+from vaebench.trainers.training import Training
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from vaebench.trainers.training import Training
 
 log = logging.getLogger(__name__)
+PATIENCE = 2.0  # seconds that may pass without a word
 
 
 class ProgressBarCallback(Callback):
@@ -28,14 +30,13 @@ class ProgressBarCallback(Callback):
     """
 
     def __init__(self, every_seconds: float = 10.0, bar: bool | None = None) -> None:
-        if not every_seconds > 0:
-            raise ValueError(f"callback.progress.every_seconds must be above 0, got {every_seconds}")
+        check_range("every_seconds", every_seconds, above=0, below=float("inf"))
         self.every_seconds = every_seconds
         self.bar = bar
         self._bar: Bar | None = None
         self._told_at = 0.0
         self._drawn_at = 0.0
-        self._latest: dict[str, dict[str, Any]] = {}
+        self._work: tuple[str, float] = ("", 0.0)
         self._is_first = True
         self._streams: list[tuple[Any, Any]] = []
 
@@ -55,13 +56,24 @@ class ProgressBarCallback(Callback):
             self._told_at = now
             log.info("epoch %d, step %d of %d", training.epoch + 1, training.step, training.num_steps)
 
-    def on_log(self, training: Training, row: dict[str, Any]) -> None:
-        """Remember what to show."""
-        self._latest[row["split"]] = row
+    def on_progress(self, training: Training, name: str, done: int, total: int) -> None:
+        """Show work between two steps once it has lasted two seconds."""
+        now = time.monotonic()
+        if self._work[0] != name or done == 0:
+            self._work = (name, now)
+        if now - self._work[1] < PATIENCE:
+            return
+        if self._bar is not None and now - self._drawn_at > 0.1:
+            self._drawn_at = now
+            self._bar.update(self._bar.task_ids[0], text=f"{name}: {done} of {total}")
+        is_first = self._told_at < self._work[1]
+        if is_first or now - self._told_at > self.every_seconds:
+            self._told_at = now
+            log.info("%s: %d of %d after %.0f s", name, done, total, now - self._work[1])
 
     def on_epoch_end(self, training: Training) -> None:
         """Show the epoch's numbers."""
-        text = self._sentence()
+        text = self._sentence(training)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=training.step, epoch=training.epoch, text=text)
         now = time.monotonic()
@@ -89,13 +101,13 @@ class ProgressBarCallback(Callback):
             self._bar.stop()
             self._bar = None
 
-    def _sentence(self) -> str:
+    def _sentence(self, training: Training) -> str:
         words = []
         for split in ("train", "validation"):
-            row = self._latest.get(split, {})
+            row = training.latest.get(split, {})
             name = "loss" if "loss" in row else next((key for key in row if key.endswith("_loss")), None)
             if name is not None:
-                words.append(f"{split} {name.replace('_', ' ')} {row[name]:.4f}")
+                words.append(f"{split} {name.replace('_', ' ')} {as_text(row[name])}")
         return ", ".join(words)
 
     def _open(self, training: Training) -> Bar:
@@ -122,6 +134,11 @@ class ProgressBarCallback(Callback):
         for handler, _ in self._streams:
             handler.setStream(sys.stderr)
         return bar
+
+
+def as_text(value: float) -> str:
+    """Return a number with four decimals, or in powers of ten where it is too large to be read."""
+    return f"{value:.4f}" if abs(value) < 1e7 else f"{value:.4e}"
 
 
 def is_interactive() -> bool:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.util
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from vaebench.trainers.callbacks.callback import Callback
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training import Training
+from vaebench.trainers.training import Training
 
 
 class Tracker(Callback):
@@ -80,8 +78,6 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
 
 def options(training: Training) -> dict[str, Any]:
     """What distinguishes the run from others, flat."""
-    from vaebench.trainers.resume import fingerprint
-
-    found = fingerprint(training)
+    found = training.fingerprint()
     del found["model parameters"]
     return found
