@@ -95,6 +95,7 @@ def test_the_configuration_is_not_changed(digits):
     assert OmegaConf.to_yaml(cfg) == before
 
 
+LIKELIHOODS = "a Likelihood or one of bernoulli, continuous_bernoulli, discretized_logistic, gaussian"
 MISTAKES = {
     ("model.latent_dim=abc",): "model.latent_dim: expected an integer, got 'abc'",
     ("model.latent_dim=1.5",): "model.latent_dim: expected an integer, got 1.5",
@@ -109,7 +110,7 @@ MISTAKES = {
     ("model.network.hidden_dims=[1,x]",): "model.network.hidden_dims[1]: expected an integer, got 'x'",
     ("model.network=null",): "model.network: expected a Network, got null",
     ("model.network=mlp",): "model.network: expected a Network, got 'mlp'",
-    ("~model.likelihood._target_",): "model.likelihood: expected a Likelihood, got a dict",
+    ("~model.likelihood._target_",): f"model.likelihood: expected {LIKELIHOODS}, got a dict",
     ("model/likelihood=binomial",):
         "model.likelihood.total_count: a value is needed; set model.likelihood.total_count=",
     ("+model.likelihood.scale=3",): "model.likelihood.scale: 'auto' takes no settings; choose model/likelihood=",
@@ -148,7 +149,7 @@ def test_a_mistake_is_one_sentence_with_its_key(words, sentence):
         ("network", "posterior", "model.network: expected a Network, got a DiagonalGaussianPosterior"),
         ("posterior", "prior", "model.posterior: expected a Posterior, got a StandardNormalPrior"),
         ("prior", "posterior", "model.prior: expected a Prior, got a DiagonalGaussianPosterior"),
-        ("likelihood", "network", "model.likelihood: expected a Likelihood, got a MLP"),
+        ("likelihood", "network", f"model.likelihood: expected {LIKELIHOODS}, got a MLP"),
     ],
 )
 def test_a_part_of_another_kind_is_refused(model, part, other, sentence):

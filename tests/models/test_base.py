@@ -2,9 +2,11 @@
 
 import inspect
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
+from torch.distributions import Independent, Laplace
 from typing_extensions import Unpack
 
 from vaebench.core import Batch
@@ -190,6 +192,70 @@ def test_unbatched_inputs(model, x):
     assert torch.equal(model.encode(x[0]).mean, model.encode(x[:1]).mean)
     assert model.reconstruct(x[0]).shape == (1, *SHAPE)
     assert model(x[0])["z"].shape == (1, 3)
+
+
+@dataclass(frozen=True)
+class LaplacePrior:
+    """A prior for which torch knows no KL divergence."""
+
+    def build(self, latent_dim):
+        class Module(torch.nn.Module):
+            def forward(self):
+                return Independent(Laplace(torch.zeros(latent_dim), torch.ones(latent_dim)), 1)
+
+        return Module()
+
+
+def test_without_a_closed_form_the_rate_is_that_of_the_draw_and_is_named_so(model, x):
+    assert model.rate_estimator == "in closed form"
+    other = VAE(SHAPE, likelihood="bernoulli", latent_dim=3, prior=LaplacePrior())
+    assert other.rate_estimator == "one sample"
+    torch.manual_seed(1)
+    q, p, z, distortion, rate = other.elbo_terms(x)
+    torch.testing.assert_close(rate, q.log_prob(z) - p.log_prob(z))
+    torch.manual_seed(1)
+    torch.testing.assert_close(other.distortion_and_rate(x), (distortion, rate))
+    torch.manual_seed(1)
+    torch.testing.assert_close(other.log_weights(x, 1)[0], -(distortion + rate))
+
+
+def test_asking_for_the_estimator_changes_nothing(model):
+    model.train()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert model.rate_estimator
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_joint_density_is_likelihood_times_prior(model, x):
+    z = torch.randn(4, 6, 3)
+    log_joint = model.log_joint(x, z)
+    assert log_joint.shape == (4, 6)
+    torch.testing.assert_close(log_joint, model.likelihood(z).log_prob(x) + model.prior().log_prob(z))
+
+
+def test_a_posterior_indexes_as_it_unpacks(model, x):
+    q = model.encode(x)
+    mean, log_var = q
+    assert q[0] is mean
+    assert q[1] is log_var
+    assert q[-1] is log_var
+    with pytest.raises(IndexError):
+        q[2]
+
+
+def test_a_likelihood_may_be_named():
+    for name, kind in {
+        "bernoulli": Bernoulli,
+        "gaussian": Gaussian,
+        "continuous_bernoulli": ContinuousBernoulli,
+    }.items():
+        assert type(VAE(SHAPE, likelihood=name).likelihood_head) is kind
+    with pytest.raises(ValueError, match="likelihood: unknown name 'bernouli'; did you mean 'bernoulli'"):
+        VAE(SHAPE, likelihood="bernouli")
+    with pytest.raises(ValueError, match="likelihood: a binomial needs its largest count"):
+        VAE(SHAPE, likelihood="binomial")
 
 
 def test_log_weights_average_to_the_evidence_bound(model, x):

@@ -17,7 +17,8 @@ LOG_2PI = math.log(2 * math.pi)
 class DiagonalGaussian(Distribution):
     r"""N(mean, diag(exp(log_var))), an event being the last dimension.
 
-    Unpacks as `mean, log_var`. `log_prob`, `entropy` and the KL divergence are sums over the D dimensions, in nats.
+    Unpacks and indexes as `mean, log_var`. `log_prob`, `entropy` and the KL divergence are sums over the D dimensions,
+    in nats.
 
     Args:
         mean: Shape (..., D).
@@ -34,6 +35,9 @@ class DiagonalGaussian(Distribution):
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.loc, self.log_var))
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.loc, self.log_var)[index]
 
     @property
     def mean(self) -> Tensor:

@@ -9,6 +9,7 @@ dimension have a meaning.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch.distributions import Normal as TorchNormal
 
 from vaebench.core import at_least_float32
 from vaebench.hardware import collective
-from vaebench.messages import check_range
+from vaebench.messages import check_range, did_you_mean
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -279,3 +280,30 @@ class _DiscretizedLogistic(_Elementwise):
         u = collective.uniform(shape, like=self.location, dim=len(sample_shape)).clamp(1e-6, 1 - 1e-6)
         x = self.location + self.log_scale.exp() * torch.logit(u)
         return (x.clamp(0, 1) * (self.num_levels - 1)).round() / (self.num_levels - 1)
+
+
+LikelihoodName = Literal["bernoulli", "continuous_bernoulli", "discretized_logistic", "gaussian"]
+_BY_NAME: dict[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "discretized_logistic": DiscretizedLogistic,
+    "gaussian": Gaussian,
+}
+
+
+def as_likelihood(likelihood: Likelihood | str) -> Likelihood:
+    """Return a likelihood as it is, and a new one with its defaults for a name.
+
+    >>> as_likelihood("bernoulli")
+    Bernoulli()
+
+    Raises:
+        ValueError: if there is none of that name that can do without settings.
+    """
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    if likelihood == "binomial":
+        raise ValueError("likelihood: a binomial needs its largest count; give Binomial(total_count=…)")
+    if likelihood not in _BY_NAME:
+        raise ValueError(f"likelihood: unknown name {likelihood!r}{did_you_mean(str(likelihood), _BY_NAME)}")
+    return _BY_NAME[likelihood]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,8 @@ NO_DENSITY = "a deterministic encoder has no density q(z|x); choose model/poster
 class PointMass(Distribution):
     """The vector `mean` with probability one, an event being the last dimension.
 
-    Unpacks as `mean, log_var` with a log-variance of minus infinity, so that mean + exp(log_var / 2) * eps is the mean.
+    Unpacks and indexes as `mean, log_var` with a log-variance of minus infinity, so that mean + exp(log_var / 2) * eps
+    is the mean.
     It has no density: `log_prob` and a KL divergence to a density do not exist, and models that use it lack the
     capability "rate".
 
@@ -34,6 +35,9 @@ class PointMass(Distribution):
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.loc, torch.full_like(self.loc, -math.inf)))
 
+    def __getitem__(self, index: int) -> Tensor:
+        return tuple(self)[index]
+
     @property
     def mean(self) -> Tensor:
         """Shape (..., D)."""
@@ -43,6 +47,10 @@ class PointMass(Distribution):
     def variance(self) -> Tensor:
         """Zero, shape (..., D)."""
         return torch.zeros_like(self.loc)
+
+    def expand(self, batch_shape: torch.Size | Sequence[int], _instance: Distribution | None = None) -> PointMass:
+        """Return the same point for each entry of `batch_shape`."""
+        return PointMass(self.loc.expand(*batch_shape, *self.event_shape))
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Return the mean, with gradients; shape (*sample_shape, ..., D)."""

@@ -81,7 +81,7 @@ class AAE(LatentVariableModel):
                 distortion + self.adversarial_weight * confusion, distortion=distortion, confusion=confusion
             )
         if part in (None, "discriminator"):
-            z_prior = self.prior(batch.y).expand((len(batch),)).sample()
+            z_prior = self.draw_from_prior(len(batch), batch.y)
             of_prior = F.softplus(-self.discriminator(z_prior))  # -log D(z), z ~ p(z)
             of_posterior = F.softplus(self.discriminator(z.detach()))  # -log(1 - D(z)), z ~ q(z)
             losses["discriminator"] = Loss.mean(of_prior + of_posterior, of_prior=of_prior, of_posterior=of_posterior)

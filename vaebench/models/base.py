@@ -1,31 +1,31 @@
-"""What every model is: three conditional distributions and a loss; and what a user does with any of them."""
+"""What every model with a latent is: three conditional distributions and a loss."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 from typing_extensions import Required, TypedDict
 
-from vaebench.core import Batch, Loss, Model
+from vaebench.core import Batch, Loss
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
-from vaebench.distributions.likelihoods import Likelihood
+from vaebench.distributions.likelihoods import Likelihood, LikelihoodName, as_likelihood
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior, Posterior
 from vaebench.distributions.priors import Prior, StandardNormalPrior
-from vaebench.hardware import collective
 from vaebench.messages import check_range
+from vaebench.models.autoencoder import Autoencoder
 from vaebench.networks import MLP, Network
+from vaebench.objectives.divergences import RateEstimator, rate
 
 
 class Backbone(TypedDict, total=False):
     """The components that do not depend on the kind of latent: for a model that fixes posterior and prior."""
 
-    likelihood: Required[Likelihood]
+    likelihood: Required[Likelihood | LikelihoodName]
     latent_dim: int
     network: Network
 
@@ -40,18 +40,32 @@ class Components(Backbone, total=False):
     prior: Prior
 
 
-class LatentVariableModel(Model):
+class ELBOTerms(NamedTuple):
+    """What one pass through a model gives for a batch.
+
+    Attributes:
+        q: The posterior q(z|x), over (B, D).
+        p: The prior p(z).
+        z: One draw of each posterior, shape (B, D).
+        distortion: -log p(x|z), nats, shape (B,).
+        rate: KL(q || p) or its estimate at z, nats, shape (B,).
+    """
+
+    q: Any
+    p: Any
+    z: Tensor
+    distortion: Tensor
+    rate: Tensor
+
+
+class LatentVariableModel(Autoencoder):
     """Base of the autoencoders.
 
     A model sets `loss` (or `losses`), and replaces a part by giving it to the constructor.
 
-    Attributes:
-        latent_dim: Number of latent dimensions.
-        rate_estimator: How `distortion_and_rate` finds the rate, the end of a line in a table of results.
-
     Args:
         shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z).
+        likelihood: Module from the decoder's output to p(x|z), or its name where it needs no settings.
         latent_dim: Number of latent dimensions, >= 1.
         network: Description of encoder and decoder.
         posterior: Description of q(z|x).
@@ -59,13 +73,12 @@ class LatentVariableModel(Model):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate"})
-    rate_estimator: ClassVar[str] = "in closed form"
 
     def __init__(
         self,
         shape: Sequence[int],
         *,
-        likelihood: Likelihood,
+        likelihood: Likelihood | LikelihoodName,
         latent_dim: int = 10,
         network: Network = MLP(),  # noqa: B008 - a frozen description
         posterior: Posterior = DiagonalGaussianPosterior(),  # noqa: B008
@@ -75,6 +88,7 @@ class LatentVariableModel(Model):
         check_range("latent_dim", latent_dim, at_least=1, whole=True)
         self.shape = tuple(shape)
         self.latent_dim = latent_dim
+        likelihood = as_likelihood(likelihood)
         self.encoder = network.encoder(self.shape)
         self.posterior_head = posterior.build(self.encoder.num_features, latent_dim)
         self.decoder = network.decoder(latent_dim, likelihood.params_shape(self.shape))
@@ -86,29 +100,69 @@ class LatentVariableModel(Model):
         super().__init_subclass__(**kwargs)
         cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent: (D,), or (K, H, W) for a grid of codes."""
-        return (self.latent_dim,)
-
-    def draw_labels(self, num_samples: int) -> Tensor | None:
-        """Draw labels as often as training saw them, shape (num_samples,); None for a model without labels."""
-        return None
-
     # The three distributions
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """Return q(z|x) for x of shape (B, *shape): a distribution over (B, D)."""
+        """Return q(z|x) for x of shape (B, *shape): a distribution over (B, *latent_shape)."""
         return self.posterior_head(self.encoder(x))
 
     def likelihood(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        """Return p(x|z) for z of shape (..., D): a distribution over (..., *shape)."""
-        params = self.decoder(z.reshape(-1, self.latent_dim))
-        return self.likelihood_head(params.reshape(*z.shape[:-1], *params.shape[1:]), len(self.shape))
+        """Return p(x|z) for z of shape (..., *latent_shape): a distribution over (..., *shape)."""
+        leading = z.shape[: z.ndim - len(self.latent_shape)]
+        params = self.decoder(z.reshape(-1, *self.latent_shape))
+        return self.likelihood_head(params.reshape(*leading, *params.shape[1:]), len(self.shape))
 
     def prior(self, y: Tensor | None = None) -> Any:
-        """Return p(z), a distribution with event shape (D,)."""
+        """Return p(z), a distribution with event shape `latent_shape`."""
         return self.prior_head()
+
+    # Estimates
+
+    def rate(self, q: Any, p: Any, z: Tensor) -> tuple[Tensor, RateEstimator]:
+        """Return KL(q || p) in nats, shape (B,), and how it was found; see `objectives.divergences.rate`."""
+        self.require("rate")
+        return rate(q, p, z)
+
+    @property
+    def rate_estimator(self) -> str:
+        """How this model's rate is found, asked of its posterior of one example: the end of a line in a table."""
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            x = next(self.parameters()).new_zeros(1, *self.shape)
+            y = self._any_label()
+            q = self.posterior(x, y)
+            estimator = self.rate(q, self.prior(y), q.mean)[1]
+        self.train(was_training)
+        return estimator
+
+    def log_joint(self, x: Tensor, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return log p(x, z) for x (B, *shape) and z (..., B, *latent_shape); nats, shape (..., B)."""
+        return self.likelihood(z, y).log_prob(x) + self.prior(y).log_prob(z)
+
+    def elbo_terms(self, x: Tensor, y: Tensor | None = None) -> ELBOTerms:
+        """Encode, draw once and decode: what an objective is made of.
+
+        Raises:
+            ValueError: if the model has no rate.
+        """
+        self.require("rate")
+        q, p = self.posterior(x, y), self.prior(y)
+        z = q.rsample()
+        distortion = -self.likelihood(z, y).log_prob(x)
+        return ELBOTerms(q, p, z, distortion, self.rate(q, p, z)[0])
+
+    def distortion_and_rate(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return -log p(x|z) at one z ~ q(z|x), and the rate; nats, each of shape (B,)."""
+        terms = self.elbo_terms(x, y)
+        return terms.distortion, terms.rate
+
+    def log_weights(self, x: Tensor, num_samples: int, y: Tensor | None = None) -> Tensor:
+        """Return log w = log p(x, z) - log q(z|x) for z ~ q(z|x); nats, shape (num_samples, B)."""
+        self.require("rate")
+        q = self.posterior(x, y)
+        z_KBD = q.rsample((num_samples,))
+        return self.log_joint(x, z_KBD, y) - q.log_prob(z_KBD)
 
     # Training
 
@@ -119,173 +173,69 @@ class LatentVariableModel(Model):
         distortion, rate = self.distortion_and_rate(batch.x, batch.y)
         return Loss.mean(distortion + rate, distortion=distortion, rate=rate)
 
-    # Estimates
+    def penalty(
+        self, q: Any, p: Any, rate: Tensor, step: int | None = None, beta: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what the objective adds to the distortion, and numbers for the logs.
 
-    def distortion_and_rate(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return -log p(x|z) at one z ~ q(z|x), and KL(q(z|x) || p(z)); nats, each of shape (B,)."""
-        self.require("rate")
-        q = self.posterior(x, y)
-        distortion = -self.likelihood(q.rsample(), y).log_prob(x)
-        return distortion, kl_divergence(q, self.prior(y))
-
-    def log_weights(self, x: Tensor, num_samples: int, y: Tensor | None = None) -> Tensor:
-        """Return log w = log p(x, z) - log q(z|x) for z ~ q(z|x); nats, shape (num_samples, B)."""
-        self.require("rate")
-        q = self.posterior(x, y)
-        z_KBD = q.rsample((num_samples,))
-        return self.likelihood(z_KBD, y).log_prob(x) + self.prior(y).log_prob(z_KBD) - q.log_prob(z_KBD)
-
-    # What a user does with any model
-
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Any:
-        """Return q(z|x), which unpacks as mean and log-variance, each of shape (B, D)."""
-        return self.posterior(self._batched(x), y)
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the mean of p(x|z) for z of shape (..., D), shape (..., *shape)."""
-        return self.likelihood(z, y).mean
-
-    def reparameterize(self, mean: Tensor, log_var: Tensor) -> Tensor:
-        """Draw mean + exp(log_var / 2) * eps, shape (B, D)."""
-        return mean + (0.5 * log_var).exp() * collective.standard_normal(mean.shape, like=mean)
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """Encode, draw and decode.
+        Args:
+            q: The posterior, over (B, D).
+            p: The prior.
+            rate: Nats, shape (B,).
+            step: Optimiser step, for a weight that changes; None where it is not known.
+            beta: Weight of the rate in place of the model's.
 
         Returns:
-            reconstruction (also `reconstructed`), mean, log_var (also `logvar`), z.
+            beta * rate here, beta being 1; nats, shape (B,), or a scalar where it is one number for the whole batch.
         """
-        q = self.encode(x, y)
-        mean, log_var = q
-        z = q.rsample()
-        picture = self.decode(z, y)
-        return {
-            "reconstruction": picture,
-            "reconstructed": picture,
-            "mean": mean,
-            "log_var": log_var,
-            "logvar": log_var,
-            "z": z,
-        }
+        return rate if beta is None else beta * rate, {}
 
     def loss_fn(
         self,
         x: Tensor,
         outputs: Mapping[str, Tensor] | None = None,
-        beta: float = 1.0,
+        beta: float | None = None,
         reconstruction_loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
         y: Tensor | None = None,
+        step: int | None = None,
     ) -> dict[str, Tensor]:
-        """Return D + beta * R and its two terms, means over the batch in nats.
+        """Return the distortion plus the model's `penalty`, and its terms: means over the batch, nats.
 
         Args:
             x: Shape (B, *shape).
             outputs: What calling the model on `x` returned; computed where it is None.
-            beta: Weight of the rate.
+            beta: Weight of the rate, in place of the model's.
             reconstruction_loss_fn: Replaces the negative log-likelihood: (predictions, targets) -> scalar.
             y: Labels, shape (B,).
+            step: Optimiser step, for a weight that changes.
+
+        Returns:
+            reconstruction_loss (also `recon_loss`), kl_loss, total_loss (also `loss`), and the penalty's own numbers.
         """
         self.require("rate")
         x = self._batched(x)
         outputs = self(x, y) if outputs is None else outputs
-        q = DiagonalGaussian(outputs["mean"], outputs["log_var"])
+        q = getattr(outputs, "q", None) or DiagonalGaussian(outputs["mean"], outputs["log_var"])
+        z, p = outputs["z"], self.prior(y)
         if reconstruction_loss_fn is None:
-            distortion = -self.likelihood(outputs["z"], y).log_prob(x).mean()
+            distortion = -self.likelihood(z, y).log_prob(x).mean()
         else:
             distortion = reconstruction_loss_fn(outputs["reconstruction"], x)
-        rate = kl_divergence(q, self.prior(y)).mean()
-        total = distortion + beta * rate
+        rate, _ = self.rate(q, p, z)
+        penalty, logs = self.penalty(q, p, rate, step, beta)
+        total = distortion + penalty.mean()
         return {
             "reconstruction_loss": distortion,
             "recon_loss": distortion,
-            "kl_loss": rate,
+            "kl_loss": rate.mean(),
             "total_loss": total,
             "loss": total,
+            **logs,
         }
 
-    @torch.no_grad()
-    def sample(self, num_samples: int = 1, temperature: float = 1.0, y: Tensor | None = None) -> Tensor:
-        """Decode draws from the prior, shape (num_samples, *shape).
-
-        Args:
-            num_samples: How many, >= 1.
-            temperature: Factor on the prior's deviation from its mean; 1 samples the model.
-            y: Labels, shape (num_samples,).
-        """
-        self.require("prior")
-        check_range("num_samples", num_samples, at_least=1, whole=True)
-        p = self.prior(y)
-        z = p.sample((num_samples,)) if len(p.batch_shape) == 0 else p.sample()
-        return self.decode(p.mean + temperature * (z - p.mean), y)
-
-    def generate(self, num_samples: int = 1, temperature: float = 1.0, y: Tensor | None = None) -> Tensor:
-        """Same as `sample`."""
-        return self.sample(num_samples, temperature, y)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, deterministic: bool = False, y: Tensor | None = None) -> Tensor:
-        """Encode and decode x of shape (B, *shape), through the mean of q where `deterministic`."""
-        q = self.encode(x, y)
-        return self.decode(q.mean if deterministic else q.sample(), y)
-
-    @torch.no_grad()
-    def interpolate(self, x1: Tensor, x2: Tensor, steps: int = 10, spherical: bool = False) -> Tensor:
-        """Decode a path between two posterior means, both ends included.
-
-        Args:
-            x1: One example (*shape) or one in a batch (1, *shape).
-            x2: Likewise.
-            steps: Points on the path, >= 2.
-            spherical: Follow the great circle instead of the straight line.
-
-        Returns:
-            Shape (steps, *shape).
-
-        Raises:
-            ValueError: if `steps` is below 2, or an input holds several examples.
-        """
-        check_range("steps", steps, at_least=2, whole=True)  # both ends are included
-        a, b = self.encode(self._single(x1)).mean[0], self.encode(self._single(x2)).mean[0]
-        t = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)[:, None]
-        path = (1 - t) * a + t * b
-        if spherical:
-            cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(1e-12)
-            angle = torch.arccos(cosine.clamp(-1, 1))
-            if math.sin(angle.item()) > 1e-4:  # otherwise parallel: the great circle is the line, or not unique
-                path = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
-        return self.decode(path)
-
-    @torch.no_grad()
-    def latent_traversal(
-        self, x: Tensor, dim: int, range_vals: tuple[float, float] = (-3.0, 3.0), steps: int = 10
-    ) -> Tensor:
-        """Decode the posterior mean of one example with one dimension set to each of `steps` values.
-
-        Returns:
-            Shape (steps, *shape).
-
-        Raises:
-            ValueError: if `dim` is not in [0, latent_dim), `steps` is below 1, or `x` holds several examples.
-        """
-        if not 0 <= dim < self.latent_dim:
-            raise ValueError(f"dim must be in [0, {self.latent_dim}), the latent dimensions; got {dim}")
-        check_range("steps", steps, at_least=1, whole=True)
-        z = self.encode(self._single(x)).mean.repeat(steps, 1)
-        z[:, dim] = torch.linspace(*range_vals, steps, device=z.device, dtype=z.dtype)
-        return self.decode(z)
-
-    def _batched(self, x: Tensor) -> Tensor:
-        x = x[None] if tuple(x.shape) == self.shape else x
-        if tuple(x.shape[1:]) != self.shape:
-            batched = f"(B, {', '.join(map(str, self.shape))})"
-            raise ValueError(f"expected x of shape {self.shape} or {batched}, got {tuple(x.shape)}")
-        return x
-
-    def _single(self, x: Tensor) -> Tensor:
-        x = self._batched(x)
-        if len(x) != 1:
-            raise ValueError(f"expected one example of shape {self.shape}, got a batch of {len(x)}")
-        return x
+    def _any_label(self) -> Tensor | None:
+        """Some label, shape (1,), for a model that needs one."""
+        return None
 
 
 def _signature(cls: type[LatentVariableModel]) -> inspect.Signature:

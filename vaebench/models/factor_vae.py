@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
@@ -78,11 +77,10 @@ class FactorVAE(LatentVariableModel):
             ValueError: if the whole batch is one example, which has no second half to permute.
         """
         losses = {}
-        q = self.posterior(batch.x, batch.y)
-        z = q.rsample()
-        if part in (None, "vae"):
-            distortion = -self.likelihood(z, batch.y).log_prob(batch.x)
-            rate = kl_divergence(q, self.prior(batch.y))
+        if part == "discriminator":
+            z = self.posterior(batch.x, batch.y).rsample()
+        else:
+            _, _, z, distortion, rate = self.elbo_terms(batch.x, batch.y)
             total_correlation = self.discriminator(z)  # log D(z) - log(1 - D(z))
             losses["vae"] = Loss.mean(
                 distortion + rate + self.gamma * total_correlation,

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import nn
-from torch.distributions import kl_divergence
 from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
@@ -89,13 +88,12 @@ class VAEGAN(LatentVariableModel):
     def losses(self, batch: Batch, step: int, part: str | None = None) -> dict[str, Loss]:
         """Return the losses of the three parts from one forward pass, nats per example."""
         q = self.posterior(batch.x, batch.y)
-        z, p = q.rsample(), self.prior(batch.y)
-        z_p = p.expand((len(batch),)).sample()
+        z, z_p = q.rsample(), self.draw_from_prior(len(batch), batch.y)
         h, h_tilde, h_p = (
             self.discriminator.trunk(x) for x in (batch.x, self.decode(z, batch.y), self.decode(z_p, batch.y))
         )
 
-        rate = kl_divergence(q, p)  # L_prior
+        rate, _ = self.rate(q, self.prior(batch.y), z)  # L_prior
         dissimilarity = -self.feature_likelihood(h_tilde, 1).log_prob(h)  # L_llike
         real = F.softplus(-self.discriminator.logit(h))  # -log D(x)
         reconstructed = F.softplus(self.discriminator.logit(h_tilde))  # -log(1 - D(x_tilde))
