@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vaebench.core import Split
+from vaebench.energies.target import Target
+from vaebench.messages import check_range
 
-class BaseEnergyFunction(nn.Module, ABC):
+
+class BaseEnergyFunction(nn.Module, Target, ABC):
     """An unnormalised density exp(-U(x)) on R^D.
 
-    Row b of every result depends on row b of `x` only, so that chains are a batch dimension. A subclass with a gradient
-    in closed form overrides `value_and_grad`, and `gradient` where the gradient alone costs less.
+    A subclass defines `forward`. Row b of every result depends on row b of `x` only, so that chains are a batch
+    dimension. A subclass with a gradient in closed form overrides `value_and_grad`, and `gradient` where the gradient
+    alone costs less. An energy is its own target: it needs no model.
+
+    Attributes:
+        num_dims: D; None where any dimension will do.
     """
 
+    needs_model: ClassVar[bool] = False
+    num_dims: int | None = None
+
     @abstractmethod
-    def energy(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """U = -log density, up to a constant, nats. (B, D) -> (B,)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The same as `energy`."""
-        return self.energy(x)
+    def energy(self, x: Tensor) -> Tensor:
+        """The same as `forward`: U in nats, shape (B,)."""
+        return self.forward(x)
 
     def log_density(self, x: Tensor) -> Tensor:
         """-U, nats, shape (B,)."""
@@ -39,9 +51,23 @@ class BaseEnergyFunction(nn.Module, ABC):
             (gradient,) = torch.autograd.grad(energy.sum(), x)
         return energy.detach(), gradient
 
-    @abstractmethod
     def start(self, num_chains: int) -> Tensor:
-        """Draw starting points that are spread at least as widely as the density, shape (S, D)."""
+        """Draw starting points that are spread at least as widely as the density, shape (S, D); here U(-2, 2).
+
+        Raises:
+            ValueError: if the energy does not say its dimension.
+        """
+        if self.num_dims is None:
+            raise ValueError(
+                f"{type(self).__name__} does not say how many dimensions it has; set its attribute num_dims, or give "
+                "starting points: sample(x=...)"
+            )
+        check_range("num_chains", num_chains, at_least=1, whole=True)
+        return 4 * torch.rand(num_chains, self.num_dims) - 2
+
+    def build(self, model: Any = None, split: Split | None = None) -> BaseEnergyFunction:
+        """Return the energy itself."""
+        return self
 
 
 class ExactEnergy(BaseEnergyFunction):
@@ -50,7 +76,3 @@ class ExactEnergy(BaseEnergyFunction):
     @abstractmethod
     def exact_sample(self, num_samples: int) -> Tensor:
         """Draw independent samples, shape (N, D)."""
-
-    def start(self, num_chains: int) -> Tensor:
-        """Draw from the density itself."""
-        return self.exact_sample(num_chains)

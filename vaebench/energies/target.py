@@ -1,21 +1,26 @@
-"""What an MCMC sampler draws from: a description that a trained model turns into an energy."""
+"""What an MCMC sampler draws from: a description that a trained model turns into an energy, or an energy itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vaebench.core import Split
-from vaebench.energies.base import BaseEnergyFunction
+
+if TYPE_CHECKING:
+    from vaebench.energies.base import BaseEnergyFunction
 
 
 class Target(ABC):
-    """A density over the latent space of a trained model.
+    """A density to draw from.
 
-    `needs` names the capabilities that a model must have.
+    Attributes:
+        needs_model: Whether `build` needs a trained model.
+        needs: Capabilities that this model must have.
     """
 
-    needs: ClassVar[frozenset[str]]
+    needs_model: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def why_not(self, model: Any) -> str | None:
         """Say in one sentence why this target does not exist for `model`, or None where it does."""
@@ -27,13 +32,29 @@ class Target(ABC):
         return type(self).__module__.rsplit(".", 1)[-1]
 
     @abstractmethod
-    def energy(self, model: Any, split: Split | None) -> BaseEnergyFunction:
+    def build(self, model: Any = None, split: Split | None = None) -> BaseEnergyFunction:
         """Build the energy.
 
         Args:
-            model: A trained model, in eval mode.
+            model: A trained model, in eval mode; None where `needs_model` is false.
             split: The training split; None where it is not at hand.
+
+        Raises:
+            ValueError: if the model or the split is missing, or does not suit.
         """
+
+    def require(self, model: Any) -> Any:
+        """Return the model.
+
+        Raises:
+            ValueError: if there is none, or it lacks a capability.
+        """
+        if model is None:
+            raise ValueError(f"target={self.name} is built from a trained model, got none; call setup(model)")
+        reason = self.why_not(model)
+        if reason is not None:
+            raise ValueError(reason)
+        return model
 
 
 def why_not(name: str, needs: frozenset[str], model: Any) -> str | None:

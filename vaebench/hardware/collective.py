@@ -93,20 +93,25 @@ def _rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], dim
     return draw(full).narrow(dim, part.start, part.stop - part.start)
 
 
-def standard_normal(shape: tuple[int, ...], like: Tensor, dim: int = 0) -> Tensor:
+def standard_normal(
+    shape: tuple[int, ...], like: Tensor, dim: int = 0, generator: torch.Generator | None = None
+) -> Tensor:
     """Draw from N(0, 1).
 
     Args:
         shape: Shape of this process's part.
         like: Gives dtype and device.
         dim: The batch dimension, along which processes share the global batch.
+        generator: None is torch's global one.
     """
-    return _rows(lambda s: torch.randn(s, dtype=like.dtype, device=like.device), tuple(shape), dim)
+    return _rows(lambda s: torch.randn(s, generator=generator, dtype=like.dtype, device=like.device), tuple(shape), dim)
 
 
-def uniform(shape: tuple[int, ...], like: Tensor, dim: int = 0) -> Tensor:
+def uniform(
+    shape: tuple[int, ...], like: Tensor, dim: int = 0, generator: torch.Generator | None = None
+) -> Tensor:
     """Draw from U[0, 1); arguments as in `standard_normal`."""
-    return _rows(lambda s: torch.rand(s, dtype=like.dtype, device=like.device), tuple(shape), dim)
+    return _rows(lambda s: torch.rand(s, generator=generator, dtype=like.dtype, device=like.device), tuple(shape), dim)
 
 
 def permutation(n: int, device: torch.device | str = "cpu") -> Tensor:

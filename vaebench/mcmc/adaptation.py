@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from vaebench.mcmc.kernels.kernel import Info, Kernel, Parameters, State
+from vaebench.energies.base import BaseEnergyFunction
+from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State
 
 MIN_FOR_MASS = 20  # transitions; Stan, too, leaves the mass matrix alone in a shorter warm-up
 
@@ -117,6 +118,7 @@ class WindowAdaptation:
 
     def __init__(self, parameters: Parameters, num_warmup: int, target_acceptance: float) -> None:
         self._averaging = DualAveraging(parameters.step_size, target_acceptance)
+        self._first_parameters = parameters
         self._inverse_mass = parameters.inverse_mass_matrix
         self._num_warmup = num_warmup
         self._first, self._ends = window_ends(num_warmup)
@@ -127,7 +129,8 @@ class WindowAdaptation:
     def parameters(self) -> Parameters:
         """What the next transition uses: the averaged step size once warm-up is over."""
         is_over = self._t >= self._num_warmup
-        return Parameters(self._averaging.average if is_over else self._averaging.step_size, self._inverse_mass)
+        step_size = self._averaging.average if is_over else self._averaging.step_size
+        return replace(self._first_parameters, step_size=step_size, inverse_mass_matrix=self._inverse_mass)
 
     def update(self, state: State, info: Info) -> None:
         """Learn from one transition; does nothing after warm-up."""
@@ -177,7 +180,7 @@ class PooledVariance:
 
 
 def reasonable_step_size(
-    kernel: Kernel, state: State, parameters: Parameters, generator: torch.Generator | None = None
+    kernel: Kernel, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
 ) -> Tensor:
     """Double or halve the step size until the acceptance rate over chains crosses 0.8 (Hoffman & Gelman, algorithm 4).
 
@@ -190,7 +193,7 @@ def reasonable_step_size(
     step_size = parameters.step_size
     direction = 0
     while 1e-10 < float(step_size) < 1e10:
-        _, info = kernel.step(state, Parameters(step_size, parameters.inverse_mass_matrix), generator)
+        _, info = kernel.step(state, energy, replace(parameters, step_size=step_size), draw)
         sign = 1 if float(info.acceptance_probability.mean()) > 0.8 else -1
         if direction and sign != direction:
             return step_size

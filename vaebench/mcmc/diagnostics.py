@@ -36,12 +36,15 @@ class Diagnostics:
         mean: Posterior means.
         mcse_mean: Their Monte Carlo standard errors.
         standard_deviation: Posterior standard deviations.
-        acceptance_rate: Mean acceptance probability.
-        target_acceptance: What it was tuned for, or what suits the kernel.
+        acceptance_rate: Mean acceptance probability; None where nothing but what is not finite is rejected.
+        target_acceptance: What it was tuned for, or what suits the kernel; None likewise.
         num_divergences: Transitions after warm-up, over all chains.
-        e_bfmi: Energy Bayesian fraction of missing information, the smallest over chains.
-        step_size: As used for the draws.
-        num_gradients: Per chain, warm-up included.
+        e_bfmi: Energy Bayesian fraction of missing information, the smallest over chains; None without momenta.
+        step_size: As used for the last draw.
+        num_gradients: Mean over chains, warm-up included.
+        temperature: T of the last draw.
+        if_slow: The kernel's advice where chains mix slowly, the end of a sentence.
+        caveat: What the kernel says about any run, or None.
     """
 
     num_chains: int
@@ -52,12 +55,15 @@ class Diagnostics:
     mean: list[float]
     mcse_mean: list[float | None]
     standard_deviation: list[float]
-    acceptance_rate: float
-    target_acceptance: float
+    acceptance_rate: float | None
+    target_acceptance: float | None
     num_divergences: int
     e_bfmi: float | None
     step_size: float
-    num_gradients: int
+    num_gradients: float
+    temperature: float = 1.0
+    if_slow: str = "raise sampler.num_draws"
+    caveat: str | None = None
 
     def worst(self) -> dict[str, float | None]:
         """The worst value over dimensions of each convergence number; None where any dimension has none."""
@@ -69,14 +75,16 @@ class Diagnostics:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the worst over dimensions and the verdict."""
-        return {**asdict(self), "worst": self.worst(), "verdict": verdict(self)}
+        values = {name: value for name, value in asdict(self).items() if name not in ("if_slow", "caveat")}
+        return {**values, "worst": self.worst(), "verdict": verdict(self)}
 
 
 def diagnose(chains: Chains) -> Diagnostics:
     """Compute the report on `chains`."""
     draws = chains.positions.detach().double().cpu()
     flat = draws.flatten(0, 1)
-    acceptance = float(chains.acceptance_probability.double().mean())
+    kernel, target = chains.kernel, chains.target_acceptance
+    bfmi = e_bfmi(chains.total_energy.detach().double().cpu()).amin()[None] if kernel.has_momentum else None
     return Diagnostics(
         num_chains=draws.shape[1],
         num_draws=draws.shape[0],
@@ -86,12 +94,15 @@ def diagnose(chains: Chains) -> Diagnostics:
         mean=flat.mean(0).tolist(),
         mcse_mean=_plain(mcse_mean(draws)),
         standard_deviation=flat.std(0, correction=int(len(flat) > 1)).tolist(),
-        acceptance_rate=acceptance,
-        target_acceptance=chains.target_acceptance,
+        acceptance_rate=None if target is None else float(chains.acceptance_probability.double().mean()),
+        target_acceptance=target,
         num_divergences=int(chains.is_divergent.sum()),
-        e_bfmi=_plain(e_bfmi(chains.total_energy.detach().double().cpu()).amin()[None])[0],
+        e_bfmi=None if bfmi is None else _plain(bfmi)[0],
         step_size=float(chains.parameters.step_size.double().mean()),
-        num_gradients=chains.num_gradients,
+        num_gradients=float(chains.num_gradients.double().mean()),
+        temperature=chains.parameters.temperature,
+        if_slow=kernel.if_slow,
+        caveat=kernel.caveat,
     )
 
 
@@ -118,7 +129,7 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
         if value is not None and value < 400:
             found.append(
                 f"The draws are worth only {value:.0f} independent ones in the {name} of the distribution, below 400; "
-                "raise sampler.num_draws or sampler.num_leapfrog."
+                f"{diagnostics.if_slow}."
             )
     if diagnostics.num_divergences:
         total = diagnostics.num_divergences
@@ -127,7 +138,9 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
             f"distribution are out of reach; set sampler.step_size below {diagnostics.step_size:.2g}."
         )
     rate, target = diagnostics.acceptance_rate, diagnostics.target_acceptance
-    if rate < target - 0.15:
+    if rate is None or target is None:
+        pass
+    elif rate < target - 0.15:
         found.append(
             f"Only {rate:.1%} of the proposals are accepted, where {target:.0%} is aimed at: the steps are too long; "
             f"set sampler.step_size below {diagnostics.step_size:.2g}, or to null to have it tuned."
@@ -141,8 +154,10 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
     if diagnostics.e_bfmi is not None and diagnostics.e_bfmi < 0.3:
         found.append(
             f"The energy is explored slowly: E-BFMI is {diagnostics.e_bfmi:.2f}, below 0.3; the target has heavy tails "
-            "that momenta do not reach, raise sampler.num_draws or sampler.num_leapfrog."
+            f"that momenta do not reach; {diagnostics.if_slow}."
         )
+    if diagnostics.caveat is not None:
+        found.append(diagnostics.caveat)
     return found
 
 

@@ -1,72 +1,117 @@
-"""What every sampler is: `fit` on a trained model, then `sample`."""
+"""What every sampler is: `setup` for a trained model, `fit` where it learns from data, then `sample`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
-from vaebench.energies.target import Split, why_not
-from vaebench.mcmc.chains import ProgressFunction
+from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.energies.target import why_not
 from vaebench.mcmc.diagnostics import Diagnostics
+from vaebench.messages import check_range
 
 
-class BaseSampler(ABC):
-    """Draws latents; decoding, grids and files are the command's.
+class BaseSampler(nn.Module, ABC):
+    """Draws latents; encoding, decoding, grids and files are written once, elsewhere.
+
+    What `fit` learns is a parameter or a buffer, created by `setup`, so that `state_dict` holds it and a fitted
+    sampler can be stored and used again. A sampler may train: nobody switches gradients off around it.
 
     Attributes:
-        needs: Capabilities that a model must have.
+        learns: Whether `fit` must be called, with latents of the training split.
+        needs_model: Whether `setup` needs a trained model.
+        needs: Capabilities that this model must have.
+        refit: Whether to fit anew where a fitted sampler is stored.
         report: How well Markov chains converged, after `sample`; None for samplers without chains.
     """
 
-    needs: frozenset[str]
+    learns: ClassVar[bool] = False
+    needs_model: bool = True
+    needs: frozenset[str] = frozenset()
+    refit: bool = False
     report: Diagnostics | None = None
-
-    def why_not(self, model: Any) -> str | None:
-        """Say in one sentence why this sampler does not serve `model`, or None where it does."""
-        return why_not(f"sampler={self.name}", self.needs, model)
+    _draw_labels: Callable[[int], Tensor | None] | None = None
 
     @property
     def name(self) -> str:
         """The name in the configuration, which is the module's."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
-    @abstractmethod
-    def fit(self, model: Any, split: Split | None = None) -> Self:
-        """Prepare for a trained model in eval mode.
+    def why_not(self, model: Any) -> str | None:
+        """Say in one sentence why this sampler does not serve `model`, or None where it does."""
+        return why_not(f"sampler={self.name}", self.needs, model)
+
+    def check(self, model: Any) -> None:
+        """Refuse a model that this sampler does not serve.
+
+        Raises:
+            ValueError: why it does not, or that there is none.
+        """
+        if model is None:
+            if self.needs_model:
+                raise ValueError(f"sampler={self.name} draws from a trained model, got none; call setup(model)")
+            return
+        reason = self.why_not(model)
+        if reason is not None:
+            raise ValueError(reason)
+
+    def setup(self, model: Any = None, split: Split | None = None) -> Self:
+        """Take from a trained model, in eval mode, what drawing needs, and create what `fit` will fill.
+
+        A subclass extends this; here the model is checked, and the shape of its latents, their type and their place
+        are noted.
 
         Args:
-            model: The model.
-            split: Its training split, where the method learns from data.
+            model: The model; None where `needs_model` is false.
+            split: Its training split, for targets that are built from data.
 
         Raises:
             ValueError: if the sampler does not serve the model.
         """
+        self.check(model)
+        if model is not None:
+            self.latent_shape = tuple(model.latent_shape)
+            self.register_buffer("like", next(model.parameters()).detach().new_empty(0), persistent=False)
+            self._draw_labels = getattr(model, "draw_labels", None)
+        return self
+
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
+        """Learn from latents of the training split; nothing to do for a sampler that does not learn.
+
+        Args:
+            latents: One draw from the posterior of each training example, with its label where there is one.
+            progress: Told what is done.
+        """
+        return self
 
     @abstractmethod
-    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
-        """Draw latents with torch's global generator, shape (N, D), on the model's device and in its dtype."""
+    def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
+        """Draw latents with torch's global generator, on the model's device and in its dtype.
+
+        Args:
+            num_samples: N, >= 1.
+            y: Labels, shape (N,); drawn as often as training saw them where None.
+            progress: Told what is done.
+
+        Returns:
+            z of shape (N, *latent_shape), and the labels of a model that has them.
+        """
 
     def diagnostics(self) -> dict[str, Any] | None:
         """The report in plain values, or None where there are no chains."""
         return None if self.report is None else self.report.as_dict()
 
-    def check(self, model: Any) -> None:
-        """Refuse a model that this sampler does not serve."""
-        reason = self.why_not(model)
-        if reason is not None:
-            raise ValueError(reason)
+    def labels(self, num_samples: int, y: Tensor | None = None) -> Tensor | None:
+        """Check the number of samples and their labels, and draw labels where the model has them and none are given.
 
-
-def at_least(key: str, value: float, minimum: float) -> None:
-    """Refuse a setting below its minimum."""
-    if not value >= minimum:
-        raise ValueError(f"expected {key} >= {minimum}, got {value}")
-
-
-def within(key: str, value: float | None, low: float, high: float) -> None:
-    """Refuse a setting outside the open interval (low, high); None passes."""
-    if value is not None and not low < value < high:
-        raise ValueError(f"expected {key} between {low} and {high}, got {value}")
+        Raises:
+            ValueError: if the number is below 1, or there is not one label for each sample.
+        """
+        check_range("num_samples", num_samples, at_least=1, whole=True)
+        if y is not None and len(y) != num_samples:
+            raise ValueError(f"expected one label for each of {num_samples} samples, got {len(y)}")
+        return self._draw_labels(num_samples) if y is None and self._draw_labels is not None else y

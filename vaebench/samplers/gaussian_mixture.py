@@ -2,70 +2,85 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from sklearn import mixture
 from torch import Tensor
 from typing_extensions import Self
 
-from vaebench.energies.target import Split
-from vaebench.mcmc.chains import ProgressFunction
-from vaebench.samplers.base import BaseSampler, at_least
+from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.messages import check_range
+from vaebench.samplers.base import BaseSampler
 
 
 class GaussianMixtureSampler(BaseSampler):
     r"""Ex-post density estimation (Ghosh et al., 2020): a mixture of full-covariance Gaussians on encoded data.
 
-    One latent is drawn from the posterior of each training example. These draws follow the aggregate posterior
-    q(z) = E q(z|x), on which the decoder was trained; posterior means alone would be too narrow by E Var[z|x].
-
     References:
         From Variational to Deterministic Autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
     Deviations:
-        The authors fit the output of the encoder, in their code of a VAE the posterior means. Where the posterior is a
-        point, as in their own models, a draw is the same.
+        The authors fit the output of the encoder, in their code of a VAE the posterior means; here the mixture is
+        fitted to one draw from each posterior. Where the posterior is a point, as in their own models, that is the
+        same.
     Args:
         num_components: Number of Gaussians, 10 in the paper, >= 1.
+        temperature: T, scale of the deviations from a component's mean, >= 0; 1 is what was fitted.
+        refit: Whether to fit anew where a fitted mixture is stored beside the samples.
     """
 
+    learns = True
     needs = frozenset({"posterior"})
+    weights: Tensor
+    means: Tensor
+    scales: Tensor
 
-    def __init__(self, num_components: int = 10) -> None:
-        at_least("sampler.num_components", num_components, 1)
+    def __init__(self, num_components: int = 10, temperature: float = 1.0, refit: bool = False) -> None:
+        super().__init__()
+        check_range("num_components", num_components, at_least=1, whole=True)
+        check_range("temperature", temperature, at_least=0, below=float("inf"))
         self.num_components = num_components
+        self.temperature = temperature
+        self.refit = refit
 
-    @torch.no_grad()
-    def fit(self, model: Any, split: Split | None = None, batch_size: int = 1000) -> Self:
-        """Encode the training split and fit the mixture by expectation maximisation.
-
-        Raises:
-            ValueError: if there are fewer examples than components.
-        """
-        self.check(model)
-        if split is None or len(split) < max(2, self.num_components):
-            raise ValueError(
-                f"expected a training split of at least {max(2, self.num_components)} examples for "
-                f"sampler.num_components={self.num_components}, got {0 if split is None else len(split)}"
-            )
-        like = next(model.parameters())
-        latents = []
-        for first in range(0, len(split), batch_size):
-            batch = split.batch(torch.arange(first, min(first + batch_size, len(split)))).to(like.device)
-            latents.append(model.posterior(batch.x, batch.y).sample())
-        z = torch.cat(latents).flatten(1)
-        seed = int(torch.randint(2**31, ()))
-        fitted = mixture.GaussianMixture(self.num_components, covariance_type="full", random_state=seed, max_iter=1000)
-        fitted.fit(z.double().cpu().numpy())
-        self._weights = torch.from_numpy(fitted.weights_)
-        self._means = torch.from_numpy(fitted.means_)
-        self._scales = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_))
-        self._like = z[:0]
+    def setup(self, model: Any = None, split: Split | None = None) -> Self:
+        """Make room for the mixture, on the CPU in float64."""
+        super().setup(model, split)
+        k, d = self.num_components, math.prod(self.latent_shape)
+        self.register_buffer("weights", torch.zeros(k, dtype=torch.float64))
+        self.register_buffer("means", torch.zeros(k, d, dtype=torch.float64))
+        self.register_buffer("scales", torch.zeros(k, d, d, dtype=torch.float64))
         return self
 
-    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
-        """Draw a component, then a latent from it, shape (N, D)."""
-        at_least("num_samples", num_samples, 1)
-        k = torch.multinomial(self._weights, num_samples, replacement=True)
-        noise = torch.randn(num_samples, self._means.shape[1], 1, dtype=self._means.dtype)
-        return (self._means[k] + (self._scales[k] @ noise).squeeze(-1)).to(self._like)
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
+        """Fit the mixture by expectation maximisation.
+
+        Raises:
+            ValueError: if there are fewer latents than components.
+        """
+        from sklearn import mixture
+
+        least = max(2, self.num_components)
+        if len(latents) < least:
+            raise ValueError(
+                f"expected a training split of at least {least} examples for "
+                f"sampler.num_components={self.num_components}, got {len(latents)}"
+            )
+        seed = int(torch.randint(2**31, ()))
+        fitted = mixture.GaussianMixture(self.num_components, covariance_type="full", random_state=seed, max_iter=1000)
+        fitted.fit(latents.z.flatten(1).double().cpu().numpy())
+        self.weights.copy_(torch.from_numpy(fitted.weights_))
+        self.means.copy_(torch.from_numpy(fitted.means_))
+        self.scales.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_)))
+        return self
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
+        """Draw a component, then a latent from it."""
+        y = self.labels(num_samples, y)
+        if not self.weights.any():
+            raise ValueError("the mixture is not fitted; call fit first")
+        k = torch.multinomial(self.weights, num_samples, replacement=True)
+        noise = self.temperature * torch.randn(num_samples, self.means.shape[1], 1, dtype=self.means.dtype)
+        z = self.means[k] + (self.scales[k] @ noise).squeeze(-1)
+        return Draws(z.to(self.like).view(num_samples, *self.latent_shape), y)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from vaebench.energies.target import Split
-from vaebench.mcmc.chains import ProgressFunction
-from vaebench.samplers.base import BaseSampler, at_least
+from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.messages import check_range
+from vaebench.samplers.base import BaseSampler
 
 
 class NormalSampler(BaseSampler):
@@ -25,25 +26,29 @@ class NormalSampler(BaseSampler):
     needs = frozenset({"prior"})
 
     def __init__(self, temperature: float = 1.0) -> None:
-        at_least("sampler.temperature", temperature, 0)
+        super().__init__()
+        check_range("temperature", temperature, at_least=0, below=float("inf"))
         self.temperature = temperature
 
-    def fit(self, model: Any, split: Split | None = None) -> Self:
+    def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Take the model's prior; no data is needed."""
-        self.check(model)
-        self._prior = model.prior()
-        if self.temperature != 1 and not hasattr(self._prior, "stddev"):
-            raise ValueError(
-                f"expected a Gaussian prior for sampler.temperature={self.temperature}, got "
-                f"{type(self._prior).__name__}; leave it at 1"
-            )
+        super().setup(model, split)
+        self._prior = model.prior
         return self
 
-    def sample(self, num_samples: int, progress: ProgressFunction | None = None) -> Tensor:
-        """Draw independent latents, shape (N, D)."""
-        at_least("num_samples", num_samples, 1)
-        z = self._prior.sample((num_samples,)).detach()
-        if self.temperature == 1:
-            return z
-        mean = self._prior.mean.detach()
-        return mean + self.temperature * (z - mean)
+    @torch.no_grad()
+    def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
+        """Draw independent latents."""
+        y = self.labels(num_samples, y)
+        prior = self._prior() if y is None else self._prior(y)
+        if self.temperature != 1 and not hasattr(prior, "stddev"):
+            raise ValueError(
+                f"expected a Gaussian prior for sampler.temperature={self.temperature}, got {type(prior).__name__}; "
+                "leave it at 1"
+            )
+        z = prior.sample() if len(prior.batch_shape) else prior.sample((num_samples,))
+        z = z.detach()
+        if self.temperature != 1:
+            mean = prior.mean.detach()
+            z = mean + self.temperature * (z - mean)
+        return Draws(z, y)

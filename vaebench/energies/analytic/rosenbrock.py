@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaebench.energies.base import ExactEnergy
+from vaebench.messages import check_range
 
 
 class RosenbrockEnergy(ExactEnergy):
@@ -18,12 +19,16 @@ class RosenbrockEnergy(ExactEnergy):
         b: Sharpness of the ridge, > 0.
     """
 
+    num_dims = 2
+
     def __init__(self, a: float = 1.0, b: float = 100.0) -> None:
         super().__init__()
+        check_range("a", a, above=-math.inf, below=math.inf)
+        check_range("b", b, above=0, below=math.inf)
         self.a = a
         self.b = b
 
-    def energy(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
         return self.b * (x[:, 1] - x[:, 0].square()).square() + (self.a - x[:, 0]).square()
 

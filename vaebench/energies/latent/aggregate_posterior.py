@@ -26,14 +26,15 @@ class AggregatePosteriorTarget(Target):
 
     needs: ClassVar[frozenset[str]] = frozenset({"posterior", "rate"})  # a posterior with a density
 
-    def energy(self, model: Any, split: Split | None) -> AggregatePosteriorEnergy:
+    def build(self, model: Any = None, split: Split | None = None) -> AggregatePosteriorEnergy:
         """Encode the whole split.
 
         Raises:
             ValueError: if there is no split, or the posterior is not a diagonal Gaussian.
         """
+        self.require(model)
         if split is None:
-            raise ValueError("expected the training split for target=aggregate_posterior, got none; call fit with it")
+            raise ValueError("target=aggregate_posterior is built from the training split, got none; setup(model, split)")
         means, log_vars = zip(*posterior_moments(model, split), strict=True)
         return AggregatePosteriorEnergy(torch.cat(means), torch.cat(log_vars))
 
@@ -92,9 +93,10 @@ class AggregatePosteriorEnergy(ExactEnergy):
         self.register_buffer("natural", torch.cat([-0.5 * precision, mean * precision], -1).mT.contiguous())
         self.register_buffer("constant", constant)
 
-    def energy(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
-        features = torch.cat([x.square(), x], -1).to(self.natural)
+        z = x.to(self.natural)  # before it is squared: in float32 the squares of narrow posteriors nearly cancel
+        features = torch.cat([z.square(), z], -1)
         parts = [torch.addmm(c, features, w).logsumexp(-1) for w, c in self._chunks(len(x))]
         return -torch.stack(parts).logsumexp(0).to(x)
 
@@ -123,6 +125,10 @@ class AggregatePosteriorEnergy(ExactEnergy):
         """Draw an example, then from its posterior, shape (N, D)."""
         n = torch.randint(len(self.mean), (num_samples,), device=self.mean.device)
         return self.mean[n] + self.scale[n] * torch.randn_like(self.mean[n])
+
+    def start(self, num_chains: int) -> Tensor:
+        """Draw from the density itself, shape (S, D)."""
+        return self.exact_sample(num_chains)
 
     def _chunks(self, num_rows: int) -> Iterator[tuple[Tensor, Tensor]]:
         size = max(1, CHUNK // max(1, num_rows))

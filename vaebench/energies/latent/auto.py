@@ -28,9 +28,9 @@ class AutoTarget(Target):
         """Say why no target exists for `model`, or None where one does."""
         return None if self.resolve(model) is not None else AggregatePosteriorTarget().why_not(model)
 
-    def energy(self, model: Any, split: Split | None) -> BaseEnergyFunction:
+    def build(self, model: Any = None, split: Split | None = None) -> BaseEnergyFunction:
         """Build the energy of the chosen target."""
-        target = self.resolve(model)
+        target = self.resolve(self.require(model))
         if target is None:
             raise ValueError(self.why_not(model))
-        return target.energy(model, split)
+        return target.build(model, split)

@@ -47,9 +47,9 @@ class ManifoldTarget(Target):
 
     needs: ClassVar[frozenset[str]] = frozenset({"manifold"})
 
-    def energy(self, model: Any, split: Split | None) -> ManifoldEnergy:
+    def build(self, model: Any = None, split: Split | None = None) -> ManifoldEnergy:
         """Build the energy; the metric already carries what it learned from the data."""
-        return ManifoldEnergy(model.metric)
+        return ManifoldEnergy(self.require(model).metric)
 
 
 class ManifoldEnergy(BaseEnergyFunction):
@@ -113,7 +113,7 @@ class ManifoldEnergy(BaseEnergyFunction):
         self._wall = torch.zeros_like(self._pull[:, :1])
         self._wall[-1] = self.steepness
 
-    def energy(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
         excess = torch.relu(x.norm(dim=-1) - self.radius)
         return 0.5 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)

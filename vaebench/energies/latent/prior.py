@@ -18,9 +18,9 @@ class PriorTarget(Target):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prior"})
 
-    def energy(self, model: Any, split: Split | None) -> PriorEnergy:
+    def build(self, model: Any = None, split: Split | None = None) -> PriorEnergy:
         """Build the energy; no data is needed."""
-        return PriorEnergy(model.prior())
+        return PriorEnergy(self.require(model).prior())
 
 
 class PriorEnergy(ExactEnergy):
@@ -34,10 +34,14 @@ class PriorEnergy(ExactEnergy):
         super().__init__()
         self.prior = prior
 
-    def energy(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
         return -self.prior.log_prob(x)
 
     def exact_sample(self, num_samples: int) -> Tensor:
         """Draw from the prior, shape (N, D)."""
         return self.prior.sample((num_samples,)).detach()
+
+    def start(self, num_chains: int) -> Tensor:
+        """Draw from the prior itself, shape (S, D)."""
+        return self.exact_sample(num_chains)

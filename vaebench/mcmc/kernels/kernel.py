@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""An energy U = -log density with its gradient: (S, D) -> (S,), (S, D). Row s depends on chain s only."""
-
-Gradient = Callable[[Tensor], Tensor]
-"""The gradient of U alone: (S, D) -> (S, D)."""
+from vaebench.energies.base import BaseEnergyFunction
+from vaebench.hardware import collective
 
 MAX_ENERGY_CHANGE = 1000.0  # nats; Stan's threshold for a trajectory that left the level set (Betancourt, 2017)
 
@@ -38,15 +34,18 @@ class State:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What adaptation tunes.
+    """What adaptation tunes and schedules change.
 
     Attributes:
         step_size: Scalar, or shape (S, 1) for one per chain.
         inverse_mass_matrix: Diagonal of M^-1, shape (D,); about the target's variances.
+        temperature: T: the kernel leaves exp(-U / T) invariant. It scales the noise and not the gradient, so a step
+            size means the same at every T.
     """
 
     step_size: Tensor
     inverse_mass_matrix: Tensor
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,9 @@ class Info:
         acceptance_probability: min(1, exp(-energy_change)), and 0 where that is not a number.
         is_accepted: Whether the chain moved to the proposal.
         is_divergent: Whether the energy error was not finite, or above 1000 nats.
-        energy_change: H(proposal) - H(start), nats; may be inf or nan.
+        energy_change: (H(proposal) - H(start)) / T, nats; may be inf or nan.
         total_energy: H of the state that was kept, nats: the series of E-BFMI.
+        num_gradients: Gradient evaluations, int64.
     """
 
     acceptance_probability: Tensor
@@ -66,60 +66,110 @@ class Info:
     is_divergent: Tensor
     energy_change: Tensor
     total_energy: Tensor
+    num_gradients: Tensor
+
+
+class Draw:
+    """The random numbers of a kernel; N processes that share the chains draw what one would.
+
+    Args:
+        generator: None is torch's global one. Must live on the chains' device.
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.generator = generator
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Draw from N(0, 1), with the shape, dtype and device of `like`, chains first."""
+        return collective.standard_normal(tuple(like.shape), like, generator=self.generator)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Draw from U[0, 1), with the shape, dtype and device of `like`, chains first."""
+        return collective.uniform(tuple(like.shape), like, generator=self.generator)
+
+    def log_uniform(self, like: Tensor) -> Tensor:
+        """Draw the logarithm of a number in (0, 1], with the shape, dtype and device of `like`, chains first."""
+        return torch.log1p(-self.uniform(like))
 
 
 class Kernel(ABC):
-    """A transition that leaves exp(-U) invariant. Chains are a batch dimension and never see each other.
+    """A transition on exp(-U / T), as a frozen description. Chains are a batch dimension and never see each other.
 
-    Args:
-        value_and_grad: The energy U and its gradient.
+    Attributes:
+        target_acceptance: Acceptance rate to tune the step size for; None where nothing can be tuned.
+        is_exact: Whether it leaves the density invariant; where it does not, `caveat` says so.
+        has_momentum: Whether momenta are drawn anew in each transition, so that E-BFMI means something.
+        if_slow: What to change where chains mix slowly, the end of a sentence.
+        caveat: A sentence for every report, or None.
     """
 
-    target_acceptance: ClassVar[float]
+    target_acceptance: ClassVar[float | None] = None
+    is_exact: ClassVar[bool] = True
+    has_momentum: ClassVar[bool] = False
+    if_slow: ClassVar[str] = "raise sampler.num_draws"
+    caveat: ClassVar[str | None] = None
 
-    def __init__(self, value_and_grad: ValueAndGrad) -> None:
-        self.value_and_grad = value_and_grad
+    @property
+    def name(self) -> str:
+        """The name in the configuration, which is the module's."""
+        return type(self).__module__.rsplit(".", 1)[-1]
 
     @torch.no_grad()
-    def init(self, position: Tensor) -> State:
+    def init(self, position: Tensor, energy: BaseEnergyFunction) -> State:
         """Evaluate the energy at the starting points, once.
 
         Args:
             position: Shape (S, D).
+            energy: What to draw from.
 
         Raises:
             ValueError: if a chain starts where the energy or its gradient is not finite; it could never move.
         """
         if position.ndim != 2 or 0 in position.shape:
             raise ValueError(f"expected starting points of shape (chains, dimensions), got {tuple(position.shape)}")
-        energy, gradient = self.value_and_grad(position)
-        if energy.shape != position.shape[:1] or gradient.shape != position.shape:
+        if energy.num_dims not in (None, position.shape[1]):
+            raise ValueError(
+                f"expected starting points of {energy.num_dims} dimensions for {type(energy).__name__}, got "
+                f"{position.shape[1]}"
+            )
+        value, gradient = energy.value_and_grad(position)
+        if value.shape != position.shape[:1] or gradient.shape != position.shape:
             raise ValueError(
                 f"expected an energy of shape {tuple(position.shape[:1])} with a gradient of shape "
-                f"{tuple(position.shape)}, got {tuple(energy.shape)} and {tuple(gradient.shape)}"
+                f"{tuple(position.shape)}, got {tuple(value.shape)} and {tuple(gradient.shape)}"
             )
-        is_finite = energy.isfinite() & gradient.isfinite().all(-1)
+        is_finite = value.isfinite() & gradient.isfinite().all(-1)
         if not is_finite.all():
             bad = (~is_finite).nonzero().flatten().tolist()
             raise ValueError(
                 f"expected a finite energy and gradient at every starting point; chains {bad[:5]} of "
                 f"{len(position)} start outside the support of the target"
             )
-        return State(position, energy, gradient)
+        return State(position, value, gradient)
 
     @abstractmethod
     def step(
-        self, state: State, parameters: Parameters, generator: torch.Generator | None = None
+        self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
     ) -> tuple[State, Info]:
-        """Make one transition in every chain."""
+        """Make one transition in every chain.
 
-    @abstractmethod
-    def num_gradients(self, iteration: int) -> int:
-        """Gradient evaluations per chain in the transition with this number."""
+        Args:
+            state: Where the chains are.
+            energy: What to draw from.
+            parameters: Step size, mass and temperature.
+            draw: Source of all randomness.
+        """
 
 
 def metropolis(
-    state: State, proposal: State, start_energy: Tensor, end_energy: Tensor, log_u: Tensor
+    state: State,
+    proposal: State,
+    start_energy: Tensor,
+    end_energy: Tensor,
+    log_u: Tensor,
+    *,
+    temperature: float = 1.0,
+    num_gradients: int = 1,
 ) -> tuple[State, Info]:
     """Accept or reject in log space; what is not finite is rejected and counted as divergent.
 
@@ -129,31 +179,31 @@ def metropolis(
         start_energy: H at the start of the trajectory, shape (S,).
         end_energy: H at its end, shape (S,).
         log_u: Logarithms of uniform draws, at most 0, shape (S,), one per chain.
+        temperature: T.
+        num_gradients: Gradient evaluations that the proposal cost.
     """
-    energy_change = end_energy - start_energy
+    energy_change = (end_energy - start_energy) / temperature
     is_accepted = log_u <= -energy_change  # False for nan and +inf
     # -inf would be accepted with certainty and never left again: it is a fault of the energy, not a better state
     is_finite = end_energy.isfinite()
     is_accepted &= is_finite
+    info = Info(
+        acceptance_probability=torch.exp(-energy_change.clamp(min=0)).where(is_finite, 0.0),
+        is_accepted=is_accepted,
+        is_divergent=~((energy_change <= MAX_ENERGY_CHANGE) & is_finite),
+        energy_change=energy_change,
+        total_energy=torch.where(is_accepted, end_energy, start_energy),
+        num_gradients=torch.full_like(is_accepted, num_gradients, dtype=torch.int64),
+    )
+    return select(is_accepted, proposal, state), info
+
+
+def select(is_accepted: Tensor, proposal: State, state: State) -> State:
+    """Return the proposal in the chains that accept it, and the state in the others, one iteration on."""
     rows = is_accepted.unsqueeze(-1)
-    kept = State(
+    return State(
         torch.where(rows, proposal.position, state.position),
         torch.where(is_accepted, proposal.energy, state.energy),
         torch.where(rows, proposal.gradient, state.gradient),
         state.iteration + 1,
     )
-    probability = torch.exp(-energy_change.clamp(min=0)).where(is_finite, 0.0)
-    info = Info(
-        acceptance_probability=probability,
-        is_accepted=is_accepted,
-        is_divergent=~((energy_change <= MAX_ENERGY_CHANGE) & is_finite),
-        energy_change=energy_change,
-        total_energy=torch.where(is_accepted, end_energy, start_energy),
-    )
-    return kept, info
-
-
-def log_uniform(num_chains: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw the logarithm of one uniform in (0, 1] per chain, shape (S,)."""
-    u = torch.rand(num_chains, dtype=like.dtype, device=like.device, generator=generator)
-    return torch.log1p(-u)
