@@ -8,9 +8,10 @@ import torch
 from bench_measure import Row, Settings, Spread, interleaved, rows
 from torch import Tensor
 
+from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.latent.manifold import ManifoldEnergy
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Parameters
+from vaebench.mcmc.kernels.kernel import Draw, Parameters
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 
 LATENT_DIM, CHAINS, LEAPFROGS = 10, 50, 15
@@ -33,21 +34,18 @@ def random_metric(count: int) -> tuple[Tensor, Tensor]:
     return torch.randn(count, LATENT_DIM), factor @ factor.mT
 
 
-class BareEnergy:
+class BareEnergy(BaseEnergyFunction):
     """What a careful person writes first: a matrix product for the metric, and autograd for the gradient."""
 
     def __init__(self, centroids: Tensor, full_matrices: Tensor) -> None:
+        super().__init__()
         self.centroids, self.flat = centroids, full_matrices.flatten(1)
         self.eye = REGULARIZATION * torch.eye(LATENT_DIM)
 
-    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            weights = (-torch.cdist(z, self.centroids).square() / TEMPERATURE**2).exp()
-            inverse = (weights @ self.flat).view(-1, LATENT_DIM, LATENT_DIM) + self.eye
-            energy = -0.5 * torch.linalg.slogdet(inverse).logabsdet
-            (grad,) = torch.autograd.grad(energy.sum(), z)
-        return energy.detach(), grad
+    def forward(self, z: Tensor) -> Tensor:
+        weights = (-torch.cdist(z, self.centroids).square() / TEMPERATURE**2).exp()
+        inverse = (weights @ self.flat).view(-1, LATENT_DIM, LATENT_DIM) + self.eye
+        return -0.5 * torch.linalg.slogdet(inverse).logabsdet
 
 
 def sampler(settings: Settings) -> list[Row]:
@@ -84,15 +82,15 @@ def sampler(settings: Settings) -> list[Row]:
     return result
 
 
-def chains(energy: BareEnergy | ManifoldEnergy, start: Tensor, transitions: int) -> Callable[[], None]:
+def chains(energy: BaseEnergyFunction, start: Tensor, transitions: int) -> Callable[[], None]:
     """A job: so many transitions of HMC from `start` (S, D)."""
-    kernel = HMCKernel(energy.value_and_grad, LEAPFROGS, jitter=0, gradient=getattr(energy, "gradient", None))
+    kernel = HMCKernel(LEAPFROGS, jitter=0)
     parameters = Parameters(torch.tensor(0.03), torch.ones(LATENT_DIM))
 
     def run() -> None:
-        generator = torch.Generator().manual_seed(0)
-        state = kernel.init(start)
+        draw = Draw(torch.Generator().manual_seed(0))
+        state = kernel.init(start, energy)
         for _ in range(transitions):
-            state, _ = kernel.step(state, parameters, generator)
+            state, _ = kernel.step(state, energy, parameters, draw)
 
     return run

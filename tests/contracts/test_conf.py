@@ -27,6 +27,8 @@ OPTIONS = [name for name in FILES if "/" in name and not name.startswith("hydra/
 VERBS = [verb for verb in cli.VERBS if verb != "list"]
 PUBLIC_NAMES = {
     "HamiltonianMonteCarlo": "hamiltonianmontecarlo",
+    "LangevinDynamics": "langevindynamics",
+    "MetropolisAdjustedLangevin": "metropolisadjustedlangevin",
     "ProgressBarCallback": "progressbar",
     "MetricConsolePrinterCallback": "metricconsoleprinter",
 }
@@ -173,7 +175,7 @@ def test_file_config_and_class_share_one_name(option):
     if group == "trainer":  # as models name the trainer that they need
         assert (module, resolve(target, "trainer._target_").name) == (name, name)
         return
-    plain_name = re.sub(r"[^a-z0-9]", "", cls.lower()).removesuffix(group)
+    plain_name = re.sub(r"[^a-z0-9]", "", cls.lower()).removesuffix(group).removesuffix("energy")
     searched = PUBLIC_NAMES.get(cls, module)  # a name that users search for, where the option's is shorter
     assert plain_name in (module.replace("_", ""), searched)
     assert module == name

@@ -90,7 +90,7 @@ class FakeSplit:
 
 def test_the_target_encodes_the_whole_split():
     model, split = FakeModel(), FakeSplit(torch.randn(2500, 2))
-    energy = AggregatePosteriorTarget().energy(model, FakeSplit(split.x))
+    energy = AggregatePosteriorTarget().build(model, FakeSplit(split.x))
     x = torch.randn(5, 2, dtype=torch.float64)
     expected = mixture((split.x @ model.weight).detach(), torch.full((2500, 2), -1.0)).log_prob(x)
     torch.testing.assert_close(energy.log_density(x), expected, rtol=1e-5, atol=1e-5)
@@ -98,8 +98,8 @@ def test_the_target_encodes_the_whole_split():
 
 def test_refusals():
     with pytest.raises(ValueError, match="target=aggregate_posterior"):
-        AggregatePosteriorTarget().energy(FakeModel(), None)
+        AggregatePosteriorTarget().build(FakeModel(), None)
     model = FakeModel()
     model.posterior = lambda x, y=None: SimpleNamespace(mean=x)
     with pytest.raises(ValueError, match="diagonal Gaussian"):
-        AggregatePosteriorTarget().energy(model, FakeSplit(torch.randn(3, 2)))
+        AggregatePosteriorTarget().build(model, FakeSplit(torch.randn(3, 2)))

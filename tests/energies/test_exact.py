@@ -77,5 +77,5 @@ def test_gaussian():
 
 @pytest.mark.parametrize("covariance", [torch.ones(2, 2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), torch.eye(3)])
 def test_gaussian_refuses_what_is_no_covariance(covariance):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="covariance"):
         GaussianEnergy(torch.zeros(2), covariance)

@@ -55,7 +55,7 @@ def test_gradient_is_that_of_autograd(name, reach):
 @pytest.mark.parametrize("name", ENERGIES)
 def test_gradients_need_no_gradient_mode(name):
     energy = ENERGIES[name]()
-    x = energy.start(5)
+    x = energy.start(5).double()
     with torch.no_grad():
         value, gradient = energy.value_and_grad(x)
         alone = energy.gradient(x)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from safetensors.torch import save
@@ -20,15 +20,21 @@ from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
 from vaebench.commands.progress import progress
+from vaebench.core import Draws
 from vaebench.factory import configurations
 from vaebench.factory.signatures import convert
+from vaebench.hardware.random_streams import Stream, seed_stream
 from vaebench.messages import counted
 from vaebench.runs.files import refuse_unwritable
 from vaebench.runs.images import to_image
 from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
+from vaebench.samplers.latents import decode
+from vaebench.samplers.stored import content, origin, set_up
 
 SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
 CHUNK = 500  # latents that are decoded at once
+UNUSED = {"target": "auto", "kernel": "hmc"}  # what conf/sample.yaml chooses where the user does not
+FITTED = "sampler.safetensors"
 GRID = 64  # pictures in the grid
 _log = logging.getLogger(__name__)
 
@@ -41,8 +47,7 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"num_samples: expected at least 1, got {cfg.num_samples}")
     sampler = factory.sampler(cfg)
     choices = factory.plain(cfg)
-    if "target" not in choices["sampler"] and not choices["target"]["_target_"].endswith(".AutoTarget"):
-        raise ValueError(f"target: sampler={sampler.name} draws from no target; leave it out, or choose sampler=hmc")
+    _refuse_unused(sampler.name, choices)
     hardware = factory.hardware(cfg)
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.samples(sampler.name), "run")
@@ -53,56 +58,63 @@ def task(cfg: DictConfig) -> None:
     device = hardware.prepare(cfg.seed)
     model.to(device)
 
-    with torch.no_grad(), progress(sampler.name, "transition") as done:
-        latents = sampler.fit(model, dataset.train).sample(cfg.num_samples, progress=done.tell)
-        with hardware.autocast():  # never around the chains: they accept and reject in full precision
-            images = _decode(model, latents)
+    folder, checkpoint = run.samples(sampler.name), checkpoint_record(run, cfg.checkpoint)
+    belongs_to = origin(checkpoint["sha256"], choices["sampler"])
+    is_reused = False
+    if sampler.learns:
+        with progress(f"fitting {sampler.name}", "step") as done:
+            file = folder / FITTED
+            is_reused = set_up(sampler, model, dataset.train, file, belongs_to, done.tell)
+        seed_stream(cfg.seed, Stream.SAMPLER)  # so that a sampler that is used again draws what a new one would
+    else:
+        sampler.setup(model, dataset.train)
+    with progress(sampler.name, "transition") as done:
+        draws = sampler.sample(cfg.num_samples, progress=done.tell)
+    with hardware.autocast():  # never around the chains: they accept and reject in full precision
+        images = decode(model, draws, CHUNK)
     record = {
         "sampler": sampler.name,
         "time": now(),
         "settings": {
             "run": str(run.path),
-            "checkpoint": checkpoint_record(run, cfg.checkpoint),
+            "checkpoint": checkpoint,
             "num_samples": cfg.num_samples,
             "seed": cfg.seed,
             "sampler": choices["sampler"],
+            "temperature": choices["sampler"].get("temperature"),
             "hardware": hardware.describe(),
             "version": __version__,
         },
+        "fitted_sampler_reused": is_reused if sampler.learns else None,
         "diagnostics": sampler.diagnostics(),
     }
-    folder = run.samples(sampler.name)
     record["replaced"] = _earlier(folder)
-    _write(folder, latents.cpu(), images.cpu(), record)
-    _show(run, folder, sampler.name, len(latents), record["diagnostics"])
+    _write(folder, draws, images.cpu(), record, content(sampler, belongs_to) if sampler.learns else None)
+    _show(run, folder, sampler.name, len(draws), record["diagnostics"])
     if record["replaced"] is not None:
         old = ", ".join(f"{key} {value}" for key, value in record["replaced"].items() if value is not None)
         _log.warning("replaced an earlier sample in %s (%s)", folder, old or "of which nothing is known")
 
 
-def _decode(model: Any, latents: Tensor) -> Tensor:
-    """Means of p(x|z) in float32, a chunk at a time.
-
-    Raises:
-        FloatingPointError: if a latent or an image is not finite.
-    """
-    images = torch.cat([model.decode(z).float() for z in latents.split(CHUNK)])
-    for what, values in (("latents", latents), ("images", images)):
-        bad = int((~values.isfinite().flatten(1).all(1)).sum())
-        if bad:
-            raise FloatingPointError(f"{bad} of {len(values)} {what} are not finite; nothing was written")
-    return images
+def _refuse_unused(name: str, choices: Mapping[str, Any]) -> None:
+    """Refuse a target or a kernel that the sampler does not take."""
+    used = [str(value.get("_target_")) for value in choices["sampler"].values() if isinstance(value, Mapping)]
+    for group, default in UNUSED.items():
+        target, word = choices[group]["_target_"], HydraConfig.get().runtime.choices.get(group, default)
+        if target not in used and word != default:
+            what = "draws from no target" if group == "target" else "has a kernel of its own"
+            raise ValueError(f"{group}: sampler={name} {what}; leave {group}= out, or choose sampler=mcmc")
 
 
 def _others(model: Any) -> str:
     """Name the samplers that serve the model, with their default settings."""
     folders = configurations.folders()
-    target = configurations.load("target/auto", folders)
+    parts = {group: configurations.load(f"{group}/{name}", folders) for group, name in UNUSED.items()}
     serving = []
     for name in configurations.options(folders).get("sampler", []):
         with contextlib.suppress(ValueError):
-            sampler = factory.sampler({"sampler": configurations.load(f"sampler/{name}", folders), "target": target})
-            if sampler.why_not(model) is None:
+            sampler = factory.sampler({"sampler": configurations.load(f"sampler/{name}", folders), **parts})
+            if sampler.needs_model and sampler.why_not(model) is None:
                 serving.append(f"sampler={name}")
     return f"samplers that do: {', '.join(serving)}" if serving else "no sampler does"
 
@@ -120,11 +132,15 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
         return {}  # damaged: replaced all the same
 
 
-def _write(folder: Path, latents: Tensor, images: Tensor, record: Mapping[str, Any]) -> None:
+def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any], fitted: bytes | None) -> None:
     """Write all files beside the folder, then move them into it: a failure leaves what was there before."""
     staging = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
     try:
-        tensors = {"latents": latents.contiguous(), "images": images.contiguous()}
+        tensors = {"latents": draws.z.detach().cpu().contiguous(), "images": images.contiguous()}
+        if draws.y is not None:
+            tensors["labels"] = draws.y.cpu().contiguous()
+        if fitted is not None:
+            write_atomic(staging / FITTED, fitted)
         write_atomic(staging / "samples.safetensors", save(tensors))
         if images.ndim == 4:
             grid = to_image(images[:GRID])
@@ -144,14 +160,14 @@ def _show(run: Run, folder: Path, name: str, num_samples: int, diagnostics: Mapp
         worst = diagnostics["worst"]
         rows = [
             ("chains x draws", f"{diagnostics['num_chains']} x {diagnostics['num_draws']}"),
-            ("acceptance rate", f"{diagnostics['acceptance_rate']:.3f}"),
+            ("acceptance rate", _number(diagnostics["acceptance_rate"], ".3f")),
             ("R-hat (worst)", _number(worst["r_hat"], ".3f")),
             ("ESS bulk (least)", _number(worst["ess_bulk"], ".0f")),
             ("ESS tail (least)", _number(worst["ess_tail"], ".0f")),
             ("divergences", str(diagnostics["num_divergences"])),
             ("E-BFMI (least)", _number(diagnostics["e_bfmi"], ".2f")),
             ("step size", f"{diagnostics['step_size']:.3g}"),
-            ("gradients per chain", str(diagnostics["num_gradients"])),
+            ("gradients per chain", f"{diagnostics['num_gradients']:.0f}"),
         ]
         show_table(f"sampler={name} on {run.path}", ("diagnostic", "value"), rows)
     console = Console(soft_wrap=True, highlight=False, markup=False)

@@ -30,6 +30,7 @@ TABLE = (
     Group("dataset", "datasets", ("train",), room="data"),
     Group("sampler", "samplers", ("sample",), room="samplers"),
     Group("target", "targets", ("sample",), room="energies"),
+    Group("kernel", "kernels", ("sample",), room="mcmc"),
     Group("metric", "metrics", ("evaluate",), room="metrics", is_many=True),
     Group("extractor", "extractors", ("evaluate",), room="metrics"),
     Group("callback", "callbacks", ("train",), room="trainers", is_many=True),

@@ -107,9 +107,7 @@ def standard_normal(
     return _rows(lambda s: torch.randn(s, generator=generator, dtype=like.dtype, device=like.device), tuple(shape), dim)
 
 
-def uniform(
-    shape: tuple[int, ...], like: Tensor, dim: int = 0, generator: torch.Generator | None = None
-) -> Tensor:
+def uniform(shape: tuple[int, ...], like: Tensor, dim: int = 0, generator: torch.Generator | None = None) -> Tensor:
     """Draw from U[0, 1); arguments as in `standard_normal`."""
     return _rows(lambda s: torch.rand(s, generator=generator, dtype=like.dtype, device=like.device), tuple(shape), dim)
 

@@ -27,6 +27,7 @@ class BaseSampler(nn.Module, ABC):
         needs: Capabilities that this model must have.
         refit: Whether to fit anew where a fitted sampler is stored.
         report: How well Markov chains converged, after `sample`; None for samplers without chains.
+        like: An empty tensor with the type and the place of the latents, after `setup`.
     """
 
     learns: ClassVar[bool] = False
@@ -34,6 +35,7 @@ class BaseSampler(nn.Module, ABC):
     needs: frozenset[str] = frozenset()
     refit: bool = False
     report: Diagnostics | None = None
+    like: Tensor
     _draw_labels: Callable[[int], Tensor | None] | None = None
 
     @property

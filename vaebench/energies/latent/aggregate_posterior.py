@@ -34,7 +34,9 @@ class AggregatePosteriorTarget(Target):
         """
         self.require(model)
         if split is None:
-            raise ValueError("target=aggregate_posterior is built from the training split, got none; setup(model, split)")
+            raise ValueError(
+                "target=aggregate_posterior is built from the training split, got none; setup(model, split)"
+            )
         means, log_vars = zip(*posterior_moments(model, split), strict=True)
         return AggregatePosteriorEnergy(torch.cat(means), torch.cat(log_vars))
 

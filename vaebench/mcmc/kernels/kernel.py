@@ -93,11 +93,14 @@ class Draw:
 
 
 class Kernel(ABC):
-    """A transition on exp(-U / T), as a frozen description. Chains are a batch dimension and never see each other.
+    """A transition on exp(-U / T), as a frozen description. Chains are a batch dimension.
 
     Attributes:
         target_acceptance: Acceptance rate to tune the step size for; None where nothing can be tuned.
         is_exact: Whether it leaves the density invariant; where it does not, `caveat` says so.
+        is_metropolised: Whether a proposal of known energy change is accepted or rejected.
+        is_reversible: Whether the flow between any two sets is the same both ways in equilibrium.
+        chains_are_apart: Whether no chain sees another.
         has_momentum: Whether momenta are drawn anew in each transition, so that E-BFMI means something.
         if_slow: What to change where chains mix slowly, the end of a sentence.
         caveat: A sentence for every report, or None.
@@ -105,6 +108,9 @@ class Kernel(ABC):
 
     target_acceptance: ClassVar[float | None] = None
     is_exact: ClassVar[bool] = True
+    is_metropolised: ClassVar[bool] = True
+    is_reversible: ClassVar[bool] = True
+    chains_are_apart: ClassVar[bool] = True
     has_momentum: ClassVar[bool] = False
     if_slow: ClassVar[str] = "raise sampler.num_draws"
     caveat: ClassVar[str | None] = None
@@ -148,9 +154,7 @@ class Kernel(ABC):
         return State(position, value, gradient)
 
     @abstractmethod
-    def step(
-        self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
-    ) -> tuple[State, Info]:
+    def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
         """Make one transition in every chain.
 
         Args:

@@ -29,6 +29,7 @@ class LangevinKernel(Kernel):
     """
 
     is_exact: ClassVar[bool] = False
+    is_metropolised: ClassVar[bool] = False
     caveat: ClassVar[str | None] = (
         "Unadjusted Langevin draws have a bias that grows with sampler.step_size and that these numbers do not show; "
         "compare with half the step size, or choose sampler=mala."
@@ -52,4 +53,3 @@ class LangevinKernel(Kernel):
             num_gradients=torch.ones_like(is_finite, dtype=torch.int64),
         )
         return moved, info
-
