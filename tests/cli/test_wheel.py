@@ -38,21 +38,34 @@ def installed(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_runs_in_another_folder(installed, tmp_path):
+def test_every_verb_runs_in_another_folder(installed, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "small.yaml").write_text("defaults: [rhvae, _self_]\nlatent_dim: 2\n")
+
+    def vaebench(*words: str) -> str:
+        done = run(installed / "vaebench", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     where = run(installed / "python", "-c", "import vaebench; print(vaebench.__file__)", cwd=tmp_path)
     assert where.stdout.startswith(str(installed.parent)), where
-    done = run(installed / "vaebench", "train", "model=vae", "trainer.num_epochs=1", "hardware=cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    assert "model=rhvae\t" in vaebench("list", "models")
+    few = ("trainer.num_epochs=1", "dataset.num_examples=100", "hardware=cpu")
+    vaebench("train", "model=small", "--config-dir", "mine", *few)
+    vaebench("sample", "num_samples=2", "hardware=cpu")
+    vaebench("evaluate", "metric=[elbo]", "hardware=cpu")
+    vaebench("report")
     (config,) = tmp_path.glob("outputs/*/*/config.yaml")
-    assert "vaebench.models.vae.VAE" in config.read_text()
+    assert "vaebench.models.rhvae.RHVAE" in config.read_text()
+    assert "latent_dim: 2" in config.read_text()
+    written = {path.name for path in config.parent.rglob("*") if path.is_file()}
+    assert {"last.safetensors", "grid.png", "elbo.json"} <= written
 
 
 @pytest.mark.slow
-def test_lists_and_takes_a_users_folder(installed, tmp_path):
-    (tmp_path / "mine" / "model").mkdir(parents=True)
-    (tmp_path / "mine" / "model" / "small.yaml").write_text("defaults: [vae, _self_]\nlatent_dim: 2\n")
-    listing = run(installed / "vaebench", "list", "models", cwd=tmp_path)
-    assert "model=rhvae\t" in listing.stdout
-    words = ("train", "model=small", "--config-dir", "mine", "--cfg", "job")
-    assert "latent_dim: 2" in run(installed / "vaebench", *words, cwd=tmp_path).stdout
+def test_the_licence_travels_in_the_wheel(installed):
+    (package,) = installed.parent.glob("lib/python*/site-packages/vaebench")
+    (metadata,) = installed.parent.glob("lib/python*/site-packages/vaebench-*.dist-info")
+    assert (package / "LICENSE").read_text().startswith("MIT License")
+    assert (metadata / "licenses" / "vaebench" / "LICENSE").is_file()
+    assert "License-Expression: MIT" in (metadata / "METADATA").read_text()
