@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from tests.budget import Budget
+from vaebench.hardware import processes
 from vaebench.hardware.device import cores
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # trainers leave the number of threads to who sets it
@@ -33,6 +36,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def is_whole(config: pytest.Config) -> bool:
     """Whether no folder or file was named."""
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_start_quickly() -> Iterator[None]:
+    """Fork the processes of `launch` from one that has imported what they need: a spawned one takes five seconds.
+
+    The program itself spawns; tests/commands/test_train.py tries that.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "_START_METHOD", "forkserver")
+        multiprocessing.set_forkserver_preload(["vaebench.models", "vaebench.trainers.base", "torch._dynamo"])
+        yield
 
 
 @pytest.fixture(autouse=True)

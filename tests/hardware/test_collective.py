@@ -124,7 +124,7 @@ def _worker(number, file, total, results):
 
 def test_two_processes_gather_forward_and_backward_as_one_would(tmp_path):
     total = 7  # odd: one process holds a row more
-    mp.spawn(_worker, (tmp_path / "init", total, tmp_path), nprocs=2)
+    mp.start_processes(_worker, (tmp_path / "init", total, tmp_path), nprocs=2, start_method="forkserver")
     answers = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2)]
 
     torch.manual_seed(5)

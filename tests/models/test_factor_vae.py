@@ -234,7 +234,9 @@ def _worker(number, file, model, x, results):
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(monkeypatch, tmp_path, x):
     model = small(latent_dim=3)
-    mp.spawn(_worker, (tmp_path / "init", model, x, tmp_path), nprocs=2)  # 3 rows and 4
+    mp.start_processes(
+        _worker, (tmp_path / "init", model, x, tmp_path), nprocs=2, start_method="forkserver"
+    )  # 3 rows and 4
     first, second = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2))
     for name, whole in _gradients(model, x, 1.0).items():
         torch.testing.assert_close(first["whole"][name] + second["whole"][name], whole, rtol=1e-9, atol=1e-12)

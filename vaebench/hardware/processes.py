@@ -24,6 +24,7 @@ from vaebench.hardware.signals import SIGNALS
 
 _TIMEOUT = datetime.timedelta(minutes=60)  # a process may wait for another that draws pictures or writes
 _READY = "ready"
+_START_METHOD = "spawn"  # a fork would copy threads, locks and an initialised GPU
 
 
 def launch(hardware: Hardware, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -69,7 +70,7 @@ def process_group(hardware: Hardware, rendezvous: str, rank: int, size: int) -> 
 
 def _spawn(hardware: Hardware, rendezvous: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     size = hardware.num_devices
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(_START_METHOD)
     children: list[BaseProcess] = []
     reports: list[Connection] = []
     try:
