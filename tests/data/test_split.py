@@ -231,3 +231,30 @@ def test_precision_of_a_float64_model():
     assert batch.x.dtype == torch.float64
     assert torch.equal(batch.x[:, 0] * 255, torch.arange(256).double())
     assert split.subset([1]).batch([0]).x.dtype == torch.float64
+
+
+def test_fingerprints_see_values_order_and_what_goes_with_them():
+    x = torch.arange(12.0).reshape(6, 2) / 12
+    y = torch.arange(6)
+    same = DataSplit(x.clone(), y.clone()).fingerprint()
+    assert DataSplit(x, y).fingerprint() == same
+    other = x.clone()
+    other[5, 1] += 1e-6
+    others = [
+        DataSplit(other, y),
+        DataSplit(x.flip(0), y),
+        DataSplit(x[:5], y[:5]),
+        DataSplit(x),
+        DataSplit(x, y.flip(0)),
+    ]
+    others += [DataSplit(x, y, factors=x.long()), DataSplit(x, y, context=x), DataSplit(x.reshape(6, 2, 1), y)]
+    found = [split.fingerprint() for split in others]
+    assert len({same, *found}) == len(found) + 1
+    assert len(DataSplit(x[:0]).fingerprint()) == 64
+
+
+def test_the_fingerprint_of_a_streamed_split_sees_its_order():
+    x = torch.arange(10.0)[:, None]
+    streamed = DataSplit(Rows(x))
+    assert streamed.fingerprint() == DataSplit(Rows(x.clone())).fingerprint()
+    assert streamed.fingerprint() != streamed.subset(torch.arange(9, -1, -1)).fingerprint()

@@ -34,6 +34,7 @@ SETTINGS = {
     "num_examples": int | None,
     "batch_size": int,
     "samples": str,
+    "dataset": dict[str, str | None],
 }
 FEW = 100  # examples that tell whether the data are on the likelihood's grid
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 def task(cfg: DictConfig) -> None:
     """Evaluate a run: one JSON file for each metric, and a table."""
     for key, annotation in SETTINGS.items():
-        convert(cfg[key], annotation, key, lambda value: None)
+        convert(factory.plain(cfg)[key], annotation, key, lambda value: None)
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {cfg.batch_size}")
     metrics = factory.metrics(cfg)
@@ -57,7 +58,9 @@ def task(cfg: DictConfig) -> None:
     refuse_unwritable(run.evaluation("").parent, "run")
     draw = None if cfg.samples == PRIOR else _stored_samples(run, cfg.samples)
     extractor = factory.extractor(cfg)
-    trained, dataset, model = factory.load_run(run, cfg.checkpoint)
+    places = factory.plain(cfg)["dataset"]
+    trained, dataset, model = factory.load_run(run, cfg.checkpoint, places)
+    factory.check_data(run, dataset, [cfg.split], is_named=any(place is not None for place in places.values()))
     split = _examples(dataset, cfg.split, cfg.num_examples)
     device = hardware.prepare(cfg.seed)
     model.to(device)
@@ -73,6 +76,7 @@ def task(cfg: DictConfig) -> None:
         "batch_size": cfg.batch_size,
         "beta": 1.0,
         "dataset": factory.plain(trained)["dataset"],
+        "data": split.fingerprint(),
         "likelihood": type(model.likelihood_head).__name__,
         "measure": _measure(model.likelihood_head, split),
         "hardware": hardware.describe(),

@@ -72,7 +72,11 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         run.discard()  # Hydra made a directory for each process that a launcher started; number 0's is the run
     dataset = factory.dataset(tree)
     tree = factory.with_likelihood(tree, dataset)
-    if stored is not None and _is_finished(run, factory.refuse_differences(stored, tree, MAY_DIFFER)):
+    if stored is not None:
+        factory.check_data(run, dataset, ("train", "validation"))
+    # Where the data lie may differ once it is known that they are the same.
+    may_differ = (*MAY_DIFFER, "dataset.path") if factory.stored_data(run) is not None else MAY_DIFFER
+    if stored is not None and _is_finished(run, factory.refuse_differences(stored, tree, may_differ)):
         if collective.rank() == 0:
             print(f"'{run.path}' is finished; raise trainer.num_epochs to extend it")
         return None
@@ -85,9 +89,12 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         _check_continues(run, training)
     if is_main:
         factory.save_config(run, tree)
-        provenance.record_start(run, seed=tree["seed"], overrides=typed)
+        provenance.record_start(run, seed=tree["seed"], overrides=typed, data=dataset.describe())
         run.set_status("running")
         show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
+        _log.info("data: %s; likelihood %s", dataset.found, dataset.likelihood_name)
+        for caution in dataset.cautions:
+            _log.warning("dataset: %s", caution)
         if "likelihood" in model.capabilities:
             _warn_of_likelihood(model.likelihood_head, dataset.train)
         if not run.last_state.is_file():  # it starts from the first step

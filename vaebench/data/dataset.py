@@ -10,6 +10,7 @@ from vaebench.data.examples import Examples, check_count, shuffled
 from vaebench.data.split import DataSplit
 from vaebench.distributions import likelihoods
 
+PARTS = ("train", "validation", "test")
 # Names of the files in conf/model/likelihood, and their classes.
 _CLASSES = {
     "bernoulli": "Bernoulli",
@@ -89,11 +90,26 @@ class Dataset:
         self.cautions = tuple(cautions)
         self.likelihood_name = likelihood_name if binarization == "none" else "bernoulli"
         self._likelihood_arguments = dict(likelihood_arguments or {}) if binarization == "none" else {}
-        self.found = found
+        sizes = ", ".join(f"{len(getattr(self, part))} {part}" for part in PARTS)
+        self.found = f"{self.name}: {found + '; ' if found else ''}{sizes}; shape {self.shape}"
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train)}/{len(self.validation)}/{len(self.test)}"
         return f"{type(self).__name__}({sizes} x {self.shape}, {self.likelihood_name})"
+
+    def describe(self) -> dict[str, Any]:
+        """What a run keeps of its data, as plain values: enough to know them again, and to rebuild its model."""
+        splits = {part: getattr(self, part) for part in PARTS}
+        return {
+            "name": self.name,
+            "found": self.found,
+            "cautions": list(self.cautions),
+            "shape": list(self.shape),
+            "num_classes": self.num_classes,
+            "splits": {
+                part: {"num_examples": len(split), "sha256": split.fingerprint()} for part, split in splits.items()
+            },
+        }
 
     @property
     def likelihood(self) -> likelihoods.Likelihood:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,8 @@ from vaebench.data.io.source import Source
 from vaebench.hardware import collective
 from vaebench.messages import counted
 
+# Rows that stand for all of a split that is streamed, or too large to be read whole at every start.
+FINGERPRINT_ROWS, FINGERPRINT_BYTES = 256, 2**30
 # Up to this size a split is kept as float32, so that a batch is one index; above it bytes stay bytes until asked for.
 FLOAT_BUDGET = 512 * 2**20
 
@@ -155,6 +158,21 @@ class DataSplit:
             transform=self.transform,
             float_budget=self._float_budget,
         )
+
+    def fingerprint(self) -> str:
+        """Hash the examples as they are stored, in their order, with what goes with them; hexadecimal SHA-256.
+
+        Of a split that is streamed, or above 1 GiB, 256 rows stand for all, equally spaced.
+        """
+        n = len(self)
+        is_whole = self.in_memory and self.nbytes <= FINGERPRINT_BYTES
+        rows = torch.arange(n) if is_whole else torch.linspace(0, max(n - 1, 0), min(n, FINGERPRINT_ROWS)).long()
+        digest = hashlib.sha256(f"{n} {self.shape} {self._x.dtype} {self.scale:g}".encode())
+        raw = self._x if is_whole and isinstance(self._x, Tensor) else self._read(rows)
+        for field in (raw, self.y, self.context, self.factors):
+            if field is not None:
+                digest.update(field.detach().cpu().contiguous().numpy().data if field.numel() else b"")
+        return digest.hexdigest()
 
     def batch(self, indices: Tensor | Sequence[int]) -> Batch:
         """Return some examples.

@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from vaebench.factory.objects import with_absolute_paths as with_absolute_paths
     from vaebench.factory.objects import with_likelihood as with_likelihood
     from vaebench.factory.stored import load_config as load_config
+    from vaebench.factory.stored import load_data as load_data
+    from vaebench.factory.stored import load_model as load_model
     from vaebench.factory.stored import load_run as load_run
     from vaebench.factory.stored import save_config as save_config
+    from vaebench.factory.stored_dataset import check_data as check_data
+    from vaebench.factory.stored_dataset import stored_data as stored_data
     from vaebench.factory.targets import ConfigError as ConfigError
 
-_MODULES = ("continuation", "objects", "stored", "targets")
+_MODULES = ("continuation", "objects", "stored", "stored_dataset", "targets")
 
 
 def __getattr__(name: str) -> Any:

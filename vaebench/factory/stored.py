@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaebench.factory import objects
-from vaebench.factory.targets import ConfigError, check_targets
+from vaebench.factory.stored_dataset import PLACES, moved, stored_data
+from vaebench.factory.targets import AUTO, ConfigError, check_targets
 from vaebench.runs.run import Run, write_atomic
 from vaebench.trainers.state import load_weights
 
@@ -54,21 +56,67 @@ def load_config(run: Run) -> dict[str, Any]:
     return tree
 
 
-def load_run(run: Run, checkpoint: str = "best") -> tuple[DictConfig, Any, Any]:
+def load_run(
+    run: Run, checkpoint: str = "best", places: Mapping[str, Any] | None = None
+) -> tuple[DictConfig, Any, Any]:
     """Rebuild a run's data set and model, and load the weights of a checkpoint; the model is in eval mode, on the CPU.
 
     Args:
         run: A run directory.
         checkpoint: "best" (by validation; the last one where none was judged), or "last".
+        places: Where the data lie now: new values of the data set's `path` and `root`.
 
-    Returns: the stored configuration, the data set, the model.
+    Returns: the configuration, the data set, the model.
 
     Raises:
         ValueError: a file is missing, damaged or foreign; the sentence names it. Nothing in the directory is executed.
     """
+    tree, path, weights = _read(run, checkpoint)
+    tree = moved(tree, places)
+    data = _dataset(run, tree)
+    return OmegaConf.create(tree), data, _model(tree, data, weights, path)
+
+
+def load_data(run: Run, places: Mapping[str, Any] | None = None) -> Any:
+    """Rebuild a run's data set; see `load_run`."""
+    return _dataset(run, moved(_checked_config(run), places))
+
+
+def load_model(
+    run: Run, checkpoint: str = "best", places: Mapping[str, Any] | None = None
+) -> tuple[DictConfig, Any, Any]:
+    """Rebuild a run's model as `load_run` does, without its data, which may be gone.
+
+    Returns: the configuration; what the run kept of its data set (name, shape, classes), or the data set itself where
+        an older run kept nothing; the model.
+    """
+    tree, path, weights = _read(run, checkpoint)
+    tree = moved(tree, places)
+    likelihood = tree["model"].get("likelihood")
+    is_auto = isinstance(likelihood, Mapping) and likelihood.get("_target_") == AUTO
+    data = None if is_auto else stored_data(run)
+    if data is None:
+        data = _dataset(run, tree)
+    return OmegaConf.create(tree), data, _model(tree, data, weights, path)
+
+
+def _checked_config(run: Run) -> dict[str, Any]:
+    tree = load_config(run)
+    for group in ("dataset", "model"):
+        if group not in tree:
+            raise ConfigError(f"'{run.config}' is damaged: it names no {group}")
+    try:
+        objects.check({group: tree[group] for group in ("dataset", "model")})
+    except ValueError as error:
+        raise ConfigError(f"'{run.config}': {error}") from None
+    return tree
+
+
+def _read(run: Run, checkpoint: str) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+    """The checked configuration, and the weights with their path."""
     if checkpoint not in CHECKPOINTS:
         raise ConfigError(f"checkpoint: expected best or last, got '{checkpoint}'")
-    tree = load_config(run)
+    load_config(run)  # a hostile one is refused before its weights are read
     path = run.best_weights if checkpoint == "best" else run.last_weights
     if checkpoint == "best" and not path.is_file() and run.last_weights.is_file():
         path = run.last_weights
@@ -77,17 +125,23 @@ def load_run(run: Run, checkpoint: str = "best") -> tuple[DictConfig, Any, Any]:
     status = run.read_status()
     if status.get("status", "done") != "done":
         _log.warning("'%s' is not done: %s, at epoch %s", run.path, status["status"], status.get("epoch"))
-    for group in ("dataset", "model"):
-        if group not in tree:
-            raise ConfigError(f"'{run.config}' is damaged: it names no {group}")
+    return _checked_config(run), path, weights
+
+
+def _dataset(run: Run, tree: dict[str, Any]) -> Any:
     try:
-        objects.check({group: tree[group] for group in ("dataset", "model")})
+        return objects.dataset(tree)
     except ValueError as error:
-        raise ConfigError(f"'{run.config}': {error}") from None
-    data = objects.dataset(tree)
+        places = [f"dataset.{key}=" for key in PLACES if key in tree["dataset"]]
+        is_missing = "not there" in str(error) or "is missing" in str(error)
+        hint = f"; if the data of '{run.path}' have moved, name their new place: {' or '.join(places)}"
+        raise ConfigError(f"{error}{hint if places and is_missing else ''}") from error
+
+
+def _model(tree: dict[str, Any], data: Any, weights: dict[str, Any], path: Path) -> Any:
     built = objects.model(tree, data)
     load_into(built, weights, path)
-    return OmegaConf.create(tree), data, built.eval()
+    return built.eval()
 
 
 def load_into(model: Any, weights: dict[str, Any], path: Path) -> None:

@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from vaebench.runs.run import Run, now, read_json, write_json
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "safetensors", "scikit-learn", "pillow")
 
 
-def describe(*, seed: int | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def describe(
+    *, seed: int | None = None, overrides: Sequence[str] = (), data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """One start of one command.
 
     Args:
         seed: The run's seed.
         overrides: What the user typed after the verb.
+        data: What the data set says of itself.
     """
     package = Path(__file__).resolve().parents[1]
     return {
@@ -30,6 +33,7 @@ def describe(*, seed: int | None = None, overrides: Sequence[str] = ()) -> dict[
         "overrides": list(overrides),
         "working_directory": os.getcwd(),
         "seed": seed,
+        "data": None if data is None else dict(data),
         "start": now(),
         "end": None,
         "vaebench": _version("vaebench"),
@@ -46,9 +50,11 @@ def describe(*, seed: int | None = None, overrides: Sequence[str] = ()) -> dict[
     }
 
 
-def record_start(run: Run, *, seed: int | None = None, overrides: Sequence[str] = ()) -> None:
+def record_start(
+    run: Run, *, seed: int | None = None, overrides: Sequence[str] = (), data: Mapping[str, Any] | None = None
+) -> None:
     """Write provenance.json; a resumed run keeps its first record and gains an entry under `restarts`."""
-    record = describe(seed=seed, overrides=overrides)
+    record = describe(seed=seed, overrides=overrides, data=data)
     if run.provenance.is_file():
         first = dict(read_json(run.provenance))
         first["restarts"] = [*first.get("restarts", []), record]
