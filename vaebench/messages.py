@@ -5,12 +5,106 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Other words of the field for ours; a word may stand in several lines, and the valid names decide.
+SYNONYMS = {
+    "learning_rate": "lr base_lr max_lr init_lr learningrate step_length",
+    "num_epochs": "epoch epochs n_epochs nepochs max_epochs num_epoch total_epochs",
+    "num_steps": "steps n_steps max_steps total_steps iterations num_iterations iters n_iters max_iter",
+    "batch_size": "batch bs b batchsize mini_batch minibatch minibatch_size train_batch_size",
+    "num_critic_steps": "n_critic critic_iters disc_steps",
+    "optimizer": "optim opt optimiser",
+    "optimizer_args": "weight_decay wd momentum betas amsgrad nesterov",
+    "scheduler": "lr_scheduler lr_schedule sched",
+    "warmup_steps": "warmup num_warmup_steps lr_warmup warmup_iters",
+    "gradient_clip_norm": "clip grad_clip clip_grad clip_norm grad_norm max_grad_norm gradient_clip_val gradient_clip",
+    "accumulate": "grad_accum accumulation_steps gradient_accumulation_steps accumulate_grad_batches",
+    "ema_decay": "ema ema_rate",
+    "patience": "early_stopping early_stop",
+    "max_minutes": "time_limit max_time timeout walltime",
+    "latent_dim": "latent latent_size latent_dims latents z_dim zdim z_size nz n_z n_latent num_latent num_latents "
+    "code_dim code_size bottleneck_dim",
+    "hidden_dims": "hidden hidden_dim hidden_size hidden_sizes hidden_layers hiddens h_dim layers units",
+    "channels": "filters num_filters feature_maps",
+    "activation": "nonlinearity act act_fn activation_fn",
+    "beta": "kl_weight kld_weight kl_coeff beta_kl",
+    "likelihood": "reconstruction_loss recon_loss decoder_likelihood output_distribution observation_model",
+    "posterior": "encoder_distribution variational_distribution",
+    "network": "architecture arch backbone encoder decoder",
+    "model": "model_name arch architecture net vae_type",
+    "dataset": "data ds data_set dataset_name",
+    "root": "data_dir data_root dataset_dir datadir data_folder",
+    "path": "file filename data_path data_file filepath",
+    "num_validation": "val_size validation_size n_val",
+    "validation_fraction": "val_split val_fraction val_frac validation_split",
+    "test_fraction": "test_split test_frac",
+    "num_examples": "limit max_examples max_samples subset n_examples",
+    "binarization": "binarize binarise binary",
+    "seed": "random_seed manual_seed rng_seed random_state",
+    "hardware": "accelerator device",
+    "device": "accelerator cuda",
+    "gpu": "cuda rocm",
+    "mps": "metal apple",
+    "num_devices": "gpus n_gpus num_gpus ngpus devices world_size nproc_per_node",
+    "precision": "amp fp16 bf16 half mixed_precision dtype",
+    "threads": "num_threads n_threads n_jobs cores",
+    "compile": "torch_compile jit",
+    "deterministic": "reproducible cudnn_deterministic",
+    "resume": "resume_from resume_from_checkpoint continue ckpt_path restart",
+    "run": "runs run_dir run_path model_path model_dir ckpt_path checkpoint_path experiment_dir",
+    "checkpoint": "ckpt weights",
+    "hydra.run.dir": "output_dir out_dir outdir save_dir log_dir logdir exp_dir run_dir",
+    "output": "out output_dir out_dir outdir save_dir",
+    "metric": "metrics measure score",
+    "callback": "callbacks logger hooks",
+    "sampler": "samplers generator",
+    "target": "targets energy",
+    "num_samples": "n_samples samples sample_size n k num_images",
+    "num_chains": "chains n_chains nchains",
+    "num_warmup": "warmup burnin burn_in n_burn num_burn_in num_burnin tune n_tune",
+    "num_draws": "draws n_draws num_results",
+    "thinning": "thin thin_by",
+    "num_leapfrog": "leapfrog leapfrog_steps num_leapfrog_steps n_leapfrog n_lf l",
+    "step_size": "eps epsilon eps_lf stepsize",
+    "target_acceptance": "target_accept target_accept_prob accept_rate",
+    "temperature": "temp tau",
+    "num_components": "n_components components",
+    "sort_by": "sort order_by sort_key",
+}
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the valid name closest to `name`, or None where none is close."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
-    return by_lower[found[0]] if found else None
+
+def nearest(name: str, choices: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the valid name closest to `name`, or None where none is close.
+
+    The last parts of dotted names decide: `trainer.lr` is not close to `trainer.parts`. A word of the field that means
+    one of the choices is closer than any spelling.
+
+    Args:
+        name: What came.
+        choices: What is valid.
+        cutoff: How alike the spellings must be, from 0 to 1.
+    """
+    choices = list(choices)
+    same = same_meaning(name, choices)
+    if same is not None:
+        return same
+    by_leaf = {_leaf(choice).lower(): choice for choice in reversed(choices)}
+    found = difflib.get_close_matches(_leaf(name).lower(), list(by_leaf), n=1, cutoff=cutoff)
+    return by_leaf[found[0]] if found else None
+
+
+def same_meaning(name: str, choices: Iterable[str]) -> str | None:
+    """Return the valid name that `name` stands for: the same last part, or another word for it; None if there is none.
+
+    Where several do, the one nearest the root.
+    """
+    leaf = _leaf(name).lower().replace("-", "_")
+    meanings = {leaf, *(ours for ours, theirs in SYNONYMS.items() if leaf in theirs.split())}
+    found = [choice for choice in choices if choice in meanings or _leaf(choice).lower() in meanings]
+    return min(found, key=lambda choice: (_leaf(choice).lower() != leaf, choice.count(".")), default=None)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2] or name
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,19 +11,32 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaebench.cli.errors import DONE, FAILED, MISTAKE, explain
-from vaebench.cli.overrides import arrange
+from vaebench import __version__
+from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, explain
+from vaebench.cli.overrides import Arranged, arrange
+from vaebench.cli.repeated import as_primary, is_stored
 from vaebench.cli.runs import each_run
-from vaebench.cli.sweeps import discard_folder
-from vaebench.factory.configurations import ENVIRONMENT, conf_dir, defaults, folders, user_folders
+from vaebench.cli.sweeps import discard_folder, new_folder, remove_empty
+from vaebench.factory.configurations import (
+    ENVIRONMENT,
+    conf_dir,
+    defaults,
+    folders,
+    required_keys,
+    user_folders,
+)
 from vaebench.messages import counted
 
 if TYPE_CHECKING:
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.plugins.search_path_plugin import SearchPathPlugin
     from omegaconf import DictConfig
+
+
+WRITES_RUNS = ("train",)  # the jobs of other verbs write into the runs that they read
 
 
 class JobError(Exception):
@@ -64,12 +77,13 @@ class Task:
         self.num_jobs += 1
         failures: list[tuple[int, str]] = []
         value = None
-        for part in self._parts(cfg, failures):
+        parts = self._parts(cfg, failures)
+        for part in parts:
             try:
                 value = importlib.import_module(f"vaebench.commands.{self.verb}").task(part)
             except Exception as error:
                 failures.append(self.told(error))
-                if part is not cfg:  # one run of several
+                if len(parts) > 1:
                     failures[-1] = (failures[-1][0], f"{part.run}: {failures[-1][1]}")
         self.failures += failures
         hydra = HydraConfig.get()
@@ -80,9 +94,20 @@ class Task:
             print(f"vaebench {self.verb}: {job}: {sentence}", file=sys.stderr)
         raise JobError(*failures[0])
 
+    def _check_keys(self, cfg: DictConfig) -> None:
+        """Refuse a primary configuration of the user's (`--config-name`) that lacks what the verb reads."""
+        present = set(cfg)  # with those of which the value is missing
+        absent = [key for key in required_keys(self.verb, folders()) if key not in present]
+        if absent:
+            raise CommandError(
+                f"the configuration has no '{absent[0]}', which vaebench {self.verb} needs; one of your own "
+                f"(--config-name) begins with defaults: [{self.verb}, _self_]"
+            )
+
     def _parts(self, cfg: DictConfig, failures: list[tuple[int, str]]) -> list[DictConfig]:
         """One configuration for each run that is named; `report` reads them all at once."""
         try:
+            self._check_keys(cfg)
             return [cfg] if self.verb == "report" else each_run(cfg)
         except ValueError as error:
             failures.append(self.told(error))
@@ -105,11 +130,20 @@ def run(verb: str, words: list[str]) -> int:
 
     Returns: the exit code; for a sweep that of its worst job.
     """
+    if "--version" in words:
+        print(f"vaebench {__version__}")
+        return DONE
     task = Task(verb)
+    sweep: str | None = None
     try:
         register_search_path()
-        arguments = arrange(verb, words, folders())
-        call_hydra(f"vaebench {verb}", verb, arguments, task)
+        arranged = arrange(verb, words, folders())
+        flags, overrides = arranged.parsed, arranged.overrides
+        if flags.multirun and verb not in WRITES_RUNS and not any("hydra.sweep.dir=" in word for word in overrides):
+            sweep = new_folder()
+            overrides = [*overrides, f"hydra.sweep.dir={sweep}"]
+        with _primary(verb, arranged) as words_of_flags:
+            call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
     except JobError as failed:  # the first failure of a sweep, told when it happened
         if task.failures:  # none in this process: the jobs ran elsewhere
             print(
@@ -129,9 +163,27 @@ def run(verb: str, words: list[str]) -> int:
             discard_folder(error)
         print(f"vaebench {verb}: {sentence}", file=sys.stderr)
         return code
+    finally:
+        if sweep is not None:
+            remove_empty(Path(sweep))
     for _, sentence in task.failures:
         print(f"vaebench {verb}: {sentence}", file=sys.stderr)
     return max((code for code, _ in task.failures), default=0)
+
+
+@contextlib.contextmanager
+def _primary(verb: str, arranged: Arranged) -> Iterator[list[str]]:
+    """The flags, in which a run's stored configuration gives way to one that Hydra can begin with."""
+    flags = arranged.parsed
+    if not is_stored(flags.config_dir, flags.config_name):
+        yield arranged.flags
+        return
+    for word in arranged.overrides:
+        group = word.partition("=")[0].lstrip("+~")
+        if group in defaults(verb, folders()):
+            raise CommandError(f"'{word}': the stored configuration has chosen; change its settings: {group}.KEY=VALUE")
+    with as_primary(flags.config_dir, verb, folders()) as folder:
+        yield [folder if word == flags.config_dir else word for word in arranged.flags]
 
 
 def register_search_path() -> None:

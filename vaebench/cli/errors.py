@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vaebench.cli import hints
 from vaebench.factory.configurations import defaults, keys, options
 from vaebench.messages import did_you_mean
 
@@ -68,9 +69,7 @@ def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
     if isinstance(error, OverrideParseException):
-        reason = one_line(error.message).partition(" See http")[0].partition(" expecting {")[0]
-        reason = reason.rpartition("]. ")[2]  # Hydra 1.4 begins with the whole command line
-        return f"cannot read '{error.override}': {reason.removeprefix(f'Error parsing override {error.override!r} ')}"
+        return _unreadable(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         valid = error.options or options(folders).get(error.missing_cfg_file.rpartition("/")[0]) or []
         return _no_option(error.missing_cfg_file, valid, folders)
@@ -85,11 +84,26 @@ def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
     return _composition(one_line(error), verb, folders)
 
 
+def _unreadable(word: str) -> str:
+    """An override that Hydra's grammar does not read: a bracket without its partner, or a string with other marks."""
+    key, equals, value = word.partition("=")
+    if any(value.count(one) != value.count(other) for one, other in ("[]", "{}", "()")):
+        return f"cannot read '{word}': a bracket has no partner"
+    if value.startswith("{") and "=" in value:
+        return f"cannot read '{word}': inside braces write '{key}={{name:value}}'"
+    if not equals or "'" in value or '"' in value:
+        return f"cannot read '{word}': expected key=value"
+    return f"cannot read '{word}': put a string that holds such characters in two pairs of quotes: '{key}=\"{value}\"'"
+
+
 def _no_option(missing: str, valid: Sequence[str], folders: Sequence[Path]) -> str:
     group, _, name = missing.rpartition("/")
     if not group:
         names = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
         return f"--config-name: there is no configuration '{name}'{did_you_mean(name, names)}"
+    package = hints.package_of(group, name)
+    if package is not None:
+        return f"{group}={name}: it comes with the package {package}, which is not installed: pip install {package}"
     hint = did_you_mean(name, valid)
     everything = f" (options: {', '.join(valid)})" if valid and "valid names" not in hint else ""
     return f"{group}={name}: there is no such {group}{hint}{everything}"
@@ -105,14 +119,15 @@ def _no_key(error: Any, folders: Sequence[Path]) -> str:
     valid = [f"{path}{name}" for name in node if name != "hydra"] if hasattr(node, "keys") else []
     if not valid:
         return f"there is no key '{full_key}': '{path.rstrip('.')}' is a single value"
-    return f"there is no key '{full_key}'{did_you_mean(full_key, valid)}"
+    known = [*hints.leaves(node._get_root()), "hydra.run.dir"]
+    return f"there is no key '{full_key}'{hints.for_key(full_key, valid, known, folders)}"
 
 
 def _composition(text: str, verb: str, folders: Sequence[Path]) -> str:
     if text.startswith("Ambiguous value for argument"):
         word = text.split("'")[1]
         key, _, values = word.partition("=")
-        return f"'{word}' gives several values: add -m for one job each, or write {key}=[{values}] for a list"
+        return f"'{word}' gives several values: add -m for one job each, or write '{key}=[{values}]' for a list"
     if "No match in the defaults list" in text:
         group = text.split("'")[1]
         chosen = [name for name in defaults(verb, folders) if not name.startswith("override")]

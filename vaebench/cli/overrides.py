@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from vaebench.cli.errors import CommandError
+from vaebench.cli.hints import for_flag
 from vaebench.cli.paths import RUNS, expanded, quoted, unquoted, with_quoted_path
 from vaebench.cli.runs import with_runs
 from vaebench.factory.configurations import defaults, keys, options
@@ -15,13 +17,28 @@ from vaebench.messages import did_you_mean
 from vaebench.runs.run import Run
 
 
-def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Return the words for Hydra: overrides first, flags last (Hydra 1.3 wants them there).
+@dataclass(frozen=True)
+class Arranged:
+    """A command line as Hydra takes it.
+
+    Attributes:
+        overrides: Checked, with paths quoted.
+        flags: Hydra 1.3 wants them last.
+        parsed: The flags by name.
+    """
+
+    overrides: list[str]
+    flags: list[str]
+    parsed: argparse.Namespace
+
+
+def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arranged:
+    """Check the words that follow a verb, and put them in order.
 
     Raises:
         CommandError: a flag that Hydra does not know, or an override that is none, has no value, or stands there twice.
     """
-    parser = _parser()
+    parser = _parser(verb, words, folders)
     parsed = parser.parse_intermixed_args(list(words))
     if parsed.config_dir is not None:
         parsed.config_dir = expanded(parsed.config_dir)
@@ -34,25 +51,28 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> list[st
         names = {name for group, names in options(folders).items() if group in chosen for name in names}
         overrides = with_runs(overrides, names, parsed.multirun)
     overrides = [with_quoted_path(word, parsed.multirun) for word in overrides]
-    overrides = _without_nulls(_checked(verb, overrides, folders), defaults(verb, folders))
+    overrides = _checked(verb, overrides, folders)
+    overrides = _as_choices(overrides, defaults(verb, folders), parsed.multirun)
     if parsed.multirun and any(_key(word) == "hydra.run.dir" for word in overrides):
         raise CommandError("hydra.run.dir is the place of one run; with -m give hydra.sweep.dir")
     if any(_key(word) == "resume" for word in overrides):
         overrides = _with_resume(overrides, parsed.multirun)
-    return [*overrides, *_flags(parser, parsed)]
+    return Arranged(overrides, _flags(parser, parsed), parsed)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(verb: str, words: Sequence[str], folders: Sequence[Path]) -> argparse.ArgumentParser:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
 
     def refuse(message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
-        if message.startswith("unrecognized arguments"):
-            raise CommandError(f"there is no flag '{unknown}'{did_you_mean(unknown, flags)}")
-        raise CommandError(message)
+        if not message.startswith("unrecognized arguments"):
+            raise CommandError(message)
+        unknown, equals, value = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")
+        after = [*words[words.index(unknown) + 1 :], "-"][0] if unknown in words else "-"
+        given = value if equals else None if after.startswith("-") or "=" in after else after
+        raise CommandError(f"there is no flag '{unknown}'{for_flag(unknown, given, flags, verb, folders)}")
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser
@@ -79,16 +99,25 @@ def _checked(verb: str, overrides: list[str], folders: Sequence[Path]) -> list[s
         key = _key(word)
         if not equals and not word.startswith("~"):
             meant = [f"{group}={word}" for group, names in groups.items() if word in names]
+            meant += [f"resume={word}"] if verb == "train" and Run(word).config.is_file() else []
             hint = f"; did you mean {' or '.join(meant)}?" if meant else " or group=option"
             raise CommandError(f"'{word}' is not of the form key=value{hint}")
+        if key in chosen and not groups.get(key) and value != "null":
+            raise CommandError(
+                f"'{word}': there is no {key} yet; leave it out, or write your own into FOLDER/{key}/NAME.yaml and add "
+                f"--config-dir FOLDER {key}=NAME"
+            )
         if equals and not value:
-            raise CommandError(f"'{word}' has no value; write {key}=VALUE, or {key}=null for none")
+            one_of = f"{key}=VALUE" if key not in groups else f"one of {', '.join(f'{key}={n}' for n in groups[key])}"
+            raise CommandError(f"'{word}' has no value; write {one_of}{_or_null(key, chosen)}")
         if key in seen:
             raise CommandError(f"'{key}' is given twice ({seen[key]} and {word}); give it once")
         if word.startswith("+") and not set(key) & set("./@") and key not in groups:
             raise CommandError(f"'{word}' adds a key that nothing reads{did_you_mean(key, keys(verb, folders))}")
         if value.startswith("[") and key in groups and not isinstance(chosen.get(key, []), list):
             raise CommandError(f"'{word}': expected one {key}; to run several, give {key}={value.strip('[]')} and -m")
+        if value.startswith("glob("):
+            _check_glob(word, key, groups)
         is_needed = isinstance(chosen.get(key, ""), str) and key in groups
         if is_needed and (word.startswith("~") or value == "null"):
             raise CommandError(f"'{word}': a {key} is needed; choose one of: {', '.join(groups[key])}")
@@ -96,15 +125,38 @@ def _checked(verb: str, overrides: list[str], folders: Sequence[Path]) -> list[s
     return overrides
 
 
-def _without_nulls(overrides: list[str], chosen: dict[str, Any]) -> list[str]:
-    """Take `group=null`, as the configuration shows it, for no choice: Hydra wants a name or a list."""
+def _or_null(key: str, chosen: dict[str, Any]) -> str:
+    return "" if isinstance(chosen.get(key), str) else f", or {key}=null for none"
+
+
+def _check_glob(word: str, key: str, groups: dict[str, list[str]]) -> None:
+    """Refuse a glob that would give a sweep without jobs."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+
+    if key not in groups:
+        raise CommandError(f"'{word}': glob chooses among the options of a group; list the values: {key}=a,b")
+    pattern = OverridesParser.create().parse_override(word).value()
+    if isinstance(pattern, Glob) and not pattern.filter(groups[key]):
+        raise CommandError(f"'{word}' matches none of: {', '.join(groups[key])}")
+
+
+def _as_choices(overrides: list[str], chosen: dict[str, Any], is_sweep: bool) -> list[str]:
+    """Write choices as Hydra wants them.
+
+    `group=null`, as the configuration shows it, is no choice; `metric=a,b` chooses both unless it is a sweep: brackets
+    mean something else to a shell.
+    """
     written = []
     for word in overrides:
-        key = _key(word)
-        if not word.endswith("=null") or key not in chosen:
+        key, _, value = word.partition("=")
+        is_list = isinstance(chosen.get(key), list)
+        if value == "null" and key in chosen:
+            written += [f"{key}=[]"] * is_list
+        elif is_list and "," in value and value[0] not in "[('\"" and not is_sweep:
+            written.append(f"{key}=[{value}]")
+        else:
             written.append(word)
-        elif isinstance(chosen[key], list):
-            written.append(f"{key}=[]")
     return written
 
 

@@ -1,16 +1,31 @@
-"""The folder of a sweep that never began."""
+"""The folders of sweeps: those of verbs that write elsewhere, and those of sweeps that never began."""
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from datetime import datetime
 from pathlib import Path
 
 
+def new_folder() -> str:
+    """Return a folder for the sweep of a verb whose jobs write into the runs that they read."""
+    return f"outputs/multirun/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a sweep's folder if nothing but Hydra's own list and empty folders are in it; keep a launcher's logs."""
+    for job in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            job.rmdir()
+    _discard(folder)
+
+
 def discard_folder(error: Exception) -> None:
-    """Remove what Hydra's sweeper had written when it found a mistake in its jobs: a folder with a single file.
+    """Remove the folder of a sweep in which Hydra's sweeper found a mistake before the first job began.
 
     Args:
-        error: The mistake, raised before the first job began.
+        error: The mistake.
     """
     from hydra.plugins.sweeper import Sweeper
 
@@ -23,9 +38,9 @@ def discard_folder(error: Exception) -> None:
 
 
 def _discard(folder: Path) -> None:
-    if [file.name for file in folder.glob("*")] != ["multirun.yaml"]:
+    if {file.name for file in folder.glob("*")} - {"multirun.yaml"}:
         return
-    (folder / "multirun.yaml").unlink()
+    (folder / "multirun.yaml").unlink(missing_ok=True)
     for empty in (folder, *folder.parents):
         try:
             empty.rmdir()

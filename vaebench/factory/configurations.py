@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 ENVIRONMENT = "VAEBENCH_CONF"
+MAX_DEPTH = 10  # of configurations that build upon one another
 
 
 def conf_dir() -> Path:
@@ -74,6 +75,37 @@ def defaults(verb: str, folders: Sequence[Path]) -> dict[str, Any]:
         for group, choice in entry.items()
         if not group.startswith("override ")
     }
+
+
+def required_keys(verb: str, folders: Sequence[Path]) -> list[str]:
+    """Return the keys at the root of a verb's configuration that are always there."""
+    chosen = defaults(verb, folders)
+    return [key for key in keys(verb, folders) if isinstance(chosen.get(key, ""), str)]
+
+
+def settings(verb: str, folders: Sequence[Path]) -> list[str]:
+    """Return every key of a verb's configuration with its default choices, dotted."""
+    found = keys(verb, folders)
+    for group, choice in defaults(verb, folders).items():
+        for name in choice if isinstance(choice, list) else [choice] if choice else []:
+            prefix = f"{group}.{name}" if isinstance(choice, list) else group
+            found += [f"{prefix}.{key}" for key in _settings(group, name, folders)]
+    return list(dict.fromkeys(found))
+
+
+def _settings(group: str, name: str, folders: Sequence[Path], depth: int = 0) -> list[str]:
+    content = load(f"{group}/{name}", folders)
+    found = []
+    for entry in content.pop("defaults", None) or [] if depth < MAX_DEPTH else []:
+        if isinstance(entry, str) and entry != "_self_":
+            found += _settings(group, entry, folders, depth + 1)
+        elif isinstance(entry, dict):
+            for part, choice in entry.items():
+                if isinstance(choice, str) and not part.startswith(("override", "/")):
+                    place, _, package = part.partition("@")
+                    inner = _settings(f"{group}/{place}", choice, folders, depth + 1)
+                    found += [package or place, *(f"{package or place}.{key}" for key in inner)]
+    return found + [key for key in content if not key.startswith("_")]
 
 
 def keys(verb: str, folders: Sequence[Path]) -> list[str]:
