@@ -7,6 +7,7 @@ import functools
 import importlib
 import logging
 import os
+import shutil
 import sys
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaebench import __version__
+from vaebench.cli.comments import annotated, gathered
 from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, explain
 from vaebench.cli.overrides import Arranged, arrange
 from vaebench.cli.repeated import as_primary, is_stored
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+WIDTH = 120  # of help that goes into a file or a pipe
 WRITES_RUNS = ("train",)  # the jobs of other verbs write into the runs that they read
 
 
@@ -227,25 +230,39 @@ def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> Non
 
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     logging.raiseExceptions = False  # a log line that a full disk refuses is no reason for a traceback on the terminal
-    with _argv([program, *arguments]), _raised_errors(), _own_groups(verb), warnings.catch_warnings():
+    with _argv([program, *arguments]), _raised_errors(), _own_help(verb), warnings.catch_warnings():
         warnings.filterwarnings("error", message="provider=.* is not available")  # a folder of hydra.searchpath
         hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
 
 
 @contextlib.contextmanager
-def _own_groups(verb: str) -> Iterator[None]:
-    """Let `--help` show the groups that the verb chooses from; Hydra would show those of all verbs."""
+def _own_help(verb: str) -> Iterator[None]:
+    """Let `--help` show the groups that the verb chooses from, not those of all verbs, and comments beside values."""
     from hydra._internal.hydra import Hydra
 
     every, own = Hydra.format_config_groups, {group.partition("/")[0] for group in defaults(verb, folders())}
+    bare = Hydra.get_help
 
     def format_config_groups(self: Hydra, predicate: Callable[[str], bool], compact: bool = True) -> str:
         return every(self, lambda group: predicate(group) and group.partition("/")[0] in {*own, "hydra"}, compact)
 
+    def get_help(self: Hydra, help_cfg: DictConfig, cfg: DictConfig, args_parser: Any, resolve: bool) -> str:
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        text, config = bare(self, help_cfg, cfg, args_parser, resolve), OmegaConf.to_yaml(cfg, resolve=resolve)
+        if not HydraConfig.initialized():  # Hydra's own help
+            return text
+        comments = gathered(verb, HydraConfig.get().runtime.choices, folders())
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+        return text.replace(config, annotated(config, comments, width))
+
     Hydra.format_config_groups = format_config_groups  # type: ignore[method-assign]
+    Hydra.get_help = get_help  # type: ignore[method-assign]
     try:
         yield
     finally:
+        Hydra.get_help = bare  # type: ignore[method-assign]
         Hydra.format_config_groups = every  # type: ignore[method-assign]
 
 

@@ -69,7 +69,7 @@ def _entry(group: str, name: str, places: Sequence[Path]) -> Entry:
     """The first comment of the file speaks for a variant; otherwise the docstring of the class that it names."""
     file = next(place / group / f"{name}.yaml" for place in places if (place / group / f"{name}.yaml").is_file())
     comment = _comment(file)
-    documentation = _docstring(_target(group, name, places))
+    documentation = docstring(_target(group, name, places))
     line = re.split(r"(?<=\.)\s+(?=[A-Z])", comment)[0] if comment else documentation.strip().partition("\n")[0]
     return Entry(name, line, _paper(comment) if "http" in comment else _paper(_references(documentation)))
 
@@ -106,8 +106,8 @@ def _target(group: str, name: str, places: Sequence[Path], depth: int = 0) -> st
     return ""
 
 
-def _docstring(target: str) -> str:
-    """The docstring of the class or function `package.module.Name`, found without importing any of it."""
+def docstring(target: str) -> str:
+    """Return the docstring of the class or function `package.module.Name`, found without importing any of it."""
     module, _, name = target.rpartition(".")
     places = [Path(__file__).resolve().parents[2], *map(Path, sys.path)] if module else []
     for path in (place.joinpath(*module.split(".")) for place in places):
