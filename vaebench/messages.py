@@ -121,6 +121,16 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"; valid names: {', '.join(choices)}" if choices else ""
 
 
+def printable(text: object, keep: str = "") -> str:
+    """Return text in which a terminal finds nothing to obey: other than printable characters are replaced.
+
+    Args:
+        text: Anything.
+        keep: Characters to leave as they are, such as a newline.
+    """
+    return "".join(character if character.isprintable() or character in keep else "\ufffd" for character in str(text))
+
+
 def check_range(
     name: str,
     value: float | None,

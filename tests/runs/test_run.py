@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vaebench.runs import run as run_module
-from vaebench.runs.run import LockedError, Run, write_atomic, write_json
+from vaebench.runs.regular import MAX_BYTES
+from vaebench.runs.run import LockedError, Run, WriteError, read_json, write_atomic, write_json
 
 
 def make_run(path: Path, start: str = "2026-01-01T00:00:00.000+00:00", *, weights: bool = True) -> Run:
@@ -68,23 +69,76 @@ def test_status_keeps_what_is_not_said(tmp_path):
         run.set_status("finished")
 
 
+def row(step: int) -> dict[str, object]:
+    return {"step": step, "epoch": 1, "split": "train", "loss": 2.5}
+
+
 def test_metrics_survive_a_cut_last_line_and_report_other_damage(tmp_path):
     run = Run(tmp_path)
     assert run.read_metrics() == []
-    run.append_metrics([{"step": 1, "loss": 2.5}, {"step": 2}])
+    run.append_metrics([row(1), row(2)])
     offset = run.metrics_offset()
-    run.append_metrics([{"step": 3}])
+    run.append_metrics([row(3)])
     with open(run.metrics, "ab") as file:
         file.write(b'{"step": 4, "lo')
     assert [row["step"] for row in run.read_metrics()] == [1, 2, 3]
     run.truncate_metrics(offset)
-    run.append_metrics([{"step": 3}])
+    run.append_metrics([row(3)])
     assert [row["step"] for row in run.read_metrics()] == [1, 2, 3]
+    run.check_metrics()
     with pytest.raises(ValueError, match=r"metrics.jsonl' is damaged: it holds \d+ bytes, and held 999"):
         run.truncate_metrics(999)
-    run.metrics.write_bytes(b'{"step": 1}\n\xff\n{"step": 2}\n')
-    with pytest.raises(ValueError, match="line 2 is not JSON"):
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b"\xff", "is not JSON"),
+        (b"[" * 9_999, "is not JSON"),
+        (b'{"step": ' + b"9" * 5_000 + b"}", "is not JSON"),
+        (b"[1]", "is no object with step, epoch and split"),
+        (b'{"step": 1, "epoch": 1}', "is no object with step, epoch and split"),
+        (b'{"step": 1, "epoch": 1e308, "split": "train"}', "is no object with step, epoch and split"),
+        (b'{"step": -1, "epoch": 1, "split": "train"}', "is no object with step, epoch and split"),
+        (b'{"step": true, "epoch": 1, "split": "train"}', "is no object with step, epoch and split"),
+        (b" " * (MAX_BYTES + 1), "has no end"),
+    ],
+)
+def test_a_damaged_line_of_the_metrics_is_named(tmp_path, line, problem):
+    run = Run(tmp_path)
+    run.append_metrics([row(1)])
+    with open(run.metrics, "ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(ValueError, match=f"metrics.jsonl' is damaged: line 2 {problem}; mend or remove the file"):
+        run.check_metrics()
+
+
+def test_an_endless_line_is_not_read_whole(tmp_path):
+    run = Run(tmp_path)
+    with open(run.metrics, "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match="line 1 has no end"):
         run.read_metrics()
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"status": "finished"}, "expected a status of running, done, failed, interrupted, got 'finished'"),
+        ({"status": "\x1b]0;x"}, r"got '\\x1b\]0;x'"),
+        ({"status": ["done"]}, r"got \['done'\]"),
+        ({"epoch": "three"}, "expected a whole number as epoch, got 'three'"),
+        ({"step": 2.5}, "expected a whole number as step, got 2.5"),
+        ({"step": -1}, "expected a whole number as step, got -1"),
+        ({"epoch": True}, "expected a whole number as epoch, got True"),
+        ({"reason": {"a": 1}}, "expected a text as reason"),
+    ],
+)
+def test_a_status_of_other_kinds_is_damage(tmp_path, entry, problem):
+    run = Run(tmp_path)
+    write_json(run.status, {"status": "done", "epoch": 1, "step": 2, "reason": None, **entry})
+    with pytest.raises(ValueError, match=f"status.json' is damaged: .*{problem}"):
+        run.read_status()
 
 
 # --- lock ---
@@ -138,13 +192,190 @@ def test_the_lock_is_refused_within_one_process_too(tmp_path):
         pass
 
 
-def test_temporaries_of_a_live_process_are_left_alone(tmp_path):
-    alive, dead = tmp_path / f".tmp-{os.getppid()}-a", tmp_path / "images" / ".tmp-4194999-b.png"
-    write_atomic(alive, "")
-    write_atomic(dead, "")
+def test_only_temporaries_of_dead_processes_are_removed(tmp_path):
+    run = make_run(tmp_path)
+    dead = [
+        tmp_path / ".tmp-4194999-a",
+        *(tmp_path / folder / ".tmp-4194999-b.png" for folder in ("images", "evaluation", "checkpoints")),
+        tmp_path / "samples" / ".tmp-4194999-normal" / "grid.png",
+        tmp_path / "samples" / "normal" / ".tmp-4194999-grid.png",
+        tmp_path / "samples" / "normal" / f".tmp-{'9' * 30}-x",
+    ]
+    others = [
+        tmp_path / f".tmp-{os.getppid()}-a",
+        tmp_path / ".tmp-notes",
+        tmp_path / "images" / ".tmp-x-4194999",
+        tmp_path / "mine" / ".tmp-4194999-draft",
+        tmp_path / "images" / ".old-4194999-",
+    ]
+    for path in (*dead, *others):
+        write_atomic(path, "")
+    with run.lock():
+        assert [path for path in dead if path.exists()] == []
+        assert [path for path in others if not path.exists()] == []
+
+
+def test_a_folder_that_was_moved_aside_comes_back(tmp_path):
+    run = make_run(tmp_path)
+    old = tmp_path / "samples" / ".old-4194999-hmc"
+    write_atomic(old / "samples.safetensors", "old")
+    run.remove_temporaries()
+    assert (run.samples("hmc") / "samples.safetensors").read_text() == "old"
+    write_atomic(old / "samples.safetensors", "older")
+    run.remove_temporaries()
+    assert (run.samples("hmc") / "samples.safetensors").read_text() == "old"
+    assert not old.exists()
+
+
+# --- who is alive ---
+
+
+def test_a_run_whose_process_was_killed_has_died(tmp_path):
+    run = make_run(tmp_path)
+    holder = python(HOLD, tmp_path)
+    assert holder.stdout.readline() == "locked\n"
+    run.set_status("running", epoch=33)
+    assert run.read_status()["status"] == "running"
+    holder.kill()
+    holder.communicate()
+    assert (run.read_status()["status"], run.read_status()["epoch"]) == ("died", 33)
+    assert read_json(run.status)["status"] == "running"
+    with run.lock():
+        assert run.read_status()["status"] == "running"
+    run.set_status("done")
+    assert run.read_status()["status"] == "done"
+    run.set_status("running")
+    (tmp_path / ".lock").unlink()  # a training of the library, which takes none
+    assert run.read_status()["status"] == "running"
+
+
+def test_asking_for_the_status_does_not_keep_a_training_out(tmp_path, monkeypatch):
+    import fcntl
+
+    flock, asked = fcntl.flock, []
+
+    def busy_at_first(descriptor: int, operation: int) -> None:
+        asked.append(operation)
+        if len(asked) < 3:
+            raise BlockingIOError
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", busy_at_first)
     with Run(tmp_path).lock():
-        assert alive.exists()
-        assert not dead.exists()
+        assert len(asked) == 3
+
+
+# --- a stranger's or somebody else's folder ---
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "train.log", "sub/notes.txt", ".tmp-notes"])
+def test_a_folder_with_other_things_is_no_place_for_a_run(tmp_path, name):
+    write_atomic(tmp_path / name, "mine")
+    if name == "config.yaml":
+        write_atomic(tmp_path / "main.py", "mine")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with (
+        pytest.raises(ValueError, match=r"^hydra.run.dir: .* holds other things than a run .*nothing was changed"),
+        Run(tmp_path).lock(),
+    ):
+        pass
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("names", [[], [".lock"], [".lock", "train.log"], [".lock", "config.yaml", ".tmp-1-a"]])
+def test_a_start_that_died_early_can_be_repeated(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("")
+    with Run(tmp_path).lock():
+        pass
+
+
+def test_a_run_that_ended_before_its_configuration_is_told_as_that(tmp_path):
+    (tmp_path / ".lock").write_text("")
+    with pytest.raises(ValueError, match="ended before its configuration was written; there is nothing in it"):
+        Run.open(tmp_path)
+
+
+STRANGE = {
+    "images": lambda path, outside: path.symlink_to(outside),
+    "checkpoints/last.state": lambda path, outside: path.symlink_to(outside / "victim"),
+    "evaluation/elbo.json": lambda path, outside: path.symlink_to("../../outside/victim"),
+    "samples/hmc/pipe": lambda path, outside: os.mkfifo(path),
+    "metrics.jsonl": lambda path, outside: path.symlink_to(outside / "not yet"),
+    ".lock": lambda path, outside: os.mkfifo(path),
+    ".tmp-4194999-status.json": lambda path, outside: path.symlink_to(outside / "victim"),
+    "notes/deep/er": lambda path, outside: path.symlink_to("/"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_is_no_file_of_the_run_is_refused_and_untouched(tmp_path, name):
+    run, outside = make_run(tmp_path / "run"), tmp_path / "outside"
+    write_atomic(outside / "victim", "mine")
+    path = run.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    STRANGE[name](path, outside)
+    with pytest.raises(ValueError, match=rf"^run: '.*' holds .*'{name}'"):
+        Run.open(run.path)
+    with pytest.raises(ValueError, match=rf"^hydra.run.dir: '.*' holds .*'{name}'"), run.lock():
+        pass
+    assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("victim", "mine")]
+
+
+def test_links_within_the_run_and_a_link_to_the_run_are_not_refused(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run.path / "wandb").mkdir()
+    (run.path / "wandb" / "latest-run").symlink_to("../images")
+    (run.path / "wandb" / "gone").symlink_to("nowhere")
+    (tmp_path / "newest").symlink_to("run")
+    assert Run.open(tmp_path / "newest") == run
+    with Run(tmp_path / "newest").lock():
+        pass
+
+
+def test_a_link_in_the_place_of_a_file_is_not_written_through(tmp_path):
+    run = make_run(tmp_path / "run")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    run.metrics.symlink_to(victim)
+    with pytest.raises(WriteError, match=r"could not write '.*metrics.jsonl': it is a link"):
+        run.append_metrics([row(1)])
+    with pytest.raises(ValueError, match=r"metrics.jsonl' cannot be read: it is a link"):
+        run.read_metrics()
+    assert victim.read_text() == "mine"
+
+
+def test_a_file_with_a_second_name_is_not_changed_under_it(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.append_metrics([row(1)])
+    snapshot = tmp_path / "snapshot"
+    os.link(run.metrics, snapshot)
+    before = snapshot.read_bytes()
+    run.append_metrics([row(2)])
+    run.truncate_metrics(len(before))
+    assert snapshot.read_bytes() == before
+    assert run.metrics.read_bytes() == before
+    os.link(run.metrics, tmp_path / "another")
+    run.truncate_metrics(0)
+    assert (tmp_path / "another").read_bytes() == before
+
+
+def test_a_run_that_was_moved_away_is_not_made_again(tmp_path):
+    run = make_run(tmp_path / "run")
+    with run.lock():
+        os.rename(run.path, tmp_path / "elsewhere")
+        for write in (
+            lambda: run.set_status("running"),
+            lambda: write_atomic(run.last_weights, b""),
+            lambda: run.append_metrics([row(1)]),
+        ):
+            with pytest.raises(WriteError, match="could not write"):
+                write()
+        assert not run.path.exists()
+        run.path.mkdir()  # another of that name is not it
+        with pytest.raises(WriteError, match=r"the directory '.*run' was moved away or removed"):
+            run.set_status("running")
+    run.set_status("running")  # nobody holds it now
 
 
 # --- open, find ---

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vaebench import factory
 from vaebench.commands.console import say, show_table, to_log_file
@@ -23,7 +23,8 @@ from vaebench.messages import counted
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
 from vaebench.runs import provenance
-from vaebench.runs.run import Run, read_json
+from vaebench.runs.log import start_log
+from vaebench.runs.run import Run
 from vaebench.trainers.options import LENGTH_KEYS
 from vaebench.trainers.training import Training
 
@@ -39,10 +40,12 @@ def task(cfg: DictConfig) -> float | None:
     Returns: the best value of the metric that is kept, for sweeps.
     """
     hydra = HydraConfig.get()
-    run, typed = Run(_as_typed(hydra.runtime.output_dir)), list(hydra.overrides.task)
+    # Not hydra.runtime.output_dir, in which Hydra resolves once more what it has resolved: a folder's name is literal.
+    run, typed = Run(_as_typed(_output_dir(hydra))), list(hydra.overrides.task)
     if rank_of_environment() > 0:  # started by a launcher; the process with number 0 writes
         return _launch(run, cfg, typed)
     with run.lock():
+        start_log(run.log)
         is_new = not run.config.is_file()
         try:
             return _launch(run, cfg, typed)
@@ -105,7 +108,7 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         if isinstance(error, KeyboardInterrupt):
             _log.warning("interrupted in epoch %d; to go on: vaebench train resume=%s", training.epoch + 1, run.path)
         if is_main:
-            with contextlib.suppress(OSError):  # the disk may be what failed
+            with contextlib.suppress(OSError, ValueError):  # the disk may be what failed, or the directory be gone
                 provenance.record_end(run)
         raise
     if is_main:
@@ -139,7 +142,8 @@ def _check_continues(run: Run, training: Training) -> None:
             "go on, is missing; put the file back, or train a new run"
         )
     if run.provenance.is_file():
-        read_json(run.provenance)
+        provenance.read(run)
+    run.check_metrics()
     training.check_checkpoint()
 
 
@@ -157,6 +161,12 @@ def _is_finished(run: Run, changes: list[str]) -> bool:
     has_time_run_out = str(status.get("reason")).startswith("trainer.max_minutes")  # which every start has anew
     is_longer = any(key.startswith("trainer.") for key in changes)
     return status.get("status") == "done" and not has_time_run_out and not is_longer
+
+
+def _output_dir(hydra: DictConfig) -> str:
+    container = OmegaConf.to_container(hydra.runtime, resolve=False)
+    assert isinstance(container, dict)
+    return str(container["output_dir"])
 
 
 def _as_typed(folder: str) -> Path:

@@ -1,18 +1,28 @@
-"""Writes that leave the old file or the new one, never half of either; and JSON that every reader can read."""
+"""Atomic writes and strict JSON: the files of a run directory.
+
+Whatever is written appears whole or not at all, and never through a link.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import math
 import os
 import re
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = ".tmp-"
+from vaebench.runs.regular import TEMPORARY, open_regular, read_bytes
+
+ASIDE = ".old-"  # a folder that was moved away while its successor took its place
+# Folders that must stay where they are while they are written to: path -> device and inode.
+_held_folders: dict[Path, tuple[int, int]] = {}
 
 
 class WriteError(OSError):
@@ -23,34 +33,105 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
     """Write a file so that every reader, and every crash, sees the old content or the new one.
 
     Args:
-        path: The file; missing folders above it are made.
+        path: The file; missing folders above it are made. A link in its place is replaced, not followed.
         content: Bytes, text (UTF-8), or a function that writes the file whose path it is given (same suffix).
 
     Raises:
-        WriteError: no space, no permission; the temporary file is gone and the previous file is as it was.
+        WriteError: no space, no permission, or the run directory is gone; the temporary file is removed and the
+            previous file is as it was.
     """
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
+        _refuse_lost_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # left by a process of this number, or a link that waits for us
         if callable(content):
             content(temporary)
         else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        with open(temporary, "rb+") as file:
+            with open(temporary, "xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+        with open_regular(temporary, os.O_RDWR) as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _fsync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) or _system_error_number(error):
+        if not isinstance(error, WriteError) and (isinstance(error, OSError) or _system_error_number(error)):
             raise write_error(path, error) from error
         raise
 
 
+@contextlib.contextmanager
+def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Context that yields an empty folder to fill; at its end it takes the place of `folder` in one step.
+
+    Files that belong together change together: killed at any moment, `folder` holds the old files or the new ones.
+    (Where the system cannot exchange two folders, it may be missing for a moment; `remove_temporaries` restores it.)
+
+    Raises:
+        WriteError: the folder could not be put in place; the previous one is as it was.
+    """
+    folder = Path(folder)
+    staging = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
+    try:
+        _refuse_lost_folder(folder)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        _fsync_folder(staging)
+        if not _exchange(staging, folder):
+            aside = folder.with_name(f"{ASIDE}{os.getpid()}-{folder.name}")
+            if os.path.lexists(folder):
+                os.replace(folder, aside)
+            os.replace(staging, folder)
+            shutil.rmtree(aside, ignore_errors=True)
+        _fsync_folder(folder.parent)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise write_error(folder, error) from error
+    finally:
+        if staging.is_symlink() or staging.is_file():  # a file or a link stood where the folder is now
+            staging.unlink()
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove from one folder what killed processes left behind while they wrote, by the names that this program gives.
+
+    A folder that was moved aside, and whose successor did not come, is moved back.
+    """
+    with contextlib.suppress(OSError):
+        entries = [entry for entry in os.scandir(folder) if re.match(r"\.(tmp|old)-\d+-.", entry.name)]
+        for entry in entries:
+            kind, process, name = entry.name.split("-", 2)
+            if int(process[:20]) != os.getpid() and _is_alive(int(process[:20])):
+                continue
+            with contextlib.suppress(OSError):
+                if f"{kind}-" == ASIDE and not os.path.lexists(folder / name):
+                    os.replace(entry.path, folder / name)
+                elif entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Context in which nothing is written beneath a folder that was moved away or removed: it is not made again."""
+    found = os.stat(folder)
+    place = folder.absolute()
+    _held_folders[place] = (found.st_dev, found.st_ino)
+    try:
+        yield
+    finally:
+        _held_folders.pop(place, None)
+
+
 def refuse_unwritable(folder: str | os.PathLike[str], key: str) -> None:
-    """Find out before long work whether its results can be written.
+    """Fail early if results cannot be written.
 
     Args:
         folder: Where they will lie; it need not exist yet.
@@ -75,39 +156,32 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: the file is missing or damaged; the sentence names it.
+        ValueError: the file is missing, damaged, too large or no file; the sentence names it.
     """
+    content = read_bytes(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"'{path}' is missing") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return parse_json(content)
+    except ValueError as error:
         raise ValueError(f"'{path}' is damaged: expected JSON ({error})") from None
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def parse_json(content: bytes) -> Any:
+    """Parse JSON (UTF-8).
+
+    Raises:
+        ValueError: it is not JSON, nested too deeply, or holds a number of thousands of digits.
+    """
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _system_error_number(error: BaseException) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    # safetensors wraps the system's error in one of its own, with the number in the text.
-    found = re.search(r"(?:os error|code:) (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return int(found[1]) if found else None
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_error(path: Path, error: BaseException) -> WriteError:
     """The sentence for a write that failed."""
     number = _system_error_number(error)
-    reason = os.strerror(number) if number else str(error)
+    own = error.strerror if isinstance(error, OSError) and str(error.strerror).startswith("it is ") else None
+    reason = own or (os.strerror(number) if number else str(error))
     sentence = WriteError(f"could not write '{path}': {reason}; what was there before is unchanged")
     sentence.errno = number
     return sentence
@@ -128,3 +202,54 @@ def plain_json(value: object) -> object:
     if hasattr(value, "tolist"):  # arrays and tensors, scalars among them
         return plain_json(value.tolist())
     raise TypeError(f"expected a value that JSON can hold, got {type(value).__name__}")
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_lost_folder(path: Path) -> None:
+    for folder, identity in _held_folders.items():
+        if path.absolute().is_relative_to(folder):
+            try:
+                found = os.stat(folder)
+            except OSError:
+                found = None
+            if found is None or (found.st_dev, found.st_ino) != identity:
+                raise WriteError(f"could not write '{path}': the directory '{folder}' was moved away or removed")
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two entries of the file system in one step; return whether the system can."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
+
+
+def _system_error_number(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # safetensors wraps the system's error in one of its own, with the number in the text.
+    found = re.search(r"(?:os error|code:) (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(found[1]) if found else None
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vaebench.runs.regular import read_bytes
 from vaebench.runs.run import Run, now, read_json, write_json
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "safetensors", "scikit-learn", "pillow")
@@ -38,7 +40,7 @@ def describe(
         "end": None,
         "vaebench": _version("vaebench"),
         "git": _git(package.parent),
-        "working_directory_git": _git(Path.cwd().resolve()),
+        "working_directory_commit": _commit_in_files(Path.cwd().resolve()),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -56,17 +58,30 @@ def record_start(
     """Write provenance.json; a resumed run keeps its first record and gains an entry under `restarts`."""
     record = describe(seed=seed, overrides=overrides, data=data)
     if run.provenance.is_file():
-        first = dict(read_json(run.provenance))
-        first["restarts"] = [*first.get("restarts", []), record]
+        first = read(run)
+        first["restarts"] = [*first["restarts"], record]
         write_json(run.provenance, first)
     else:
         write_json(run.provenance, {**record, "restarts": []})
 
 
+def read(run: Run) -> dict[str, Any]:
+    """Read provenance.json.
+
+    Raises:
+        ValueError: it is missing, or not of the form that `record_start` gives it.
+    """
+    record = read_json(run.provenance)
+    restarts = record.get("restarts", []) if isinstance(record, dict) else None
+    if not isinstance(restarts, list) or not all(isinstance(restart, dict) for restart in restarts):
+        raise ValueError(f"'{run.provenance}' is damaged: expected a JSON object with a list of restarts")
+    return {**record, "restarts": restarts}
+
+
 def record_end(run: Run) -> None:
     """Put the time of the end, and the accelerators that were used, into the newest start's record."""
-    record = dict(read_json(run.provenance))
-    newest = record["restarts"][-1] if record.get("restarts") else record
+    record = read(run)
+    newest = record["restarts"][-1] if record["restarts"] else record
     newest["end"] = now()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -100,6 +115,8 @@ def _version(package: str) -> str | None:
 
 def _git(folder: Path) -> dict[str, Any] | None:
     """Commit and dirtiness of the checkout whose top folder this is; None where it is no checkout."""
+    if not (folder / ".git").exists():
+        return None
     top, commit = _ask_git(folder, "rev-parse", "--show-toplevel"), _ask_git(folder, "rev-parse", "HEAD")
     if top is None or commit is None or Path(top).resolve() != folder:
         return None
@@ -107,14 +124,46 @@ def _git(folder: Path) -> dict[str, Any] | None:
 
 
 def _ask_git(folder: Path, *arguments: str) -> str | None:
+    """Ask git, with nothing switched on that a configuration could make it start."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    environment["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
+    settings = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "safe.directory=*")
     try:
         answer = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            ["git", "-C", str(folder), *(word for setting in settings for word in ("-c", setting)), *arguments],
             capture_output=True,
             text=True,
             timeout=20,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            env=environment,
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _commit_in_files(folder: Path) -> str | None:
+    """Commit of the checkout that holds a folder, read from its files: no program runs in a folder of anybody else's.
+
+    Returns: None where there is none, or where the files hold something else.
+    """
+    top = next((place for place in (folder, *folder.parents) if (place / ".git").is_dir()), None)
+    if top is None:
+        return None
+    try:
+        head = read_bytes(top / ".git" / "HEAD", 1_000).decode("ascii").strip()
+        name = head.removeprefix("ref: ")
+        if name != head and not re.fullmatch(r"refs/heads/[\w./-]+", name, re.ASCII):
+            return None
+        if name != head and ".." not in name:
+            loose = top / ".git" / name
+            head = read_bytes(loose, 1_000).decode("ascii").strip() if loose.is_file() else _packed(top, name)
+    except ValueError:  # UnicodeDecodeError among them
+        return None
+    return head if re.fullmatch(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", head) else None
+
+
+def _packed(top: Path, name: str) -> str:
+    lines = read_bytes(top / ".git" / "packed-refs").decode("utf-8").splitlines()
+    return next((line.partition(" ")[0] for line in lines if line.endswith(f" {name}")), "")

@@ -6,26 +6,36 @@ Nothing here imports torch: reports and listings read runs in milliseconds.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from vaebench.runs.files import TEMPORARY, WriteError, plain_json, read_json, write_atomic, write_error, write_json
+from vaebench.runs import lock
+from vaebench.runs.files import (
+    WriteError,
+    held_folder,
+    plain_json,
+    read_json,
+    remove_temporaries,
+    write_atomic,
+    write_error,
+    write_json,
+)
+from vaebench.runs.lock import LockedError
+from vaebench.runs.records import STATUSES, check_status, metrics_row
+from vaebench.runs.regular import MAX_BYTES, open_regular, refuse_strange_entries
 
-__all__ = ["STATUSES", "LockedError", "Run", "WriteError", "now", "read_json", "write_atomic", "write_json"]
+__all__ = ["DIED", "STATUSES", "LockedError", "Run", "WriteError", "now", "read_json", "write_atomic", "write_json"]
 
 MAX_FOLDERS = 1_000  # that are looked into for the nearest name
-STATUSES = ("running", "done", "failed", "interrupted")
-_held_locks: set[int] = set()
-
-
-class LockedError(ValueError):
-    """Another process is training into the same run directory."""
+DIED = "died"  # what `Run.read_status` makes of "running" when no process holds the lock
 
 
 def now() -> str:
@@ -140,15 +150,46 @@ class Run:
             problem = "is a file, not a run directory" if run.path.exists() else "does not exist"
             raise ValueError(f"run: '{run.path}' {problem}{_near(run.path)}")
         marks = (run.config, run.status, run.provenance)
+        if not run.config.is_file() and (run.path / ".lock").is_file() and not run.checkpoints.exists():
+            raise ValueError(
+                f"run: '{run.path}' ended before its configuration was written; there is nothing in it: train it anew"
+            )
         if not any(mark.is_file() for mark in marks):
             raise ValueError(f"run: '{run.path}' is not a run directory (it has no config.yaml){_near(run.path)}")
         for mark in marks:
             if not mark.is_file():
                 raise ValueError(f"run: '{run.path}' is damaged: {mark.name} is missing")
+        run.refuse_strange_entries()
         for mark in (run.status, run.provenance):
             if not isinstance(read_json(mark), dict):
                 raise ValueError(f"run: '{run.path}' is damaged: {mark.name} does not hold a JSON object")
         return run
+
+    def refuse_strange_entries(self, key: str = "run") -> None:
+        """Refuse links that lead out of the directory, pipes and devices, before anything in it is read or written.
+
+        Raises:
+            ValueError: the first of them.
+        """
+        refuse_strange_entries(self.path, key)
+
+    def refuse_foreign(self) -> None:
+        """Refuse to write into a directory that holds anything but a run.
+
+        Raises:
+            ValueError: it holds other things, or what `refuse_strange_entries` refuses.
+        """
+        names = {entry.name for entry in os.scandir(self.path) if not re.match(r"\.tmp-\d+-.", entry.name)}
+        started = {self.log.name, ".lock"}
+        has_begun = self.config.name in names and bool(names & {self.status.name, self.provenance.name})
+        is_about_to = ".lock" in names and names <= {*started, self.config.name}
+        if names and not has_begun and not is_about_to:
+            listed = ", ".join(repr(name) for name in sorted(names - started)[:3]) + ", …" * (len(names) > 3)
+            raise ValueError(
+                f"hydra.run.dir: '{self.path}' holds other things than a run ({listed}); nothing was changed; choose a "
+                "new or an empty folder"
+            )
+        self.refuse_strange_entries("hydra.run.dir")
 
     @classmethod
     def find(cls, outputs: str | os.PathLike[str] = "outputs", limit: int | None = None) -> list[Run]:
@@ -178,8 +219,20 @@ class Run:
         )
 
     def read_status(self) -> dict[str, Any]:
-        """The content of status.json, or {} before the first `set_status`."""
-        return dict(read_json(self.status)) if self.status.is_file() else {}
+        """The content of status.json, or {} before the first `set_status`.
+
+        A run that says "running", and whose lock is held by no process, has the status "died".
+
+        Raises:
+            ValueError: it is damaged; the sentence names the entry.
+        """
+        if not self.status.is_file():
+            return {}
+        record = read_json(self.status)
+        if not isinstance(record, dict):
+            raise ValueError(f"'{self.status}' is damaged: expected a JSON object")
+        check_status(record, self.status)
+        return {**record, "status": DIED} if record["status"] == "running" and lock.is_free(self.path) else record
 
     def set_status(
         self, status: str, *, epoch: int | None = None, step: int | None = None, reason: str | None = None
@@ -205,39 +258,60 @@ class Run:
     def append_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl; on a full disk none of them stays behind."""
         lines = "".join(json.dumps(plain_json(row), allow_nan=False) + "\n" for row in rows)
-        size = None
         try:
-            with open(self.metrics, "ab", buffering=0) as file:
-                size = file.tell()
+            with open_regular(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+                size = file.seek(0, os.SEEK_END)
                 data = memoryview(lines.encode())
-                while data:
-                    data = data[file.write(data) :]
+                try:
+                    while data:
+                        data = data[file.write(data) :]
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        file.truncate(size)
+                    raise
         except OSError as error:
-            if size is not None:
-                with contextlib.suppress(OSError):
-                    os.truncate(self.metrics, size)
             raise write_error(self.metrics, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows of metrics.jsonl. A last line that a crash cut short is left out; other damage is an error."""
+        """All rows of metrics.jsonl; see `metrics_rows`."""
+        return list(self.metrics_rows())
+
+    def metrics_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of metrics.jsonl one by one. A last line that a crash cut short is left out.
+
+        Raises:
+            ValueError: other damage; the sentence names the line.
+        """
         if not self.metrics.is_file():
-            return []
-        lines = self.metrics.read_bytes().split(b"\n")
-        rows = []
-        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or cut short
-            try:
-                rows.append(json.loads(line))
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-                raise ValueError(f"'{self.metrics}' is damaged: line {number} is not JSON") from None
-        return rows
+            return
+        try:
+            with open_regular(self.metrics) as raw:
+                file = io.BufferedReader(raw, 2**16)
+                for number in itertools.count(1):
+                    line = file.readline(MAX_BYTES)
+                    if not line.endswith(b"\n"):
+                        if len(line) == MAX_BYTES:
+                            raise ValueError(f"'{self.metrics}' is damaged: line {number} has no end")
+                        return
+                    yield metrics_row(line, number, self.metrics)
+        except OSError as error:
+            raise ValueError(f"'{self.metrics}' cannot be read: {error.strerror}") from None
+
+    def check_metrics(self) -> None:
+        """Refuse a damaged metrics.jsonl, before a training that would read it at its end."""
+        try:
+            for _ in self.metrics_rows():
+                pass
+        except ValueError as error:
+            raise ValueError(f"{error}; mend or remove the file to resume without its history") from None
 
     def metrics_offset(self) -> int:
         """Bytes in metrics.jsonl, after they are safely on the disk: what a checkpoint stores beside the weights."""
         if not self.metrics.is_file():
             return 0
-        with open(self.metrics, "rb+") as file:
+        with open_regular(self.metrics, os.O_RDWR) as file:
             os.fsync(file.fileno())
-            return file.seek(0, os.SEEK_END)
+            return int(file.seek(0, os.SEEK_END))
 
     def truncate_metrics(self, offset: int) -> None:
         """Forget the rows written after a checkpoint, so that a resumed run writes them once.
@@ -247,13 +321,14 @@ class Run:
         """
         if not self.metrics.is_file():  # removed by its owner: the history starts again from here
             return
-        size = self.metrics.stat().st_size
-        if size < offset:
-            raise ValueError(
-                f"'{self.metrics}' is damaged: it holds {size} bytes, and held {offset} when the checkpoint was "
-                "written; remove it to resume without its history"
-            )
-        os.truncate(self.metrics, offset)
+        with open_regular(self.metrics, os.O_RDWR) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < offset:
+                raise ValueError(
+                    f"'{self.metrics}' is damaged: it holds {size} bytes, and held {offset} when the checkpoint was "
+                    "written; remove it to resume without its history"
+                )
+            file.truncate(offset)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -261,37 +336,16 @@ class Run:
 
         Raises:
             LockedError: another process holds it; the sentence names its process id.
+            ValueError: the directory holds other things than a run; see `refuse_foreign`.
         """
-        import fcntl
-
-        path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self.refuse_foreign()
         except OSError as error:
-            raise write_error(path, error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            os.close(descriptor)
-            raise LockedError(
-                f"'{self.path}' is in use: {holder} is training into it; "
-                "wait for it to end, or choose another hydra.run.dir"
-            ) from None
-        except OSError as error:
-            os.close(descriptor)
-            raise write_error(path, error) from error
-        _held_locks.add(descriptor)
-        try:
-            with contextlib.suppress(OSError):  # the name is a courtesy; a full disk must not stop a resume
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
-            self._remove_temporaries()
+            raise write_error(self.path, error) from error
+        with lock.held(self.path), held_folder(self.path):
+            self.remove_temporaries()
             yield
-        finally:
-            _held_locks.discard(descriptor)
-            os.close(descriptor)
 
     def discard(self) -> None:
         """Remove a directory in which nothing but a log was written, after a mistake that a run never began with."""
@@ -301,35 +355,15 @@ class Run:
                     path.unlink(missing_ok=True)
                 self.path.rmdir()
 
-    def _remove_temporaries(self) -> None:
-        """Remove the temporary files of processes that were killed while they wrote."""
-        for path in self.path.rglob(f"{TEMPORARY}*"):
-            process = path.name.removeprefix(TEMPORARY).partition("-")[0]
-            if not (process.isdigit() and int(process) != os.getpid() and _is_alive(int(process))):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-
-def _close_held_locks() -> None:
-    # A forked child (a data loader's worker) would keep the lock of a parent that was killed.
-    for descriptor in _held_locks:
+    def remove_temporaries(self) -> None:
+        """Remove what processes that were killed while they wrote have left in the folders of a run."""
+        samples = self.path / "samples"
+        folders = [self.path, self.checkpoints, self.images, self.path / "evaluation", samples]
+        for folder in folders:
+            remove_temporaries(folder)
         with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _held_locks.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_held_locks)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+            for entry in os.scandir(samples):
+                remove_temporaries(Path(entry.path))
 
 
 def _near(path: Path) -> str:
