@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 import vaebench
 from vaebench.cli.main import VERBS
+from vaebench.runs.log import start_log
 
 HYDRA_VERBS = [verb for verb in VERBS if verb != "list"]
 
@@ -90,17 +92,22 @@ def test_configuration_and_its_origin(command):
     assert "| dataset/digits " in command("train", "--info", "defaults").out
 
 
+def own_folder():
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
 def test_a_run_has_its_own_folder_and_log(command, tmp_path):
     def task(cfg):
-        logging.getLogger("vaebench.test").info("said in the run")
+        start_log(own_folder() / "train.log")
+        logging.getLogger("vaebench.test").info("said in the \x1b]0;run")
 
     answer = command("train", "model=vae", task=task)
-    assert (answer.code, answer.out, answer.err) == (0, "", "said in the run\n")
+    assert (answer.code, answer.out, answer.err) == (0, "", "said in the \ufffd]0;run\n")
     (log,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert re.fullmatch(
         r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-\d{6}-vae-digits/train.log", str(log.relative_to(tmp_path))
     )
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO    said in the run\n", log.read_text())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO    said in the \ufffd]0;run\n", log.read_text())
 
 
 @pytest.mark.parametrize("verb", ["sample", "evaluate", "report"])
@@ -114,7 +121,13 @@ def test_other_verbs_leave_nothing_behind(command, tmp_path, verb):
 )
 def test_a_sweep_with_the_flag_anywhere(command, tmp_path, words):
     seen = []
-    answer = command("train", *words, task=lambda cfg: seen.append((cfg.seed, "beta_zero" in cfg.model)))
+
+    def task(cfg):
+        start_log(own_folder() / "train.log")
+        logging.getLogger().info("job %s", cfg.seed)
+        seen.append((cfg.seed, "beta_zero" in cfg.model))
+
+    answer = command("train", *words, task=task)
     assert answer.code == 0
     assert sorted(seen) == sorted({(seed, flow) for seed in (0, 1) for _, flow in seen})
     assert len(seen) == 4
@@ -122,6 +135,7 @@ def test_a_sweep_with_the_flag_anywhere(command, tmp_path, words):
     assert [re.sub(r"\d{4}-\d\d-\d\d/[\d-]+", "<when>", log) for log in logs] == [
         f"outputs/multirun/<when>/{number}/train.log" for number in range(4)
     ]
+    assert [path.read_text().count("\n") for path in tmp_path.rglob("train.log")] == [1] * 4
 
 
 def test_a_failed_job_does_not_stop_the_others(command):
@@ -149,7 +163,7 @@ def test_resume_uses_the_folder_of_the_run(command, tmp_path):
     (run / "config.yaml").write_text("")
     answer = command("train", f"resume={run}", task=lambda cfg: logging.getLogger().info(cfg.resume))
     assert (answer.code, answer.err) == (0, f"{run}\n")
-    assert {path.name for path in run.iterdir()} == {"config.yaml", "train.log"}
+    assert {path.name for path in run.iterdir()} == {"config.yaml"}
     assert [path.name for path in tmp_path.iterdir()] == [run.name]
 
 

@@ -163,7 +163,7 @@ def _is_finished(run: Run, changes: list[str]) -> bool:
     return status.get("status") == "done" and not has_time_run_out and not is_longer
 
 
-def _output_dir(hydra: DictConfig) -> str:
+def _output_dir(hydra: Any) -> str:
     container = OmegaConf.to_container(hydra.runtime, resolve=False)
     assert isinstance(container, dict)
     return str(container["output_dir"])

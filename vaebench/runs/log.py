@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
 
 from vaebench.messages import printable
 from vaebench.runs.files import write_error
@@ -23,9 +23,9 @@ class PrintableFormatter(logging.Formatter):
 class RunLog(logging.FileHandler):
     """Handler that appends to a regular file and never through a link."""
 
-    def _open(self) -> IO[Any]:
+    def _open(self) -> TextIOWrapper:
         descriptor = open_descriptor(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        return open(descriptor, self.mode, encoding=self.encoding, errors="backslashreplace")
+        return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def start_log(path: Path) -> None:
