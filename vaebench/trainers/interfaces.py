@@ -46,6 +46,10 @@ class Observer(Protocol[T]):
         """What the callbacks remember."""
         ...
 
+    def expected_state(self, training: T) -> dict[str, Any]:
+        """What the callbacks would remember once training has begun: a form to hold a checkpoint against."""
+        ...
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
         ...

@@ -10,18 +10,24 @@ import torch
 from torch import nn
 
 from vaebench.hardware import collective
+from vaebench.messages import printable
 from vaebench.runs.run import Run
 from vaebench.trainers.finite import NonFiniteError
 from vaebench.trainers.state import load_state
 
 
-def read(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+def read(path: Path, fingerprint: Mapping[str, Any], num_bytes: int) -> dict[str, Any]:
     """Read a state file.
+
+    Args:
+        path: The file.
+        fingerprint: What it must have in common with this start.
+        num_bytes: Size of the model.
 
     Raises:
         ValueError: it is damaged, or was written with other options; the sentence names the differing keys.
     """
-    tree = load_state(path)
+    tree = load_state(path, num_bytes)
     differences = difference(tree.get("fingerprint"), fingerprint)
     if differences:
         raise ValueError(
@@ -68,10 +74,11 @@ def difference(before: Any, now: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             inner = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-            words = [f"'{name}' was {old.get(name)} and is {new.get(name)}" for name in inner[:2]]
-            found.append(f"{key}: {', '.join(words)}" + (f" and {len(inner) - 2} more" if len(inner) > 2 else ""))
+            words = [f"'{_text(name)}' was {_text(old.get(name))} and is {new.get(name)}" for name in inner[:2]]
+            words += [f"{len(inner) - 2} more"] * (len(inner) > 2)
+            found.append(f"{_text(key)}: {' and '.join(words)}")
         else:
-            found.append(f"{key} was {old} and is {new}")
+            found.append(f"{_text(key)} was {_text(old)} and is {_text(new)}")
     return found
 
 
@@ -80,4 +87,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    return value
+    return value if value is None or isinstance(value, (bool, int, float, str)) else f"a {type(value).__name__}"
+
+
+def _text(value: Any) -> str:
+    text = printable(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"

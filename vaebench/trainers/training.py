@@ -49,7 +49,7 @@ class Training(TrainingState):
                 self._check_signals()  # in a sweep the next job must not begin
                 self.set_status("done", self.stop_reason)
             except BaseException as error:
-                self._observer.report_error(self, error)
+                self.observer.report_error(self, error)
                 interrupted = not isinstance(error, Exception)  # by a signal, or by the handler that came after it
                 self.set_status("interrupted" if interrupted else "failed", str(error) or type(error).__name__)
                 raise

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from vaebench.hardware.signals import SignalFlag
 from vaebench.runs.run import Run
 from vaebench.trainers import resume, sharing
 from vaebench.trainers.batches import check_data, warn_if_accumulation_changes_loss
+from vaebench.trainers.checked_state import checked_state
 from vaebench.trainers.divergence import DivergenceWatch
 from vaebench.trainers.finite import FiniteCheck
 from vaebench.trainers.interfaces import Average, Observer, UpdateRule
@@ -114,7 +116,7 @@ class TrainingState:
         self.latest: dict[str, dict[str, Any]] = {}
         self.stop_reason: str | None = None
         self.signals = SignalFlag(enabled=self.is_main)
-        self._observer = observer
+        self.observer = observer
         self._can_save = False
         self._started = time.monotonic()
         observer.check(self)
@@ -165,7 +167,7 @@ class TrainingState:
 
     def call(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback."""
-        self._observer.call(self, hook, *arguments)
+        self.observer.call(self, hook, *arguments)
 
     # Checkpoints
 
@@ -195,15 +197,15 @@ class TrainingState:
         path = resume.find(self.run)
         if path is None:
             return False
-        tree = resume.read(path, self.fingerprint())
+        tree = self._read(path)
         try:
             self.load_state_dict(tree)
-            if self.run is not None:
-                self.run.truncate_metrics(tree["metrics_offset"])
             set_rng_state(tree["rng"])
         except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             sentence = " ".join(str(error).split())[:300]
-            raise ValueError(f"checkpoint '{path}' does not fit this model: {sentence}") from None
+            raise ValueError(f"checkpoint '{path}' does not fit this training: {sentence}") from None
+        if self.run is not None:
+            self.run.truncate_metrics(tree["metrics_offset"])
         log.info("continuing at step %d (epoch %d)", self.step, self.epoch)
         return True
 
@@ -216,9 +218,19 @@ class TrainingState:
         path = resume.find(self.run)
         if path is None:
             return
-        tree = resume.read(path, self.fingerprint())
+        tree = self._read(path)
         for name, part in self.parts.items():
             part.schedule.check_state(tree["parts"][name]["schedule"])
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Read a state file, and hold every entry against what this training would have written."""
+        if self.run is not None:
+            self.run.refuse_strange_entries()
+        tree = resume.read(path, self.fingerprint(), sum(value.nbytes for value in self.model.state_dict().values()))
+        try:
+            return checked_state(tree, self)
+        except (ValueError, TypeError, RuntimeError, KeyError, OverflowError) as error:
+            raise ValueError(f"checkpoint '{path}' does not fit this training: {error}") from None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the training is made of."""
@@ -235,7 +247,7 @@ class TrainingState:
             "means": self.means.state_dict(),
             "finite": self.finite.state_dict(),
             "divergence": self.divergence.state_dict(),
-            "callbacks": self._observer.state_dict(),
+            "callbacks": self.observer.state_dict(),
             "best": self.best,
             "rng": rng_state(),
         }
@@ -250,7 +262,7 @@ class TrainingState:
         self.means.load_state_dict(tree["means"], self.device)
         self.finite.load_state_dict(tree["finite"])
         self.divergence.load_state_dict(tree["divergence"])
-        self._observer.load_state_dict(tree["callbacks"])
+        self.observer.load_state_dict(tree["callbacks"])
         self.step, self.epoch, self.position = tree["step"], tree["epoch"], tree["position"]
         self.closed_step, self.unfinished, self.best = tree["closed_step"], tree["unfinished"], tree["best"]
 

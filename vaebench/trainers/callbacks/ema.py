@@ -69,6 +69,10 @@ class EMA(Callback):
         """The averages, and of how many steps they are."""
         return {"averages": list(self._averages), "num_updates": self.num_updates}
 
+    def expected_state(self, training: Training) -> dict[str, Any]:
+        """One average for each weight."""
+        return {**self.state_dict(), "averages": [p for p in training.model.parameters() if p.is_floating_point()]}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
         self._averages, self.num_updates = list(state["averages"]), state["num_updates"]

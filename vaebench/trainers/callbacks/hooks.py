@@ -53,6 +53,10 @@ class Hooks:
         """What each callback remembers, by its name."""
         return {name: callback.state_dict() for name, callback in self._named().items()}
 
+    def expected_state(self, training: Training) -> dict[str, Any]:
+        """What each callback would remember once training has begun, by its name."""
+        return {name: callback.expected_state(training) for name, callback in self._named().items()}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; a callback that was not there before starts afresh."""
         for name, callback in self._named().items():
