@@ -146,7 +146,7 @@ def test_state_of_the_right_form_with_wrong_content_is_refused(tmp_path):
     tree = load_state(path)
     for change in ({"model": {}}, {"parts": {}}, {"rng": {"python": 3}}, {"model": {**tree["model"], "x": 1}}):
         save_state(path, {**tree, **change})
-        with pytest.raises(ValueError, match="does not fit this model"):
+        with pytest.raises(ValueError, match="does not fit this training"):
             train("base", tmp_path, num_epochs=2)
 
 

@@ -146,11 +146,11 @@ def _optimizer(optimizer: Optimizer, found: Mapping[str, Any], where: str) -> di
         raise ValueError(f"{where}.param_groups: expected {_form(expected)}, got {_form(given)}")
     groups = []
     for own, group in zip(expected, given, strict=True):
-        if _mapping(group, where).get("params") != own["params"]:
+        if _numbers(_mapping(group, where).get("params")) != own["params"]:
             raise ValueError(f"{where}.param_groups: it is of other parameters")
         chosen = {name for name, value in own.items() if value is None or isinstance(value, bool)} | {"params"}
         values = like({name: own[name] for name in own if name not in chosen}, group, where)
-        groups.append({**values, **{name: own[name] for name in chosen}})
+        groups.append({name: own[name] if name in chosen else values[name] for name in own})
     moments, state = moments_of(optimizer), {}
     for index, values in _mapping(found.get("state"), f"{where}.state").items():
         if not isinstance(index, int) or not 0 <= index < len(moments):
@@ -164,6 +164,10 @@ def _optimizer(optimizer: Optimizer, found: Mapping[str, Any], where: str) -> di
             name: like(value, values[name], f"{where}.state[{index}].{name}") for name, value in moments[index].items()
         }
     return {"state": state, "param_groups": groups}
+
+
+def _numbers(value: Any) -> list[int] | None:
+    return value if isinstance(value, list) and all(isinstance(item, int) for item in value) else None
 
 
 def moments_of(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -194,10 +198,12 @@ def _generators(found: Mapping[str, Any]) -> dict[str, Any]:
         name, keys, position, has_gauss, numpy_gauss = found["numpy"]
     except (KeyError, TypeError, ValueError):
         raise ValueError("rng: expected the states of Python's and NumPy's generators") from None
-    are_words = isinstance(words, tuple) and len(words) == len(own["python"][1])
-    if version != own["python"][0] or not are_words or not all(_is_count(word, 2**32) for word in words):
+    num_words = len(own["python"][1])
+    are_words = isinstance(words, tuple) and len(words) == num_words and all(_is_count(w, 2**32) for w in words)
+    if not _is_count(version, 4) or version != own["python"][0] or not are_words:
         raise ValueError("rng.python: expected the state of a Mersenne Twister")
-    if name != own["numpy"][0] or not _is_count(position, _NUMPY_POSITIONS + 1) or not _is_count(has_gauss, 2):
+    is_twister = isinstance(name, str) and name == own["numpy"][0]
+    if not (is_twister and _is_count(position, _NUMPY_POSITIONS + 1) and _is_count(has_gauss, 2)):
         raise ValueError("rng.numpy: expected the state of a Mersenne Twister")
     _tensor(own["numpy"][1], keys, "rng.numpy")
     _scalar(gauss, "rng.python")
@@ -228,8 +234,9 @@ def _scaler(expected: Mapping[str, Any], found: Any) -> dict[str, Any] | None:
     return None if found is None else like(dict(expected), found, "scaler")
 
 
-def _callbacks(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+def _callbacks(expected: Mapping[str, Any], found: Any) -> dict[str, Any]:
     """The states of the callbacks that are there now; one that was not there before starts afresh."""
+    _mapping(found, "callbacks")
     states = {name: like(expected[name], found[name], f"callbacks.{name}") for name in expected if name in found}
     for name, state in states.items():
         for key, value in state.items():

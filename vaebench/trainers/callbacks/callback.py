@@ -77,8 +77,8 @@ class Callback:
     def expected_state(self, training: Training) -> dict[str, Any]:
         """The form of `state_dict()` once training has begun: a checkpoint of another form is refused.
 
-        Numbers stand for any numbers, tensors for tensors of their shape and type, None and empty containers for numbers,
-        names or scalars that come later.
+        Numbers stand for any numbers, tensors for tensors of their shape and type, None and empty containers for
+        numbers, names or scalars that come later.
         """
         return self.state_dict()
 
