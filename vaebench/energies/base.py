@@ -44,7 +44,10 @@ class BaseEnergyFunction(nn.Module, Target, ABC):
         return self.value_and_grad(x)[1]
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """U and its gradient, detached; here by automatic differentiation, also where gradients are switched off."""
+        """U, shape (B,), and its gradient, shape (B, D), detached.
+
+        Here by automatic differentiation, also where gradients are switched off.
+        """
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             energy = self.energy(x)

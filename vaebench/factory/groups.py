@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Group:
+class OptionGroup:
     """One group of options: a folder under `conf/`.
 
     Attributes:
@@ -25,21 +25,21 @@ class Group:
 
 
 TABLE = (
-    Group("model", "models", ("train",), room="models"),
-    Group("trainer", "trainers", ("train",), room="trainers"),
-    Group("dataset", "datasets", ("train",), room="data"),
-    Group("sampler", "samplers", ("sample",), room="samplers"),
-    Group("target", "targets", ("sample",), room="energies"),
-    Group("kernel", "kernels", ("sample",), room="mcmc"),
-    Group("metric", "metrics", ("evaluate",), room="metrics", is_many=True),
-    Group("extractor", "extractors", ("evaluate",), room="metrics"),
-    Group("callback", "callbacks", ("train",), room="trainers", is_many=True),
-    Group("model/network", "networks", ("train",)),
-    Group("model/posterior", "posteriors", ("train",)),
-    Group("model/prior", "priors", ("train",)),
-    Group("model/likelihood", "likelihoods", ("train",)),
-    Group("hardware", "hardware", ("train", "sample", "evaluate"), room="hardware"),
-    Group("experiment", "experiments", ("train",)),
+    OptionGroup("model", "models", ("train",), room="models"),
+    OptionGroup("trainer", "trainers", ("train",), room="trainers"),
+    OptionGroup("dataset", "datasets", ("train",), room="data"),
+    OptionGroup("sampler", "samplers", ("sample",), room="samplers"),
+    OptionGroup("target", "targets", ("sample",), room="energies"),
+    OptionGroup("kernel", "kernels", ("sample",), room="mcmc"),
+    OptionGroup("metric", "metrics", ("evaluate",), room="metrics", is_many=True),
+    OptionGroup("extractor", "extractors", ("evaluate",), room="metrics"),
+    OptionGroup("callback", "callbacks", ("train",), room="trainers", is_many=True),
+    OptionGroup("model/network", "networks", ("train",)),
+    OptionGroup("model/posterior", "posteriors", ("train",)),
+    OptionGroup("model/prior", "priors", ("train",)),
+    OptionGroup("model/likelihood", "likelihoods", ("train",)),
+    OptionGroup("hardware", "hardware", ("train", "sample", "evaluate"), room="hardware"),
+    OptionGroup("experiment", "experiments", ("train",)),
 )
 
 GROUPS = {group.name: group for group in TABLE}
@@ -47,6 +47,6 @@ ONE = tuple(group.name for group in TABLE if group.room is not None and not grou
 MANY = tuple(group.name for group in TABLE if group.is_many)
 
 
-def by_word() -> dict[str, Group]:
+def by_word() -> dict[str, OptionGroup]:
     """Return the groups by every word that names one: models, model; networks, model/network, network."""
     return {word: group for group in TABLE for word in (group.title, group.name, group.name.rpartition("/")[2])}

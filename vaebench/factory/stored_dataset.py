@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaebench.factory.objects import with_absolute_paths
+from vaebench.factory.signatures import parameters
 from vaebench.factory.targets import ConfigError
 from vaebench.runs.run import Run, read_json
 
@@ -105,19 +106,12 @@ def check_data(run: Run, dataset: Any, parts: Sequence[str], *, is_named: bool =
         "of its training may stand among those held out"
     )
     if used and not is_named:
-        key = next((key for key in PLACES if key in _settings(run)), "root")
+        key = next((key for key in PLACES if key in parameters(type(dataset))), "root")
         raise ConfigError(
             f"dataset: {sentence}; put the old data back, or name where they lie with dataset.{key}= (naming the "
             "present ones uses them all the same)"
         )
     _log.warning("dataset: %s", sentence)
-
-
-def _settings(run: Run) -> Mapping[str, Any]:
-    from vaebench.factory.stored import load_config
-
-    node = load_config(run).get("dataset")
-    return node if isinstance(node, Mapping) else {}
 
 
 def _differs(before: Mapping[str, Any], now: Mapping[str, Any], part: str) -> bool:

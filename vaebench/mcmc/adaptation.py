@@ -62,7 +62,7 @@ class DualAveraging:
 
     @property
     def average(self) -> Tensor:
-        """The averaged step size, for use after warm-up."""
+        """The averaged step size, a scalar, for use after warm-up."""
         return self._log_average.exp() if self._t else self.step_size
 
 
@@ -187,6 +187,8 @@ def reasonable_step_size(
     Deviations:
         The whole transition is judged rather than one leapfrog step, so that any kernel can be tuned; the rate is the
         mean over chains.
+    Returns:
+        The first step size, a scalar, on the other side.
     Raises:
         ValueError: if no step size between 1e-10 and 1e10 crosses it; the energy cannot be one that integrates to 1.
     """

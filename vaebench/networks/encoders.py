@@ -258,7 +258,7 @@ def conditioned(module: nn.Module, embed_dim: int, condition: Condition) -> nn.M
 
 
 def given(condition: Tensor | None) -> Tensor:
-    """Return the labels.
+    """Return the labels, shape (B, ...).
 
     Raises:
         ValueError: if there are none.

@@ -86,7 +86,9 @@ def _differentiable_once(backward: Backward) -> Backward:
 
 
 class DrawMomentum(Function):
-    """rho = L^-T noise / sqrt(beta) with G^-1 = L L^T, whose covariance is G / beta; and log N(rho; 0, G / beta)."""
+    """rho = L^-T noise / sqrt(beta), shape (B, D), with G^-1 = L L^T, so that its covariance is G / beta; and
+    log N(rho; 0, G / beta), shape (B,).
+    """
 
     @staticmethod
     def forward(
@@ -120,7 +122,7 @@ class DrawMomentum(Function):
 
 
 class LogDensity(Function):
-    """log N(rho; 0, G(z) / beta), every constant kept."""
+    """log N(rho; 0, G(z) / beta), nats, shape (B,), every constant kept."""
 
     @staticmethod
     def forward(
@@ -148,7 +150,7 @@ class LogDensity(Function):
 
 
 class Kick(Function):
-    """rho' = rho - half * dH/dz(z, rho)."""
+    """rho' = rho - half * dH/dz(z, rho), shape (B, D)."""
 
     @staticmethod
     def forward(
@@ -176,7 +178,7 @@ class Kick(Function):
 
 
 class ImplicitKick(Function):
-    """The rho' that solves rho' = rho - half * dH/dz(z, rho').
+    """The rho' (B, D) that solves rho' = rho - half * dH/dz(z, rho').
 
     Where rows were left unsolved, `is_solved` (B,) says so, and their gradients mean nothing.
     """
@@ -216,7 +218,7 @@ class ImplicitKick(Function):
 
 
 class ImplicitDrift(Function):
-    """The z' that solves z' = z + half * (G^-1(z) + G^-1(z')) rho; `is_solved` as in `ImplicitKick`."""
+    """The z' (B, D) that solves z' = z + half * (G^-1(z) + G^-1(z')) rho; `is_solved` as in `ImplicitKick`."""
 
     @staticmethod
     def forward(

@@ -29,7 +29,7 @@ class Solution(NamedTuple):
 
     @property
     def mask(self) -> Tensor | None:
-        """Which rows were solved, None where all were, easily."""
+        """Which rows were solved, shape (B,), None where all were, easily."""
         return None if self.is_easy else self.is_solved
 
 
@@ -67,7 +67,7 @@ def iterate(update: Callable[[Tensor], Tensor], x: Tensor, bound: float) -> tupl
     """Iterate x = update(x) while the changes shrink fast.
 
     Returns:
-        The last x, and whether the largest error of an entry is below the bound.
+        The last x, in the shape of the first, and whether the largest error of an entry is below the bound.
     """
     change = math.inf
     for _ in range(MAX_ITERATIONS):

@@ -110,6 +110,9 @@ class BaseSampler(nn.Module, ABC):
     def labels(self, num_samples: int, y: Tensor | None = None) -> Tensor | None:
         """Check the number of samples and their labels, and draw labels where the model has them and none are given.
 
+        Returns:
+            Labels, shape (num_samples,), or None for a model without labels.
+
         Raises:
             ValueError: if the number is below 1, or there is not one label for each sample.
         """

@@ -34,7 +34,7 @@ class DoubleWellEnergy(ExactEnergy):
         return self.barrier_height * (x.square() - self.b**2).square().sum(-1)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """U and 4 h x (x^2 - b^2)."""
+        """U, shape (B,), and 4 h x (x^2 - b^2), shape (B, D)."""
         excess = x.square() - self.b**2
         return self.barrier_height * excess.square().sum(-1), 4 * self.barrier_height * x * excess
 

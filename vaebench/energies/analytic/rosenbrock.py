@@ -33,7 +33,7 @@ class RosenbrockEnergy(ExactEnergy):
         return self.b * (x[:, 1] - x[:, 0].square()).square() + (self.a - x[:, 0]).square()
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """U and its gradient."""
+        """U, shape (B,), and its gradient, shape (B, 2)."""
         ridge = x[:, 1] - x[:, 0].square()
         away = x[:, 0] - self.a
         gradient = torch.stack([2 * away - 4 * self.b * ridge * x[:, 0], 2 * self.b * ridge], -1)

@@ -119,7 +119,7 @@ class ManifoldEnergy(BaseEnergyFunction):
         return 0.5 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Gradient of U alone, without the operations that only the value needs."""
+        """Gradient of U alone, shape (B, D), without the operations that only the value needs."""
         return self._differentiate(x)[0]
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
