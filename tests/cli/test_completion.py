@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_paths import run_at
+
 
 @pytest.fixture
 def complete(command, monkeypatch):
@@ -36,6 +38,25 @@ def test_words_after_the_verb_are_hydras(complete):
     assert complete("vaebench train model=rh", "fish") == ["model=rhvae"]
 
 
+def test_only_the_groups_of_the_verb(complete):
+    words = complete("vaebench evaluate ")
+    assert {"metric=", "hardware=", "run=", "split="} <= set(words)
+    assert not {"model=", "model/", "trainer=", "sampler=", "dataset=", "hydra/"} & set(words)
+
+
+def test_runs_and_paths(complete, tmp_path):
+    for name in ("first", "second"):
+        run_at(tmp_path / "outputs" / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data.npz").write_text("")
+    assert complete("vaebench evaluate run=") == ["run=outputs/second", "run=outputs/first"]
+    assert complete("vaebench train resume=outputs/f") == ["resume=outputs/first"]
+    assert complete("vaebench report outputs/s") == ["outputs/second"]
+    assert complete("vaebench train dataset=arrays dataset.path=da") == ["dataset.path=data/", "dataset.path=data.npz"]
+    assert complete("vaebench train dataset.root=da") == ["dataset.root=data/"]
+    assert complete("vaebench train --config-dir da") == ["data/"]
+
+
 def test_groups_of_list(complete):
     assert complete("vaebench list sa") == ["samplers"]
 
@@ -60,14 +81,43 @@ def test_through_bash(tmp_path):
     lines = """
         eval "$(vaebench -sc install=bash)"
         ask() {
-            COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDS=($1); COMP_CWORD=$2
-            hydra_bash_completion; echo "${COMPREPLY[@]}"
+            COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDS=(vaebench)
+            _vaebench; echo "${COMPREPLY[@]}"
         }
-        ask "vaebench tr" 1
-        ask "vaebench train model=rh" 2
+        ask "vaebench tr"
+        ask "vaebench train model=rh"
+        ask "vaebench train resume=outputs/"
+        ask "vaebench train dataset.path=a"
+        ask "vaebench train dataset.path=a\\ fold"
+        ask "vaebench train dataset.root=~/da"
         complete -p vaebench
     """
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run_at(tmp_path / "outputs" / "first")
+    (tmp_path / "a folder" / "x=1").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout.split("\n")[:2] == ["train", "model=rhvae"], done.stderr
-    assert done.stdout.strip().endswith("-F hydra_bash_completion vaebench")
+    assert done.stdout.splitlines() == [
+        "train",
+        "model=rhvae",
+        "resume=outputs/first",
+        r"dataset.path=a\ folder/",
+        r"dataset.path=a\ folder/",
+        "dataset.root=~/data/",
+        "complete -o nospace -F _vaebench vaebench",
+    ], done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_the_script_for_zsh_defines_the_completion(tmp_path):
+    lines = """
+        autoload -Uz compinit && compinit -u
+        eval "$(vaebench -sc install=zsh)"
+        compadd() { print -r -- ${@[5,-1]} }
+        words=(vaebench train model=rh) CURRENT=3 _vaebench
+        print -r -- $_comps[vaebench]
+    """
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["zsh", "-f", "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["model=rhvae", "_vaebench"], done.stderr

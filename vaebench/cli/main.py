@@ -35,7 +35,7 @@ usage: vaebench VERB [group=option …] [key=value …] [-m]
 
 Everything after the verb is Hydra's: --help, --cfg job, --info, -m, --config-dir, --config-name.
 VAEBENCH_CONF   folders of your own configurations (separated by '{os.pathsep}'), searched before the built-in ones.
-Completion      eval "$(vaebench -sc install=bash)"     (fish: vaebench -sc install=fish | source)
+Completion      eval "$(vaebench -sc install=bash)"     (install=zsh; fish: vaebench -sc install=fish | source)
 Exit codes      0 done, 1 failed, 2 a mistake in the command or the configuration, 130 interrupted.
 """
 
