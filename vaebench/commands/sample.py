@@ -19,6 +19,7 @@ from torch import Tensor
 from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
+from vaebench.commands.energy import draw_from_energy, say_efficiency
 from vaebench.commands.progress import progress
 from vaebench.core import Draws
 from vaebench.factory import configurations
@@ -49,6 +50,11 @@ def task(cfg: DictConfig) -> None:
     choices = factory.plain(cfg)
     _refuse_unused(sampler.name, choices)
     hardware = factory.hardware(cfg)
+    if not sampler.needs_model:
+        run, record = draw_from_energy(cfg, sampler, hardware)
+        _show(run, run.samples(sampler.name), sampler.name, cfg.num_samples, record["diagnostics"])
+        say_efficiency(record)
+        return
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.samples(sampler.name), "run")
     _, dataset, model = factory.load_run(run, cfg.checkpoint)

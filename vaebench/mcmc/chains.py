@@ -55,6 +55,7 @@ def run_chains(
     step_size: float | Schedule | None = None,
     temperature: float | Schedule = 1.0,
     target_acceptance: float | None = None,
+    keep: bool = True,
     generator: torch.Generator | None = None,
     progress: ProgressFunction | None = None,
 ) -> Chains:
@@ -71,6 +72,7 @@ def run_chains(
             included. None tunes both during warm-up and freezes them after it.
         temperature: T of exp(-U / T), or its schedule.
         target_acceptance: What to tune for; None is the kernel's own.
+        keep: Whether to store draws and reports; without, memory does not grow with the number of transitions.
         generator: Source of all randomness; None is torch's global one. Must live on the chains' device.
         progress: Told after every transition.
 
@@ -107,16 +109,19 @@ def run_chains(
             progress(t + 1, total)
 
     num_chains, num_dims = start.shape
-    positions = start.new_empty((num_draws, num_chains, num_dims))
-    acceptance = start.new_empty((num_draws * thinning, num_chains))
+    num_kept = num_draws if keep else 0
+    positions = start.new_empty((num_kept, num_chains, num_dims))
+    acceptance = start.new_empty((num_kept * thinning, num_chains))
     divergent = torch.empty_like(acceptance, dtype=torch.bool)
     total_energy = torch.empty_like(acceptance)
     for t in range(num_draws * thinning):
         state, info = kernel.step(state, energy, settings(num_warmup + t), draw)
         num_gradients += info.num_gradients
-        acceptance[t], divergent[t], total_energy[t] = info.acceptance_probability, info.is_divergent, info.total_energy
-        if (t + 1) % thinning == 0:
-            positions[t // thinning] = state.position
+        if keep:
+            acceptance[t], divergent[t] = info.acceptance_probability, info.is_divergent
+            total_energy[t] = info.total_energy
+            if (t + 1) % thinning == 0:
+                positions[t // thinning] = state.position
         if progress is not None:
             progress(num_warmup + t + 1, total)
     return Chains(

@@ -262,6 +262,12 @@ def autocovariance(draws: Tensor) -> Tensor:
     return power[:num_draws] / num_draws
 
 
+def autocorrelation(draws: Tensor) -> Tensor:
+    """Autocorrelation at every lag, pooled over chains: (T, S, D) -> (T, D)."""
+    covariance = autocovariance(draws).mean(1)
+    return covariance / covariance[0]
+
+
 def _r_hat(draws: Tensor) -> Tensor:
     num_draws = draws.shape[0]
     if num_draws < 2:

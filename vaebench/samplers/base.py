@@ -27,6 +27,7 @@ class BaseSampler(nn.Module, ABC):
         needs: Capabilities that this model must have.
         refit: Whether to fit anew where a fitted sampler is stored.
         report: How well Markov chains converged, after `sample`; None for samplers without chains.
+        latent_shape: Shape of one latent, after `setup` for a model; () before.
         like: An empty tensor with the type and the place of the latents, after `setup`.
     """
 
@@ -36,6 +37,7 @@ class BaseSampler(nn.Module, ABC):
     refit: bool = False
     report: Diagnostics | None = None
     like: Tensor
+    latent_shape: tuple[int, ...] = ()
     _draw_labels: Callable[[int], Tensor | None] | None = None
 
     @property

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from typing_extensions import Unpack
+
 from vaebench.energies.latent.manifold import ManifoldTarget
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.samplers.mcmc import MCMC
+from vaebench.samplers.base import BaseSampler
+from vaebench.samplers.markov_chains import ChainSettings, MarkovChainSampler
 from vaebench.schedules import Schedule
 
 
-class RHVAESampler(MCMC):
+class RHVAESampler(MarkovChainSampler):
     r"""Manifold sampling: HMC on the density proportional to sqrt(det G^-1(z)), from randomly chosen centroids.
 
     Euclidean HMC with unit mass, fixed step size and trajectory length, and Metropolis acceptance in log space.
@@ -23,37 +28,23 @@ class RHVAESampler(MCMC):
         its Jacobian would not leave the density invariant). Chains go on after the first draw instead of one chain per
         sample, which lets their convergence be judged.
     Args:
-        num_chains: Chains, S, >= 1; R-hat asks for at least 4. Where modes are so far apart that no chain crosses
-            between them, S bounds how many of them are seen.
-        num_warmup: Transitions before the first draw, >= 0.
-        num_draws: Draws that every chain keeps at least, >= 4.
-        thinning: Transitions per draw, >= 1.
         num_leapfrog: Leapfrog steps in a trajectory, >= 1.
+        num_warmup: Transitions before the first draw, >= 0.
         step_size: Leapfrog step; null tunes it, and a diagonal mass matrix, during warm-up.
-        temperature: T > 0 of exp(-U / T); 1 is the density itself.
+        **settings: Those of `MarkovChainSampler`.
     """
 
-    def __init__(
+    def __init__(  # type: ignore[misc]
         self,
-        num_chains: int = 64,
-        num_warmup: int = 100,
-        num_draws: int = 400,
-        thinning: int = 1,
+        *,
         num_leapfrog: int = 15,
+        num_warmup: int = 100,
         step_size: float | Schedule | None = 0.03,
-        temperature: float | Schedule = 1.0,
+        **settings: Unpack[ChainSettings],
     ) -> None:
-        super().__init__(
-            HMCKernel(num_leapfrog, jitter=0),
-            ManifoldTarget(),
-            num_chains,
-            num_warmup,
-            num_draws,
-            thinning,
-            step_size,
-            temperature=temperature,
-        )
+        settings["num_warmup"], settings["step_size"] = num_warmup, step_size
+        super().__init__(HMCKernel(num_leapfrog, jitter=0), ManifoldTarget(), **settings)
 
-    def why_not(self, model: object) -> str | None:
+    def why_not(self, model: Any) -> str | None:
         """Say why the model has no manifold, or None where it has."""
-        return super(MCMC, self).why_not(model)
+        return BaseSampler.why_not(self, model)

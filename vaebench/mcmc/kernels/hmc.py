@@ -37,7 +37,7 @@ class HMCKernel(Kernel):
 
     target_acceptance: ClassVar[float | None] = 0.651
     has_momentum: ClassVar[bool] = True
-    if_slow: ClassVar[str] = "raise sampler.num_draws or sampler.num_leapfrog"
+    if_slow: ClassVar[str] = "raise sampler.num_draws or num_leapfrog"
     num_leapfrog: int = 10
     jitter: float = 0.5
 

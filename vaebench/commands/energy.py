@@ -1,0 +1,155 @@
+"""`vaebench sample` without a trained model: draws from an energy, into a run directory of their own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from safetensors.torch import save
+from torch import Tensor
+
+from vaebench import __version__, factory
+from vaebench.commands.console import say
+from vaebench.commands.progress import progress
+from vaebench.energies.base import BaseEnergyFunction, ExactEnergy
+from vaebench.hardware.random_streams import Stream, fixed_rng
+from vaebench.mcmc.diagnostics import autocorrelation
+from vaebench.report import chain_plots
+from vaebench.runs import provenance
+from vaebench.runs.run import Run, now, write_atomic, write_json
+from vaebench.samplers.markov_chains import MarkovChainSampler
+
+NUM_EXACT = 20_000  # draws that the marginals are compared with
+_log = logging.getLogger(__name__)
+
+
+def draw_from_energy(cfg: DictConfig, sampler: MarkovChainSampler, hardware: Any) -> tuple[Run, dict[str, Any]]:
+    """Run the chains, and write draws, trajectory, diagnostics and pictures.
+
+    Returns:
+        The run, and the record that lies in its samples/<sampler>/diagnostics.json.
+    """
+    if cfg.run is not None:
+        raise ValueError(f"run: target={sampler.target.name} needs no trained model; leave run= out")
+    run, choices = Run(_directory(sampler)), factory.plain(cfg)
+    if run.path.is_dir() and any(run.path.iterdir()):
+        raise ValueError(f"hydra.run.dir: '{run.path}' is not empty; choose another, or leave it out for a new one")
+    device = hardware.prepare(cfg.seed)
+    sampler.setup().to(device)
+    with run.lock():
+        factory.save_config(run, cfg)
+        provenance.record_start(run, seed=cfg.seed, overrides=list(HydraConfig.get().overrides.task))
+        run.set_status("running", epoch=0, step=0)
+        try:
+            record = _draw(cfg, run, sampler, hardware, choices)
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            run.set_status("interrupted" if stopped else "failed", reason=" ".join(str(error).split()) or None)
+            raise
+        run.set_status("done")
+        provenance.record_end(run)
+    return run, record
+
+
+def _draw(
+    cfg: DictConfig, run: Run, sampler: MarkovChainSampler, hardware: Any, choices: Mapping[str, Any]
+) -> dict[str, Any]:
+    started = time.monotonic()
+    with progress(sampler.name, "transition") as done:
+        draws = sampler.sample(cfg.num_samples, progress=done.tell)
+    seconds = time.monotonic() - started
+    chains, energy, report = sampler.chains, sampler.energy, sampler.report
+    assert energy is not None
+    assert report is not None
+    trajectory = chains.positions.transpose(0, 1).contiguous()
+    if not trajectory.isfinite().all():
+        raise FloatingPointError("a state is not finite; nothing was written")
+    least = min((ess for ess in (*report.ess_bulk, *report.ess_tail) if ess is not None), default=None)
+    total = float(chains.num_gradients.sum())
+    exact = _exact(energy, cfg.seed)
+    record = {
+        "sampler": sampler.name,
+        "target": sampler.target.name,
+        "time": now(),
+        "settings": {
+            "num_samples": cfg.num_samples,
+            "seed": cfg.seed,
+            "sampler": choices["sampler"],
+            "temperature": report.temperature,
+            "hardware": hardware.describe(),
+            "version": __version__,
+        },
+        "diagnostics": report.as_dict(),
+        "seconds": seconds,
+        "ess_per_1000_gradients": None if least is None else 1000 * least / total,
+        "ess_per_second": None if least is None else least / max(seconds, 1e-9),
+        "bias_in_standard_errors": None if exact is None or report.temperature != 1 else _bias(report, exact),
+    }
+    folder, title = run.samples(sampler.name), f"sampler={sampler.name} target={sampler.target.name}"
+    tensors = {"draws": draws.z.cpu().contiguous(), "trajectory": trajectory.cpu()}
+    write_atomic(folder / "samples.safetensors", save(tensors))
+    states, reference = trajectory.double().cpu().numpy(), None if exact is None else exact.double().cpu().numpy()
+    pooled = states.reshape(-1, states.shape[-1])
+    if states.shape[-1] >= 2:
+
+        def height(points: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                values: Tensor = energy.energy(torch.from_numpy(points).to(trajectory))
+            return values.double().cpu().numpy()
+
+        write_atomic(folder / "landscape.png", chain_plots.landscape(states, height, title))
+    write_atomic(folder / "marginals.png", chain_plots.marginals(pooled, reference, title))
+    lags = autocorrelation(chains.positions.double().cpu())[:100].T.tolist()
+    write_atomic(folder / "traces.png", chain_plots.traces(states, lags, title))
+    write_json(folder / "diagnostics.json", record)
+    return record
+
+
+def _directory(sampler: MarkovChainSampler) -> Path:
+    """Where the run goes: where the user says, the job's folder of a sweep, or a new one under outputs/."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN or any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra):
+        return Path(hydra.runtime.output_dir)
+    moment = datetime.now()
+    name = f"{moment:%H-%M-%S-%f}-{sampler.name}-{sampler.target.name}"
+    return Path("outputs") / f"{moment:%Y-%m-%d}" / name
+
+
+def _exact(energy: BaseEnergyFunction, seed: int) -> Tensor | None:
+    if not isinstance(energy, ExactEnergy):
+        return None
+    with fixed_rng(seed, Stream.SAMPLER):
+        return energy.exact_sample(NUM_EXACT)
+
+
+def _bias(report: Any, exact: Tensor) -> float | None:
+    """The largest distance between the chains' means and those of exact draws, in standard errors of both."""
+    worst = 0.0
+    for d, (mean, error) in enumerate(zip(report.mean, report.mcse_mean, strict=True)):
+        if error is None:
+            return None
+        values = exact[:, d].double()
+        combined = math.hypot(error, float(values.std()) / math.sqrt(len(values)))
+        worst = max(worst, abs(mean - float(values.mean())) / combined)
+    return worst
+
+
+def say_efficiency(record: Mapping[str, Any]) -> None:
+    """Print what a gradient and a second are worth, and how far the means are from exact ones."""
+    if record["ess_per_1000_gradients"] is not None:
+        say(
+            f"{record['ess_per_1000_gradients']:.3g} effective draws per 1000 gradients, "
+            f"{record['ess_per_second']:.3g} per second"
+        )
+    if record["bias_in_standard_errors"] is not None:
+        say(f"means within {record['bias_in_standard_errors']:.1f} standard errors of exact draws")

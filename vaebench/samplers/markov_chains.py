@@ -1,0 +1,261 @@
+"""What every sampler that runs Markov chains shares: settings, starts, and the two ways to call `sample`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypedDict, overload
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.energies.base import BaseEnergyFunction
+from vaebench.energies.target import Target
+from vaebench.hardware import collective
+from vaebench.mcmc.chains import Chains, run_chains
+from vaebench.mcmc.diagnostics import MIN_DRAWS, diagnose
+from vaebench.mcmc.kernels.kernel import Kernel
+from vaebench.messages import check_range
+from vaebench.samplers.base import BaseSampler
+from vaebench.schedules import Schedule
+
+Diagnosed = tuple[Tensor, Mapping[str, Tensor]]
+
+
+class ChainSettings(TypedDict, total=False):
+    """What a sampler with chains hands on to `MarkovChainSampler`."""
+
+    num_chains: int
+    num_warmup: int
+    num_draws: int
+    thinning: int
+    step_size: float | Schedule | None
+    target_acceptance: float | None
+    temperature: float | Schedule
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+class MarkovChainSampler(BaseSampler):
+    """Markov chains with a kernel on a target.
+
+    All chains run at once. A warm-up tunes for all of them together and then freezes; with a step size of your own
+    nothing is tuned and the mass matrix is the identity.
+
+    Args:
+        kernel: The transition.
+        target: What to draw from: an energy, or a target that builds one from a trained model.
+        num_chains: Chains, S, >= 1; R-hat asks for at least 4. Where modes are so far apart that no chain crosses
+            between them, S bounds how many of them are seen.
+        num_warmup: Transitions before the first draw, >= 0.
+        num_draws: Draws that every chain keeps at least, >= 4.
+        thinning: Transitions per draw, >= 1.
+        step_size: Of the kernel, or its schedule; null tunes it, where the kernel can be tuned.
+        target_acceptance: What to tune for, in (0, 1); null is the kernel's own.
+        temperature: T > 0 of exp(-U / T), or its schedule; 1 is the target itself.
+        device: Where chains on an energy run; None leaves the energy where it is.
+        dtype: Their type; None is the energy's, or torch's default.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        target: Target,
+        /,
+        *,
+        num_chains: int = 64,
+        num_warmup: int = 300,
+        num_draws: int = 400,
+        thinning: int = 1,
+        step_size: float | Schedule | None = None,
+        target_acceptance: float | None = None,
+        temperature: float | Schedule = 1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        can_tune = kernel.target_acceptance is not None
+        check_range("num_chains", num_chains, at_least=1, whole=True)
+        check_range("num_warmup", num_warmup, at_least=1 if step_size is None and can_tune else 0, whole=True)
+        check_range("num_draws", num_draws, at_least=MIN_DRAWS, whole=True)
+        check_range("thinning", thinning, at_least=1, whole=True)
+        if not isinstance(step_size, Schedule):
+            check_range("step_size", step_size, above=0, below=math.inf, or_null=can_tune)
+        check_range("target_acceptance", target_acceptance, above=0, below=1, or_null=True)
+        if target_acceptance is not None and not can_tune:
+            raise ValueError(f"target_acceptance must be null for kernel={kernel.name}, which accepts every step")
+        if not isinstance(temperature, Schedule):
+            check_range("temperature", temperature, above=0, below=math.inf)
+        if not isinstance(target, Target):
+            raise ValueError(f"expected an energy derived from BaseEnergyFunction, got a {type(target).__name__}")
+        self.kernel = kernel
+        self.target = target
+        self.needs, self.needs_model = target.needs, target.needs_model
+        self.num_chains = num_chains
+        self.num_warmup = num_warmup
+        self.num_draws = num_draws
+        self.thinning = thinning
+        self.step_size = step_size
+        self.target_acceptance = target_acceptance
+        self.temperature = temperature
+        self.energy: BaseEnergyFunction | None = None
+        like = torch.empty(0)
+        if isinstance(target, BaseEnergyFunction):
+            tensors = (*target.parameters(), *target.buffers())
+            like = next((tensor.new_empty(0) for tensor in tensors if tensor.is_floating_point()), like)
+        self.register_buffer("like", like, persistent=False)
+        self.to(device=device, dtype=dtype)
+
+    def why_not(self, model: Any) -> str | None:
+        """Say why the target does not exist for `model`, or None where it does."""
+        return self.target.why_not(model)
+
+    def setup(self, model: Any = None, split: Split | None = None) -> Self:
+        """Build the energy of the target; an energy of its own needs no setup."""
+        super().setup(model, split)
+        self.energy = self.target.build(model, split)
+        return self
+
+    @overload
+    def sample(
+        self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None
+    ) -> Draws: ...
+
+    @overload
+    def sample(
+        self,
+        num_samples: None = None,
+        y: None = None,
+        *,
+        x: Tensor | None = None,
+        dim: int | None = None,
+        n_steps: int = 100,
+        n_samples: int = 1,
+        thin: int = 1,
+        return_trajectory: bool = False,
+        return_diagnostics: bool = False,
+        generator: torch.Generator | None = None,
+        progress: ProgressFunction | None = None,
+    ) -> Any: ...
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_samples: int | None = None,
+        y: Tensor | None = None,
+        *,
+        x: Tensor | None = None,
+        dim: int | None = None,
+        n_steps: int = 100,
+        n_samples: int = 1,
+        thin: int = 1,
+        return_trajectory: bool = False,
+        return_diagnostics: bool = False,
+        generator: torch.Generator | None = None,
+        progress: ProgressFunction | None = None,
+    ) -> Any:
+        """Draw from the target.
+
+        With `num_samples`, S chains start where the target says and keep `num_draws` draws each, or num_samples / S
+        where that is more; diagnostics are computed over all of them, and the samples are taken at equal distances.
+
+        Without it, one chain starts in each row of `x` and its last state is returned: the call for energy-based
+        models. The step size is the sampler's; where it is null, a warm-up of `num_warmup` transitions tunes it first.
+
+        Args:
+            num_samples: N, >= 1.
+            y: Labels, shape (N,), of a model that has them.
+            x: Starting points, shape (n_samples, dim); by default drawn from N(0, I).
+            dim: Dimensions, where `x` is not given and the energy does not say.
+            n_steps: Transitions.
+            n_samples: Chains, where `x` is not given.
+            thin: Transitions per state of the trajectory.
+            return_trajectory: Whether to return the states along the way instead of the last one.
+            return_diagnostics: Whether to return what happened, too.
+            generator: Source of randomness; None is torch's global one.
+            progress: Told after every transition.
+
+        Returns:
+            With `num_samples`, draws: z of shape (N, *latent_shape), and labels. Without, states of shape
+            (n_samples, dim), or a trajectory of shape (n_samples, n_steps // thin, dim); and, where they are asked for,
+            diagnostics: energy, acceptance_probability and is_divergent, each of shape (n_steps // thin, n_samples),
+            and num_gradients of shape (n_samples,).
+        """
+        if num_samples is not None:
+            return self._draw(num_samples, y, progress)
+        check_range("n_steps", n_steps, at_least=1, whole=True)
+        check_range("thin", thin, at_least=1, at_most=n_steps, whole=True)
+        if x is None:
+            check_range("n_samples", n_samples, at_least=1, whole=True)
+            num_dims = dim or self._energy().num_dims or 10
+            x = collective.standard_normal((n_samples, num_dims), self.like, generator=generator)
+        elif dim is not None and x.shape[-1] != dim:
+            raise ValueError(f"expected x of {dim} dimensions, as dim says, got {x.shape[-1]}")
+        chains = self._run(
+            x.detach().to(self.like),
+            num_draws=n_steps // thin,
+            num_warmup=self.num_warmup if self.step_size is None else 0,
+            thinning=thin,
+            keep=return_trajectory or return_diagnostics,
+            generator=generator,
+            progress=progress,
+        )
+        result = chains.positions.transpose(0, 1) if return_trajectory else chains.state.position
+        if not return_diagnostics:
+            return result
+        return result, {
+            "energy": self._energy_along(chains),
+            "acceptance_probability": chains.acceptance_probability[thin - 1 :: thin],
+            "is_divergent": chains.is_divergent[thin - 1 :: thin],
+            "num_gradients": chains.num_gradients,
+        }
+
+    def _energy(self) -> BaseEnergyFunction:
+        if self.energy is None and isinstance(self.target, BaseEnergyFunction):
+            self.energy = self.target
+        if self.energy is None:
+            raise ValueError(f"sampler={self.name} has no energy yet; call setup with a trained model first")
+        return self.energy
+
+    def _energy_along(self, chains: Chains) -> Tensor:
+        return torch.stack([self._energy().energy(x) for x in chains.positions])
+
+    def _draw(self, num_samples: int, y: Tensor | None, progress: ProgressFunction | None) -> Draws:
+        y = self.labels(num_samples, y)
+        start = self._energy().start(self.num_chains)
+        start = start.to(self.like) if isinstance(self.target, BaseEnergyFunction) else start
+        self.chains = self._run(
+            start,
+            num_draws=max(self.num_draws, math.ceil(num_samples / self.num_chains)),
+            num_warmup=self.num_warmup,
+            thinning=self.thinning,
+            progress=progress,
+        )
+        self.report = diagnose(self.chains)
+        z = spread(self.chains, num_samples).to(self.like)
+        return Draws(z.view(num_samples, *(self.latent_shape or z.shape[1:])), y)
+
+    def _run(self, start: Tensor, **settings: Any) -> Chains:
+        return run_chains(
+            self.kernel,
+            self._energy(),
+            start,
+            step_size=self.step_size,
+            temperature=self.temperature,
+            target_acceptance=self.target_acceptance,
+            **settings,
+        )
+
+
+def spread(chains: Chains, num_samples: int) -> Tensor:
+    """Take states of all chains at equally spaced times, the last one among them, shape (N, D).
+
+    They are as nearly independent as the run allows. Where N is no multiple of the chains, some of the earliest are
+    left out.
+    """
+    num_draws, num_chains, _ = chains.positions.shape
+    num_rounds = math.ceil(num_samples / num_chains)
+    times = [num_draws - 1 - num_draws * i // num_rounds for i in reversed(range(num_rounds))]
+    return chains.positions[times].flatten(0, 1)[-num_samples:]
