@@ -125,6 +125,7 @@ def test_keys_are_the_constructors_arguments_and_defaults_its_defaults(option):
     injected = (
         {"shape", "likelihood", "num_classes"} if option.startswith("model/") and option.count("/") == 1 else set()
     )
+    injected |= {"device", "dtype"} if option.startswith("sampler/") else set()  # the hardware decides
     required = {name for name, parameter in known.items() if parameter.default is REQUIRED}
     assert given <= set(known), f"{option}: {sorted(given - set(known))} are no arguments"
     assert set(known) - injected <= given, f"{option} leaves out {sorted(set(known) - injected - given)}"

@@ -29,8 +29,8 @@ from vaebench.messages import counted
 from vaebench.runs.files import refuse_unwritable
 from vaebench.runs.images import to_image
 from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
-from vaebench.samplers.latents import decode
-from vaebench.samplers.stored import content, origin, set_up
+from vaebench.samplers.latents import decode, encode
+from vaebench.samplers.stored import content, origin, reuse
 
 SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
 CHUNK = 500  # latents that are decoded at once
@@ -66,14 +66,13 @@ def task(cfg: DictConfig) -> None:
 
     folder, checkpoint = run.samples(sampler.name), checkpoint_record(run, cfg.checkpoint)
     belongs_to = origin(checkpoint["sha256"], choices["sampler"])
-    is_reused = False
+    sampler.setup(model, dataset.train)
+    is_reused = sampler.learns and reuse(sampler, folder / FITTED, belongs_to)
     if sampler.learns:
-        with progress(f"fitting {sampler.name}", "step") as done:
-            file = folder / FITTED
-            is_reused = set_up(sampler, model, dataset.train, file, belongs_to, done.tell)
+        if not is_reused:
+            with progress(f"fitting {sampler.name}", "step") as done:
+                sampler.fit(encode(model, dataset.train), done.tell)
         seed_stream(cfg.seed, Stream.SAMPLER)  # so that a sampler that is used again draws what a new one would
-    else:
-        sampler.setup(model, dataset.train)
     with progress(sampler.name, "transition") as done:
         draws = sampler.sample(cfg.num_samples, progress=done.tell)
     with hardware.autocast():  # never around the chains: they accept and reject in full precision

@@ -71,7 +71,8 @@ def marginals(draws: np.ndarray, exact: np.ndarray | None, title: str) -> bytes:
     figure, axes = _figure(2.6 * min(count, 3), 2.4 * -(-count // 3), rows=-(-count // 3), columns=min(count, 3))
     for d, place in enumerate(np.ravel(axes)[:count]):
         everything = draws if exact is None else np.concatenate([draws, exact])
-        bins = np.linspace(*np.quantile(everything[:, d], [0.001, 0.999]), 60)
+        least, most = (float(value) for value in np.quantile(everything[:, d], [0.001, 0.999]))
+        bins = np.linspace(least, most, 60)
         width = max(bins[1] - bins[0], 1e-12)
         heights = np.full(len(draws), 1 / (len(draws) * width))  # a density over the whole line, not over the picture
         place.hist(draws[:, d], bins=bins, weights=heights, color="tab:blue", alpha=0.6, label="chains")

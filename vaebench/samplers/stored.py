@@ -13,12 +13,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from vaebench.core import ProgressFunction, Split
 from vaebench.samplers.base import BaseSampler
-from vaebench.samplers.latents import encode
 
 # Settings that change how a fitted sampler draws, or whether it is used, but not what it learns.
 NOT_LEARNT = ("refit", "temperature")
+FORMAT = "vaebench-sampler-1"
 _log = logging.getLogger(__name__)
 
 
@@ -34,40 +33,25 @@ def origin(checkpoint: str, settings: Mapping[str, Any]) -> dict[str, str]:
     return {"checkpoint": checkpoint, "settings": digest}
 
 
-def set_up(
-    sampler: BaseSampler,
-    model: Any,
-    split: Split | None,
-    path: Path,
-    belongs_to: Mapping[str, str],
-    progress: ProgressFunction | None = None,
-) -> bool:
-    """Set a sampler up, with what is stored where that belongs to the same checkpoint and settings, or else by fitting.
+def reuse(sampler: BaseSampler, path: Path, belongs_to: Mapping[str, str]) -> bool:
+    """Give a sampler that was set up what is stored, if that belongs to the same checkpoint and settings.
 
     Args:
-        sampler: As configured.
-        model: A trained model, in eval mode.
-        split: Its training split.
+        sampler: As configured, after `setup`.
         path: Where a fitted sampler may lie.
         belongs_to: The `origin` that it must have.
-        progress: Told how far the fit is.
 
     Returns:
-        Whether a stored sampler is used.
+        Whether it was there and is used; if not, the sampler must be fitted.
     """
-    sampler.setup(model, split)
-    if not sampler.learns:
+    if sampler.refit or not path.is_file():
         return False
-    if not sampler.refit and path.is_file():
-        reason = load(sampler, path, belongs_to)
-        if reason is None:
-            _log.info("using the fitted sampler in '%s'; sampler.refit=true fits anew", path)
-            return True
+    reason = load(sampler, path, belongs_to)
+    if reason is not None:
         _log.warning("the fitted sampler in '%s' %s; fitting anew", path, reason)
-    if split is None:
-        raise ValueError(f"sampler={sampler.name} learns from the training split, got none")
-    sampler.fit(encode(model, split), progress=progress)
-    return False
+        return False
+    _log.info("using the fitted sampler in '%s'; sampler.refit=true fits anew", path)
+    return True
 
 
 def load(sampler: BaseSampler, path: Path, belongs_to: Mapping[str, str]) -> str | None:
@@ -82,15 +66,16 @@ def load(sampler: BaseSampler, path: Path, belongs_to: Mapping[str, str]) -> str
         if path.stat().st_size > 2 * size + 2**20:
             return "is not what these settings would have fitted"
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            for key, what in (("checkpoint", "checkpoint"), ("settings", "settings")):
-                if metadata.get(key) != belongs_to[key]:
-                    return f"belongs to another {what}" if what == "checkpoint" else "was fitted with other settings"
+            found = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+            if not isinstance(found, dict) or found.get("checkpoint") != belongs_to["checkpoint"]:
+                return "belongs to another checkpoint"
+            if found.get("settings") != belongs_to["settings"]:
+                return "was fitted with other settings"
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dictionary
             if shapes != {name: list(tensor.shape) for name, tensor in expected.items()}:
                 return "is not what these settings would have fitted"
             tensors = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         return f"is damaged ({' '.join(str(error).split())})"
     if any(tensor.dtype != expected[name].dtype for name, tensor in tensors.items()):
         return "is not what these settings would have fitted"
@@ -103,4 +88,4 @@ def load(sampler: BaseSampler, path: Path, belongs_to: Mapping[str, str]) -> str
 def content(sampler: BaseSampler, belongs_to: Mapping[str, str]) -> bytes:
     """The file of a fitted sampler."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sampler.state_dict().items()}
-    return save(tensors, dict(belongs_to))
+    return save(tensors, {FORMAT: json.dumps(dict(belongs_to), sort_keys=True)})
