@@ -46,7 +46,7 @@ def _processes_start_quickly() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "_START_METHOD", "forkserver")
-        multiprocessing.set_forkserver_preload(["vaebench.models", "vaebench.trainers.base", "torch._dynamo"])
+        multiprocessing.set_forkserver_preload(["vaebench.models.base", "vaebench.trainers.base", "torch._dynamo"])
         yield
 
 

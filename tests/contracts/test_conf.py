@@ -58,9 +58,22 @@ def words_for(option: str) -> tuple[str, str, str]:
     return verb, f"{group}={name}", group.replace("/", ".")
 
 
+def host_of(option: str) -> list[str]:
+    """The word that chooses a model with a part that the default model does not have."""
+    group, _, part = option.rpartition("/")[0].partition("/")
+    if group != "model" or not part:
+        return []
+    with_part = [
+        path.stem
+        for path in sorted((CONF / "model").glob("*.yaml"))
+        if any(isinstance(entry, dict) and part in entry for entry in yaml.safe_load(path.read_text())["defaults"])
+    ]
+    return [] if "vae" in with_part else [f"model={with_part[0]}"]
+
+
 def node_of(option: str) -> tuple[dict[str, Any], str]:
     verb, word, key = words_for(option)
-    node: Any = composed(verb, word)
+    node: Any = composed(verb, *host_of(option), word)
     for name in key.split("."):
         node = node[name]
     return node, key

@@ -142,6 +142,7 @@ def test_the_same_seed_gives_the_same_weights_and_losses(name):
 
 def test_what_is_saved_and_loaded_answers_the_same(name):
     model = make(name)
+    model.before_training(DATA.train)
     model.end_epoch(DATA.train, 20)
     model.eval()
     other = make(name, seed=1)
@@ -150,8 +151,8 @@ def test_what_is_saved_and_loaded_answers_the_same(name):
     batch = batch_of(DATA)
     z = torch.randn(4, 3)
     with torch.no_grad():
-        assert torch.equal(model.decode(z), other.decode(z))
-        assert torch.equal(model.encode(batch.x).mean, other.encode(batch.x).mean)
+        assert torch.equal(model.decode(z, 1), other.decode(z, 1))
+        assert torch.equal(model.encode(batch.x, batch.y).mean, other.encode(batch.x, batch.y).mean)
         totals = [validation(built, batch) for built in (model, other)]
     assert torch.equal(*totals)
 
@@ -181,10 +182,10 @@ def test_descent_on_its_own_loss_lowers_each_parts_loss(name):
 def test_training_brings_reconstructions_closer_to_the_data(name):
     cfg = configuration(name)
     cfg = {**cfg, "trainer": {**cfg["trainer"], "num_epochs": 20, "batch_size": 20, "learning_rate": 2e-3}}
-    model, x = make(name), DATA.validation.x
+    model, x, y = make(name), DATA.validation.x, DATA.validation.y
 
     def error() -> float:
-        return (model.eval().reconstruct(x, deterministic=True) - x).square().mean().item()
+        return (model.eval().reconstruct(x, deterministic=True, y=y) - x).square().mean().item()
 
     before = error()
     factory.trainer(cfg).train(model, DATA, hardware=Hardware(device="cpu", threads=1))
@@ -192,30 +193,36 @@ def test_training_brings_reconstructions_closer_to_the_data(name):
 
 
 def test_what_a_user_does_with_any_model(name):
+    """With labels, which a model without labels ignores."""
     model = make(name).eval()
-    x = batch_of(DATA, 5).x
+    batch = batch_of(DATA, 5)
+    x, y = batch.x, batch.y
     shape = tuple(x.shape[1:])
-    q = model.encode(x)
+    q = model.encode(x, y)
     mean, log_var = q
     assert mean.shape == log_var.shape == (5, 3)
-    assert model.encode(x[0]).mean.shape == (1, 3)
+    assert torch.equal(q[0], mean)
+    assert torch.equal(q[1], log_var)
+    assert model.encode(x[0], y[:1]).mean.shape == model.encode(x[0], 2).mean.shape == (1, 3)
     assert model.reparameterize(mean, log_var).shape == (5, 3)
-    assert model.decode(mean).shape == x.shape
-    assert model.decode(mean.expand(2, 7, 5, 3)).shape == (2, 7, 5, *shape)
-    outputs = model(x)
+    assert model.decode(mean, y).shape == model.decode(mean, 1).shape == x.shape
+    assert model.decode(mean.expand(2, 7, 5, 3), y).shape == (2, 7, 5, *shape)
+    outputs = model(x, y)
     assert {key: tuple(outputs[key].shape) for key in ("reconstruction", "mean", "log_var", "z")} == {
         "reconstruction": tuple(x.shape), "mean": (5, 3), "log_var": (5, 3), "z": (5, 3),
     }  # fmt: skip
     assert outputs["reconstructed"] is outputs["reconstruction"]
     assert outputs["logvar"] is outputs["log_var"]
-    assert model.reconstruct(x).shape == x.shape
-    assert torch.equal(model.reconstruct(x, deterministic=True), model.reconstruct(x, deterministic=True))
-    assert model.interpolate(x[0], x[1], steps=4).shape == (4, *shape)
-    assert model.interpolate(x[:1], x[1:2], steps=4, spherical=True).shape == (4, *shape)
-    assert model.latent_traversal(x[:1], dim=2, steps=6).shape == (6, *shape)
-    for picture in (model.reconstruct(x), model.interpolate(x[0], x[1])):
-        assert picture.min() >= 0
-        assert picture.max() <= 1
+    first, again = (model.reconstruct(x, deterministic=True, y=y) for _ in range(2))
+    assert torch.equal(first, again)
+    images = [
+        model.reconstruct(x, y=y),
+        model.interpolate(x[0], x[1], steps=4, y=1),
+        model.interpolate(x[:1], x[1:2], steps=4, spherical=True, y=y[:1]),
+        model.latent_traversal(x[:1], dim=2, steps=6, y=2),
+    ]
+    assert [tuple(image.shape) for image in images] == [(n, *shape) for n in (5, 4, 4, 6)]
+    assert all(image.min() >= 0 and image.max() <= 1 for image in images)
     with pytest.raises(ValueError, match="expected x of shape"):
         model.encode(x[..., :-1])
     with pytest.raises(ValueError, match="dim must be in"):
@@ -224,9 +231,14 @@ def test_what_a_user_does_with_any_model(name):
 
 def test_it_samples_or_says_why_not(name):
     model = make(name).eval()
+    model.before_training(DATA.train)
     model.end_epoch(DATA.train, 20)
     if "prior" in model.capabilities:
         assert model.sample(3).shape == model.generate(3).shape == (3, *DATA.shape)
+        assert model.sample(3, y=1).shape == model.sample(3, y=[0, 1, 2], temperature=0.5).shape == (3, *DATA.shape)
+        labels = model.draw_labels(3)
+        assert model.draw_from_prior(3, labels).shape == (3, 3)
+        assert labels is None or labels.shape == (3,)
         with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1; got 0"):
             model.sample(0)
     else:
@@ -236,21 +248,38 @@ def test_it_samples_or_says_why_not(name):
 
 def test_it_has_a_rate_or_says_why_not(name):
     model = make(name).eval()
-    x = batch_of(DATA, 5).x
+    batch = batch_of(DATA, 5)
+    x, y = batch.x, batch.y
     if "rate" not in model.capabilities:
         for refused in (
-            lambda: model.distortion_and_rate(x),
-            lambda: model.log_weights(x, 2),
-            lambda: model.loss_fn(x),
+            lambda: model.distortion_and_rate(x, y),
+            lambda: model.log_weights(x, 2, y),
+            lambda: model.loss_fn(x, y=y),
         ):
             with pytest.raises(ValueError, match=r"has no rate: \w+"):
                 refused()
         return
-    distortion, rate = model.distortion_and_rate(x)
+    distortion, rate = model.distortion_and_rate(x, y)
     assert distortion.shape == rate.shape == (5,)
-    assert model.log_weights(x, 4).shape == (4, 5)
-    terms = model.loss_fn(x, beta=2.0)
-    assert torch.isclose(terms["loss"], terms["recon_loss"] + 2 * terms["kl_loss"])
+    assert model.log_weights(x, 4, y).shape == (4, 5)
+    terms = model.loss_fn(x, y=y, step=3)
+    assert terms["loss"] is terms["total_loss"]
+    assert terms["recon_loss"] is terms["reconstruction_loss"]
+    assert {value.shape for value in terms.values()} == {()}
+    assert re.match(r"in closed form|one sample|as what the bound leaves", model.rate_estimator)
+
+
+def test_the_joint_density_is_that_of_the_log_weights(name):
+    model = make(name).eval()
+    batch = batch_of(DATA, 5)
+    if "rate" not in model.capabilities or "manifold" in model.capabilities:
+        return  # there is no density q(z|x), or the draws flow on
+    torch.manual_seed(1)
+    log_w = model.log_weights(batch.x, 1, batch.y)
+    torch.manual_seed(1)
+    q = model.posterior(batch.x, batch.y)
+    z = q.rsample((1,))
+    torch.testing.assert_close(log_w, model.log_joint(batch.x, z, batch.y) - q.log_prob(z))
 
 
 def test_missing_capabilities_have_reasons(name):

@@ -12,12 +12,16 @@ from vaebench.distributions.posteriors import DiagonalGaussianPosterior
 from vaebench.hardware.device import Hardware
 from vaebench.hardware.processes import launch
 from vaebench.models.aae import AAE
+from vaebench.models.beta_vae import BetaVAE
+from vaebench.models.beta_vae_with_capacity import BetaVAEWithCapacity
 from vaebench.models.factor_vae import FactorVAE
+from vaebench.models.iwae import IWAE
 from vaebench.models.piwae import PIWAE
 from vaebench.models.rae_l2 import RAEL2
 from vaebench.models.rhvae import RHVAE
 from vaebench.models.vae import VAE
 from vaebench.models.vae_gan import VAEGAN
+from vaebench.models.vamp_vae import VampVAE
 from vaebench.networks import MLP
 from vaebench.trainers import (
     AdversarialTrainer,
@@ -39,6 +43,10 @@ CASES = {
     "factor_vae": (FactorVAE, {"discriminator": SMALL}, {}),
     "factor_vae in pieces": (FactorVAE, {"discriminator": SMALL}, {"accumulate": 2}),
     "rae_l2": (RAEL2, {}, {}),
+    "beta_vae with free bits": (BetaVAE, {"free_bits": 0.3}, {}),
+    "beta_vae_with_capacity": (BetaVAEWithCapacity, {"capacity_max": 1.0, "capacity_num_iter": 3, "gamma": 5.0}, {}),
+    "vamp_vae": (VampVAE, {"num_pseudo_inputs": 5}, {}),
+    "iwae": (IWAE, {}, {}),
     "piwae": (PIWAE, {"num_estimates": 2, "num_samples": 3}, {}),
     "vae_gan": (VAEGAN, {"discriminator": SMALL}, {}),
 }

@@ -38,6 +38,7 @@ TABLE = (
     OptionGroup("model/posterior", "posteriors", ("train",)),
     OptionGroup("model/prior", "priors", ("train",)),
     OptionGroup("model/likelihood", "likelihoods", ("train",)),
+    OptionGroup("model/beta", "betas", ("train",)),
     OptionGroup("hardware", "hardware", ("train", "sample", "evaluate"), room="hardware"),
     OptionGroup("experiment", "experiments", ("train",)),
 )

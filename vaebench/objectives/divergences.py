@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
+from vaebench.hardware import collective
 
 RateEstimator = Literal["in closed form", "one sample"]
 
@@ -53,3 +54,24 @@ def rate_per_dimension(q: Any, p: Any) -> Tensor:
         )
     squared = (q.mean - p.mean).square() + q.variance
     return 0.5 * (squared * (-p.log_var).exp() - 1 - q.log_var + p.log_var)
+
+
+def free_bits_rate(rate_BD: Tensor, free_bits: float, over: Literal["batch", "example"]) -> Tensor:
+    r"""Return a rate whose first nats in each dimension cost nothing.
+
+    .. math:: \sum_d \max(\lambda, \frac1B \sum_b R_{bd}) \quad \text{or} \quad \sum_d \max(\lambda, R_{bd})
+
+    References:
+        Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016),
+        https://arxiv.org/abs/1606.04934 (appendix C.8); A Surprisingly Effective Fix for Deep Latent Variable Modeling
+        of Text (Li et al., 2019), https://arxiv.org/abs/1909.00868
+    Args:
+        rate_BD: R, nats, shape (B, D).
+        free_bits: lambda, nats.
+        over: What lambda bounds from below: the mean over the batch (of all processes), or each example.
+
+    Returns: a scalar for the batch, shape (B,) for examples.
+    """
+    if over == "batch":
+        return collective.gather(rate_BD).mean(0).clamp_min(free_bits).sum()
+    return rate_BD.clamp_min(free_bits).sum(-1)
