@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from vaebench import __version__
+from vaebench.cli.encoding import spell_out
 from vaebench.cli.errors import DONE, FAILED, INTERRUPTED, MISTAKE
 from vaebench.messages import did_you_mean
 
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns: the exit code.
     """
+    spell_out()
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:  # closed by the caller: `>&-`

@@ -31,7 +31,9 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         return
     table = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", header_style="bold")
     for heading, texts in zip(columns, zip(*rows, strict=True), strict=True):
-        table.add_column(heading, justify="right" if all(map(_is_number, texts)) else "left", overflow="fold")
+        is_number = all(map(_is_number, texts))
+        is_whole = is_number or not table.columns  # numbers and names are never broken over lines
+        table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_whole)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

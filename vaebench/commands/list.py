@@ -143,9 +143,7 @@ def _print(title: str, group: str, found: Sequence[Entry]) -> None:
         return
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column(f"{group}=", style="bold", no_wrap=True)
-    table.add_column("what it is", ratio=3)
-    if any(entry.paper for entry in found):
-        table.add_column("paper", ratio=3)
-    for entry in found:
-        table.add_row(*(Text(text) for text in (entry.name, entry.line, entry.paper)[: len(table.columns)]))
+    table.add_column("what it is", overflow="fold")
+    for entry in found:  # the paper beneath: in a column of its own its address would not fit a terminal
+        table.add_row(Text(entry.name), Text(entry.line + f"\n{entry.paper}" * bool(entry.paper)))
     console.print(table)

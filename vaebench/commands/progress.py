@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.progress import TextColumn
 
 from vaebench.messages import counted
+from vaebench.trainers.callbacks.progress import columns
 
 EVERY = 30.0  # seconds between two lines
 _log = logging.getLogger(__name__)
@@ -53,8 +54,9 @@ def progress(name: str, unit: str, total: int | None = None) -> Iterator[Progres
     """
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Bar(TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
+        with Bar(
+            TextColumn("{task.description}"), *columns(console.width, unit), console=console, transient=True
+        ) as bar:
             task = bar.add_task(name, total=total)
             yield ProgressDisplay(0, total, lambda now: bar.update(task, completed=now.done, total=now.total))
         return

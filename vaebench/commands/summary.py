@@ -10,32 +10,26 @@ from vaebench.trainers.callbacks.progress import as_text
 
 
 def settings(tree: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """A configuration as rows: group, choice, the settings that are set."""
+    """Return a configuration as rows: key, choice, the settings that are set; each part has a row of its own."""
     rows = []
-    for group, node in tree.items():
-        if isinstance(node, Mapping) and "_target_" in node:
-            rows.append((group, _name(node), _arguments(node)))
-        elif isinstance(node, Mapping):
-            rows += [(f"{group}.{name}", _name(item), _arguments(item)) for name, item in node.items()]
+    for key, node in tree.items():
+        if isinstance(node, Mapping):
+            rows += _rows(str(key), node)
         elif node not in (None, []):
-            rows.append((group, str(node), ""))
+            rows.append((str(key), str(node), ""))
     return rows
 
 
-def _name(node: Mapping[str, Any]) -> str:
-    return str(node["_target_"]).rpartition(".")[2]
-
-
-def _arguments(node: Mapping[str, Any]) -> str:
-    """The settings that are set, those of parts in brackets."""
-    texts = []
-    for name, value in node.items():
-        if isinstance(value, Mapping) and "_target_" in value:
-            inner = _arguments(value)
-            texts.append(f"{name}={_name(value)}" + f"({inner})" * bool(inner))
-        elif value is not None and name != "_target_":
-            texts.append(f"{name}={value}")
-    return ", ".join(texts)
+def _rows(key: str, node: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    parts = {name: value for name, value in node.items() if isinstance(value, Mapping) and "_target_" in value}
+    own = [
+        f"{name}={value}"
+        for name, value in node.items()
+        if name != "_target_" and name not in parts and value not in (None, {})
+    ]
+    name = str(node.get("_target_", "")).rpartition(".")[2]
+    rows = [(key, name, ", ".join(own))] if name or own else []
+    return rows + [row for part, value in parts.items() for row in _rows(f"{key}.{part}", value)]
 
 
 def results(run: Run, best_by: tuple[str, str] | None) -> list[tuple[str, ...]]:

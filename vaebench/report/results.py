@@ -24,7 +24,7 @@ def print_results(path: str, settings: Mapping[str, Any], records: Mapping[str, 
     """
     table = Table(box=box.SIMPLE_HEAD, title=Text(path), title_justify="left", header_style="bold")
     for column in ("metric", "value", "n", "unit"):
-        table.add_column(column, justify="right" if column in ("value", "n") else "left")
+        table.add_column(column, justify="right" if column in ("value", "n") else "left", no_wrap=column != "unit")
     notes = [
         f"{settings['checkpoint']['name']} checkpoint, {settings['split']} split, "
         f"{counted(settings['num_examples'], 'example')}, seed {settings['seed']}, beta 1; "

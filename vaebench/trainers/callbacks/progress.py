@@ -12,7 +12,10 @@ from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.training import Training
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
 
 
 log = logging.getLogger(__name__)
@@ -112,17 +115,23 @@ class ProgressBarCallback(Callback):
 
     def _open(self, training: Training) -> Bar:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
+        from rich.progress import TextColumn
+        from rich.text import Text
 
-        bar = Bar(
+        class TwoLines(Bar):
+            """The bar, and beneath it the latest numbers, however narrow the terminal is."""
+
+            def get_renderables(self) -> Iterator[Any]:
+                yield self.make_tasks_table(self.tasks)
+                for task in self.tasks:
+                    yield Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+
+        console = Console(stderr=True)
+        bar = TwoLines(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True),
+            *columns(console.width, "step"),
+            console=console,
             refresh_per_second=5,
         )
         bar.add_task("", total=training.num_steps, completed=training.step, epoch=training.epoch + 1, text="")
@@ -139,6 +148,25 @@ class ProgressBarCallback(Callback):
 def as_text(value: float) -> str:
     """Return a number with four decimals, or in powers of ten where it is too large to be read."""
     return f"{value:.4f}" if abs(value) < 1e7 else f"{value:.4e}"
+
+
+def columns(width: int, unit: str) -> list[ProgressColumn]:
+    """Return a bar, a count and labelled times, which keep their widths on a terminal of 80 characters."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
+    return [
+        BarColumn(min(40, max(8, width - 65)), table_column=whole()),
+        MofNCompleteColumn(table_column=whole()),
+        TextColumn(f"{unit}s,", table_column=whole()),
+        TimeElapsedColumn(table_column=whole()),
+        TextColumn("elapsed,", table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+        TextColumn("left", table_column=whole()),
+    ]
 
 
 def is_interactive() -> bool:
