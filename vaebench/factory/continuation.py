@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vaebench.factory.targets import ConfigError
+from vaebench.runs.identity import counts
 
 _ABSENT = object()
 
@@ -32,26 +33,25 @@ def continued(stored: Mapping[str, Any], composed: Mapping[str, Any], overrides:
     return result
 
 
-def refuse_differences(before: Mapping[str, Any], after: Mapping[str, Any], may_differ: Collection[str]) -> list[str]:
+def refuse_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Compare the configuration of a run before and after.
 
     Args:
         before: As stored.
         after: As asked for.
-        may_differ: Keys, or groups of keys, that do not change what was computed so far.
 
-    Returns: the keys that differ, all of them allowed to.
+    Returns: the keys that differ; none of them belongs to the run's identity.
 
     Raises:
-        ConfigError: another key differs; the sentence lists all of them with both values.
+        ConfigError: the identity differs; the sentence lists the keys with both values.
     """
     found = {key: values for key, *values in _differences(before, after)}
-    wrong = {key: values for key, values in found.items() if not _is_among(key, may_differ)}
+    wrong = {key: values for key, values in found.items() if counts(key)}
     if wrong:
         listed = "; ".join(f"{key} was {_shown(old)}, now {_shown(new)}" for key, (old, new) in wrong.items())
         raise ConfigError(
-            f"the run was started with another configuration: {listed}; leave these out to continue it, or choose "
-            "another hydra.run.dir to start anew"
+            f"the run was started with another configuration: {listed}; leave these out to continue it, or start "
+            "a new run from its weights: init_from=<the run>"
         )
     return list(found)
 
@@ -63,10 +63,6 @@ def _differences(before: object, after: object, key: str = "") -> Iterator[tuple
             yield from _differences(before.get(name, _ABSENT), after.get(name, _ABSENT), path)
     elif before != after or isinstance(before, bool) != isinstance(after, bool):
         yield key, before, after
-
-
-def _is_among(key: str, keys: Collection[str]) -> bool:
-    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in keys)
 
 
 def _shown(value: object) -> str:

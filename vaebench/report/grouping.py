@@ -15,13 +15,8 @@ import numpy as np
 from vaebench.messages import did_you_mean
 from vaebench.report.comparing import Difference, Measured, difference, ranks
 from vaebench.report.reading import VALIDATION_LOSS, Conditions, Record, Value
+from vaebench.runs.identity import identity
 
-# Where and how fast a run was computed, with which noise, and who watched, is not what was computed.
-_WATCHERS = [
-    *("checkpoint", "metric_printer", "mlflow", "optimizer_monitor", "pictures", "posterior_collapse", "progress"),
-    *("tensorboard", "throughput", "wandb"),
-]
-IGNORED = ("seed", "run", "resume", "hydra", "hardware", "dataset.root", *(f"callback.{name}" for name in _WATCHERS))
 _MODEL, _LIKELIHOOD, _TRAINER = "model._target_", "model.likelihood._target_", "trainer._target_"
 
 Column = tuple[str, Conditions]
@@ -302,11 +297,7 @@ def _dataset_key(record: Record) -> str:
 
 
 def _configuration(record: Record) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in record.config.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in IGNORED)
-    }
+    return identity(record.config, seed=False, length=True)
 
 
 def _key(value: object) -> str:
