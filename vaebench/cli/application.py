@@ -30,6 +30,7 @@ from vaebench.factory.configurations import (
     required_keys,
     user_folders,
 )
+from vaebench.hardware.signals import raise_interrupts
 from vaebench.messages import counted
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ class Task:
         parts = self._parts(cfg, failures)
         for part in parts:
             try:
-                value = importlib.import_module(f"vaebench.commands.{self.verb}").task(part)
+                command = importlib.import_module(f"vaebench.commands.{self.verb}")
+                _heed_signals()
+                value = command.task(part)
             except Exception as error:
                 failures.append(self.told(error))
                 if len(parts) > 1:
@@ -187,6 +190,19 @@ def _primary(verb: str, arranged: Arranged) -> Iterator[list[str]]:
             raise CommandError(f"'{word}': the stored configuration has chosen; change its settings: {group}.KEY=VALUE")
     with as_primary(flags.config_dir, verb, folders()) as folder:
         yield [folder if word == flags.config_dir else word for word in arranged.flags]
+
+
+def _heed_signals() -> None:
+    """Now that nothing is being imported: end here if a signal came, without the directory that Hydra has just made."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from vaebench.runs.run import Run
+
+    try:
+        raise_interrupts()
+    except KeyboardInterrupt:
+        Run(HydraConfig.get().runtime.output_dir).discard()
+        raise
 
 
 def register_search_path() -> None:

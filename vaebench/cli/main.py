@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from vaebench import __version__
 from vaebench.cli.encoding import spell_out
 from vaebench.cli.errors import DONE, FAILED, INTERRUPTED, MISTAKE
+from vaebench.hardware.signals import interruptible
 from vaebench.messages import did_you_mean
 
 VERBS = {
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     spell_out()
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with interruptible():
+            code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:  # closed by the caller: `>&-`
             sys.stdout.flush()
         return code

@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from vaebench import factory
 from vaebench.commands.console import say, show_table, to_log_file
 from vaebench.commands.summary import cautions, results, settings
+from vaebench.core import Model
+from vaebench.factory.weights import WarmStart
 from vaebench.hardware import collective
 from vaebench.hardware.device import rank_of_environment
 from vaebench.hardware.processes import launch
@@ -23,13 +25,13 @@ from vaebench.messages import counted
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
 from vaebench.runs import provenance
+from vaebench.runs.identity import counts
 from vaebench.runs.log import start_log
 from vaebench.runs.run import Run
-from vaebench.trainers.options import LENGTH_KEYS
+from vaebench.trainers import resume
+from vaebench.trainers.callbacks.checkpoint import Checkpoint
 from vaebench.trainers.training import Training
 
-# What a run may change when it goes on: how long it is, what it runs on, who watches, where the same data lie.
-MAY_DIFFER = (*(f"trainer.{key}" for key in sorted(LENGTH_KEYS)), "hardware", "callback", "dataset.root")
 FEW = 100  # examples that tell whether the data are on the likelihood's grid
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ def _launch(run: Run, cfg: DictConfig, typed: list[str]) -> float | None:
     stored = factory.with_absolute_paths(factory.load_config(run)) if run.config.is_file() else None
     if stored is not None:
         tree = factory.continued(stored, tree, typed)
+    if stored is None and isinstance(tree["init_from"], str):
+        tree["init_from"] = os.path.abspath(os.path.expanduser(tree["init_from"]))
     tree = factory.with_absolute_paths(tree)  # so that the other commands find the data from any folder
     factory.check(tree)
     return launch(factory.hardware(tree), _train, run, tree, typed, stored)
@@ -78,54 +82,100 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
     if stored is not None:
         factory.check_data(run, dataset, ("train", "validation"))
     # Where the data lie may differ once it is known that they are the same.
-    may_differ = (*MAY_DIFFER, "dataset.path") if factory.stored_data(run) is not None else MAY_DIFFER
-    if stored is not None and _is_finished(run, factory.refuse_differences(stored, tree, may_differ)):
+    path_counts = factory.stored_data(run) is None
+    if stored is not None and _is_finished(run, factory.refuse_differences(stored, tree, path_counts=path_counts)):
         if collective.rank() == 0:
             print(f"'{run.path}' is finished; raise trainer.num_epochs to extend it")
         return None
     hardware, trainer, callbacks = factory.hardware(tree), factory.trainer(tree), factory.callbacks(tree)
     hardware.prepare(tree["seed"])  # before the model: its first weights depend on the seed
     model = factory.model(tree, dataset)
-    training = trainer.start(model, dataset, run=run, callbacks=callbacks, hardware=hardware, seed=tree["seed"])
-    is_main = training.is_main
+    start = _warm_start(run, tree, model)
+    training = trainer.start(
+        model,
+        dataset,
+        run=run,
+        callbacks=callbacks,
+        default_callbacks=False,  # the configuration names all of them
+        hardware=hardware,
+        seed=tree["seed"],
+        initial_weights=None if start is None else start.weights,
+    )
     if stored is not None:
         _check_continues(run, training)
-    if is_main:
-        factory.save_config(run, tree)
-        provenance.record_start(run, seed=tree["seed"], overrides=typed, data=dataset.describe())
-        run.set_status("running")
-        show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
-        _log.info("data: %s; likelihood %s", dataset.found, dataset.likelihood_name)
-        for caution in dataset.cautions:
-            _log.warning("dataset: %s", caution)
-        if "likelihood" in model.capabilities:
-            _warn_of_likelihood(model.likelihood_head, dataset.train)
-        if not run.last_state.is_file():  # it starts from the first step
-            run.truncate_metrics(0)
     try:
+        if training.is_main:
+            factory.save_config(run, tree)
+            origin = None if start is None else start.record
+            provenance.record_start(run, seed=tree["seed"], overrides=typed, data=dataset.describe(), init_from=origin)
+            run.set_status("running")
+            _announce(run, tree, training, origin)
+            if not run.last_state.is_file():  # it starts from the first step
+                run.truncate_metrics(0)
         training.run_to_end()
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             _log.warning("interrupted in epoch %d; to go on: vaebench train resume=%s", training.epoch + 1, run.path)
-        if is_main:
-            with contextlib.suppress(OSError, ValueError):  # the disk may be what failed, or the directory be gone
+        if training.is_main:
+            with contextlib.suppress(OSError, ValueError):  # the disk may be what failed, or there is no record yet
+                if run.read_status().get("status") == "running":  # it ended before the loop began
+                    run.set_status(
+                        "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", reason=str(error)
+                    )
                 provenance.record_end(run)
         raise
-    if is_main:
+    if training.is_main:
         provenance.record_end(run)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        show_table(
-            f"{type(model).__name__} on {dataset.name}: {counted(training.epoch, 'epoch')}, "
-            f"{counted(training.step, 'step')}, {parameters:,} parameters, {time.monotonic() - started:.1f} s",
-            ("value", "train", "validation", "best validation"),
-            results(run, training.best_by),
-        )
-        for sentence in cautions(run, model):
-            say(sentence)
-        if training.divergence.sentence is not None:
-            say(training.divergence.sentence)
-        print(f"run directory: {run.path}")
+        _summarise(run, training, time.monotonic() - started)
     return training.best
+
+
+def _warm_start(run: Run, tree: dict[str, Any], model: Model) -> WarmStart | None:
+    """Load the weights that a new run starts from; one that goes on has its own."""
+    source, parts = tree.get("init_from"), tree.get("init_parts")
+    if source is None:
+        if parts is not None:
+            raise ValueError("init_parts names parts of the weights in init_from; set init_from=<run or file> too")
+        return None
+    if resume.find(run) is not None:
+        return None
+    return factory.warm_start(model, source, [parts] if isinstance(parts, str) else parts)
+
+
+def _announce(run: Run, tree: dict[str, Any], training: Training, origin: dict[str, Any] | None) -> None:
+    """Show what is about to be trained."""
+    model = training.model
+    show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
+    _log.info("%s with %s parameters on %s", type(model).__name__, f"{_num_parameters(model):,}", training.device)
+    _log.info("data: %s; likelihood %s", training.dataset.found, training.dataset.likelihood_name)
+    for caution in training.dataset.cautions:
+        _log.warning("dataset: %s", caution)
+    if origin is not None:
+        _log.info("starting from the weights in %s", origin["path"])
+    if "likelihood" in model.capabilities:
+        _warn_of_likelihood(model.likelihood_head, training.dataset.train)
+    if not any(isinstance(callback, Checkpoint) for callback in training.observer.callbacks):
+        _log.warning("callback.checkpoint is left out: no weights are kept unless a signal ends this run")
+
+
+def _summarise(run: Run, training: Training, seconds: float) -> None:
+    """Show what came of it."""
+    model = training.model
+    show_table(
+        f"{type(model).__name__} on {training.dataset.name}: {counted(training.epoch, 'epoch')}, "
+        f"{counted(training.step, 'step')}, {_num_parameters(model):,} parameters, {seconds:.1f} s",
+        ("value", "train", "validation", "best validation"),
+        results(run, training.best_by),
+    )
+    for sentence in cautions(run, model):
+        say(sentence)
+    if training.divergence.sentence is not None:
+        say(training.divergence.sentence)
+    print(f"run directory: {run.path}")
+
+
+def _num_parameters(model: Model) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _check_continues(run: Run, training: Training) -> None:
@@ -159,7 +209,7 @@ def _warn_of_likelihood(likelihood: Any, split: Any) -> None:
 def _is_finished(run: Run, changes: list[str]) -> bool:
     status = run.read_status()
     has_time_run_out = str(status.get("reason")).startswith("trainer.max_minutes")  # which every start has anew
-    is_longer = any(key.startswith("trainer.") for key in changes)
+    is_longer = any(counts(key, length=True) for key in changes)
     return status.get("status") == "done" and not has_time_run_out and not is_longer
 
 

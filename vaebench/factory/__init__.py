@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from vaebench.factory.stored_dataset import check_data as check_data
     from vaebench.factory.stored_dataset import stored_data as stored_data
     from vaebench.factory.targets import ConfigError as ConfigError
+    from vaebench.factory.weights import warm_start as warm_start
 
-_MODULES = ("continuation", "objects", "stored", "stored_dataset", "targets")
+_MODULES = ("continuation", "objects", "stored", "stored_dataset", "targets", "weights")
 
 
 def __getattr__(name: str) -> Any:

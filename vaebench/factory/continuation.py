@@ -33,12 +33,13 @@ def continued(stored: Mapping[str, Any], composed: Mapping[str, Any], overrides:
     return result
 
 
-def refuse_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def refuse_differences(before: Mapping[str, Any], after: Mapping[str, Any], *, path_counts: bool = True) -> list[str]:
     """Compare the configuration of a run before and after.
 
     Args:
         before: As stored.
         after: As asked for.
+        path_counts: Whether the path of the data counts: not where it is known that they are the same.
 
     Returns: the keys that differ; none of them belongs to the run's identity.
 
@@ -46,12 +47,12 @@ def refuse_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> l
         ConfigError: the identity differs; the sentence lists the keys with both values.
     """
     found = {key: values for key, *values in _differences(before, after)}
-    wrong = {key: values for key, values in found.items() if counts(key)}
+    wrong = {key: values for key, values in found.items() if counts(key, path=path_counts)}
     if wrong:
         listed = "; ".join(f"{key} was {_shown(old)}, now {_shown(new)}" for key, (old, new) in wrong.items())
         raise ConfigError(
-            f"the run was started with another configuration: {listed}; leave these out to continue it, or start "
-            "a new run from its weights: init_from=<the run>"
+            f"the run was started with another configuration: {listed}; leave these out to continue it; "
+            "to start a new run from its weights give init_from=<run>, to start anew choose another hydra.run.dir"
         )
     return list(found)
 

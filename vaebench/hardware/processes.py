@@ -70,7 +70,7 @@ def process_group(hardware: Hardware, rendezvous: str, rank: int, size: int) -> 
 
 def _spawn(hardware: Hardware, rendezvous: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     size = hardware.num_devices
-    context = multiprocessing.get_context(_START_METHOD)
+    context: Any = multiprocessing.get_context(_START_METHOD)
     children: list[BaseProcess] = []
     reports: list[Connection] = []
     try:

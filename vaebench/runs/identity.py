@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 # How long a training is, not what it does: an interrupted run may go on with other values.
-LENGTH = ("trainer.num_epochs", "trainer.num_steps", "trainer.max_minutes", "trainer.patience", "callback.early_stopping")
+LENGTH = (
+    "trainer.num_epochs",
+    "trainer.num_steps",
+    "trainer.max_minutes",
+    "trainer.patience",
+    "callback.early_stopping",
+)
 # What a run computes on, who watches it, where the same data lie, which directory it is written to.
 APPARATUS = ("hardware", "callback", "dataset.root", "run", "resume", "hydra")
 # Callbacks that change the weights that are kept.
 _CALLBACKS = ("callback.ema",)
 
 
-def identity(config: Mapping[str, Any], *, seed: bool = True, length: bool = False) -> dict[str, Any]:
+def identity(
+    config: Mapping[str, Any], *, seed: bool = True, length: bool = False, path: bool = True
+) -> dict[str, Any]:
     """Return what counts of a configuration, under dotted keys.
 
     Two runs with equal identities are one experiment, begun twice or gone on with.
@@ -22,16 +30,19 @@ def identity(config: Mapping[str, Any], *, seed: bool = True, length: bool = Fal
         config: A run's configuration, nested or under dotted keys.
         seed: Whether the seed counts; without it, what is left is the same for the repetitions of an experiment.
         length: Whether the length counts: a run of 10 epochs is no repetition of one of 100.
+        path: Whether the path of the data counts: not where a fingerprint says that they are the same.
     """
-    return {key: value for key, value in flat(config).items() if counts(key, seed=seed, length=length)}
+    return {key: value for key, value in flat(config).items() if counts(key, seed=seed, length=length, path=path)}
 
 
-def counts(key: str, *, seed: bool = True, length: bool = False) -> bool:
+def counts(key: str, *, seed: bool = True, length: bool = False, path: bool = True) -> bool:
     """Whether a dotted key of a configuration belongs to the identity; arguments as for `identity`."""
     if _is_among(key, LENGTH):
         return length
     if _is_among(key, ("seed",)):
         return seed
+    if _is_among(key, ("dataset.path",)):
+        return path
     return _is_among(key, _CALLBACKS) or not _is_among(key, APPARATUS)
 
 

@@ -53,10 +53,25 @@ def describe(
 
 
 def record_start(
-    run: Run, *, seed: int | None = None, overrides: Sequence[str] = (), data: Mapping[str, Any] | None = None
+    run: Run,
+    *,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
+    init_from: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write provenance.json; a resumed run keeps its first record and gains an entry under `restarts`."""
+    """Write provenance.json; a resumed run keeps its first record and gains an entry under `restarts`.
+
+    Args:
+        run: The run.
+        seed: As for `describe`.
+        overrides: Likewise.
+        data: Likewise.
+        init_from: The weights that the training starts from, where they are another run's.
+    """
     record = describe(seed=seed, overrides=overrides, data=data)
+    if init_from is not None:
+        record["init_from"] = dict(init_from)
     if run.provenance.is_file():
         first = read(run)
         first["restarts"] = [*first["restarts"], record]

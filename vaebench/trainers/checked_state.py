@@ -10,23 +10,38 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from vaebench.core import Model
 from vaebench.hardware.random_streams import rng_state
-
-if TYPE_CHECKING:
-    from vaebench.trainers.training_state import TrainingState
+from vaebench.trainers.divergence import DivergenceWatch
+from vaebench.trainers.finite import FiniteCheck
+from vaebench.trainers.interfaces import Observer
+from vaebench.trainers.parts import Part
 
 MAX_TEXT = 500  # characters of a text that a checkpoint may bring
 UNFINISHED = ("refresh", "validate")
 _NUMPY_POSITIONS = 624  # of the Mersenne Twister
 
 
-def checked_state(tree: Mapping[str, Any], training: TrainingState) -> dict[str, Any]:
+class Resumable(Protocol):
+    """What is read of the training that is to go on; `TrainingState` describes each."""
+
+    model: Model
+    parts: dict[str, Part]
+    scaler: torch.amp.GradScaler | None
+    finite: FiniteCheck
+    divergence: DivergenceWatch
+    observer: Observer[Any]
+    steps_per_epoch: int
+    num_steps: int
+
+
+def checked_state(tree: Mapping[str, Any], training: Resumable) -> dict[str, Any]:
     """Return what may be loaded of a checkpoint's tree.
 
     Args:
@@ -94,7 +109,7 @@ def like(expected: Any, found: Any, where: str) -> Any:
     return _number(expected, found, where)
 
 
-def _check_position(counts: Mapping[str, int], closed_step: Any, training: TrainingState) -> None:
+def _check_position(counts: Mapping[str, int], closed_step: Any, training: Resumable) -> None:
     step, per_epoch = counts["step"], training.steps_per_epoch
     if counts["position"] > per_epoch or step != counts["epoch"] * per_epoch + counts["position"]:
         raise ValueError(

@@ -30,6 +30,8 @@ class UpdateRule(Protocol[T]):
 class Observer(Protocol[T]):
     """Who watches a training: its callbacks as one."""
 
+    callbacks: list[Any]
+
     def check(self, training: T) -> None:
         """Refuse what cannot work, before anything is written."""
         ...

@@ -225,7 +225,7 @@ class LearningRateSchedule:
         if isinstance(before, int) and isinstance(now, int) and now > before:
             raise ValueError(
                 f"{self._key}.scheduler={type(self._torch).__name__} was made for {counted(before, self.interval)} and "
-                f"cannot go on to {now}; train a new run from these weights: init_from=<this run>"
+                f"cannot go on to {now}; train a new run from these weights: init_from=<run>"
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from vaebench.messages import check_range, did_you_mean
+from vaebench.runs.identity import LENGTH
 from vaebench.trainers.optimizers import PLATEAU, check_learning_rate, check_scheduler
 
 PART_KEYS = ("learning_rate", "optimizer", "optimizer_args", "scheduler", "scheduler_args", "gradient_clip_norm")
-# What may change between an interruption and the continuation: how long the training is, not what it does.
-LENGTH_KEYS = frozenset({"num_epochs", "num_steps", "max_minutes", "patience"})
+LENGTH_KEYS = frozenset(key.removeprefix("trainer.") for key in LENGTH if key.startswith("trainer."))
 AUTO = "auto"  # trainer.keep_best: the model names its own criterion
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,22 @@ class Trainer(TrainerOptions, ABC):
         default_callbacks: bool = True,
         hardware: Hardware | None = None,
         seed: int = 0,
+        initial_weights: Mapping[str, Tensor] | None = None,
     ) -> Training:
         """Return a training that is ready to run, or to be stepped by hand; arguments as for `train`."""
         given = with_defaults(callbacks, has_run=run is not None) if default_callbacks else list(callbacks)
         observer = Hooks(arranged(given, self.ema_decay, self.patience))
-        return Training(self, self, model, dataset, observer=observer, run=run, hardware=hardware, seed=seed)
+        return Training(
+            self,
+            self,
+            model,
+            dataset,
+            observer=observer,
+            run=run,
+            hardware=hardware,
+            seed=seed,
+            initial_weights=initial_weights,
+        )
 
     def train(
         self,
@@ -54,6 +65,7 @@ class Trainer(TrainerOptions, ABC):
         default_callbacks: bool = True,
         hardware: Hardware | None = None,
         seed: int = 0,
+        initial_weights: Mapping[str, Tensor] | None = None,
     ) -> Training:
         """Train `model` in place, from the run's last checkpoint if it has one.
 
@@ -66,6 +78,7 @@ class Trainer(TrainerOptions, ABC):
                 added unless they are among the callbacks.
             hardware: What to compute on; by default a GPU if there is one.
             seed: Of data order and noise.
+            initial_weights: Named tensors of the model, all or some, that a new training starts from.
 
         Returns:
             The finished training: `step`, `epoch`, `best`, `latest`, `stop_reason`.
@@ -83,6 +96,7 @@ class Trainer(TrainerOptions, ABC):
             default_callbacks=default_callbacks,
             hardware=hardware,
             seed=seed,
+            initial_weights=initial_weights,
         )
         training.run_to_end()
         return training

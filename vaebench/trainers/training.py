@@ -57,6 +57,8 @@ class Training(TrainingState):
     def _before_training(self) -> None:
         with kept_buffers(self.model), self.evaluating(), fixed_rng(self.seed, Stream.BEFORE_TRAINING):
             self.model.before_training(self._watched("initialising from the training split"))
+        if self._initial_weights is not None:
+            self.model.load_state_dict(dict(self._initial_weights), strict=False)
 
     def _train_epoch(self) -> None:
         if self.position == 0:

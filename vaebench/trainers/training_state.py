@@ -75,6 +75,7 @@ class TrainingState:
         run: Run | None = None,
         hardware: Hardware | None = None,
         seed: int = 0,
+        initial_weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         if model.trainer != trainer.name:
             raise ValueError(f"model {type(model).__name__} needs trainer={model.trainer}, got trainer={trainer.name}")
@@ -117,6 +118,7 @@ class TrainingState:
         self.stop_reason: str | None = None
         self.signals = SignalFlag(enabled=self.is_main)
         self.observer = observer
+        self._initial_weights = initial_weights
         self._can_save = False
         self._started = time.monotonic()
         observer.check(self)
