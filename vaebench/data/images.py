@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vaebench.data.dataset import Dataset
 from vaebench.data.examples import Examples, fill_parts
-from vaebench.data.io.image_files import SUFFIXES, PictureFiles, find_pictures, look_at_all
+from vaebench.data.io.image_files import (
+    BLACK_AND_WHITE,
+    SUFFIXES,
+    Header,
+    PictureFiles,
+    find_pictures,
+    look_at_all,
+    ranges_of_all,
+)
 from vaebench.data.io.own_path import memory_limit, own_path
-from vaebench.messages import did_you_mean
+from vaebench.data.io.values import BYTE, CHUNK, WORD, Range, Scale, Values, check_scale, understand
+from vaebench.messages import counted, did_you_mean
 
+COPIES = 2  # of all pictures in memory while they are divided into splits
+MOST_ENDINGS = 5  # that are named
 MODES = ("auto", "grey", "rgb")
 PART_FOLDERS = {
     "train": "train",
@@ -28,23 +42,26 @@ class Images(Dataset):
     """A user's own folder of pictures of any size, grey or colour.
 
     x is k / 255, shape (C, H, W), C = 1 if all pictures are grey and otherwise 3. All files with a picture's suffix are
-    taken, in folders below too; hidden ones are not. Folders train, valid (or val, validation) and test at the top keep
-    their parts; otherwise a fixed shuffle splits. Where every picture lies in a folder, and there are at least
-    two, the names of the topmost ones are the classes. Pictures that take more memory than `memory_gib` are decoded
-    batch by batch. The likelihood that suits colour is DiscretizedLogistic(256), and for grey a continuous Bernoulli.
+    taken, in folders below too; hidden ones are not, and how many others were left out is told. Grey of more than 8
+    bits is brought to 8: PNG has 16, and for other files the range of all pixels tells, unless `scale` does. Folders
+    train, valid (or val, validation) and test at the top keep their parts; otherwise a fixed shuffle splits. Where
+    every picture lies in a folder, and there are at least two, the names of the topmost ones are the classes. Pictures
+    that take more memory than `memory_gib` are decoded batch by batch. The likelihood that suits colour is
+    DiscretizedLogistic(256), for grey a continuous Bernoulli, and for pictures in black and white Bernoulli.
 
     Args:
         path: The folder.
         root: The folder from which a relative path counts; the working directory by default.
         size: Height and width, one number or two; pictures are scaled to cover it and cut to fit, equally on both
             sides. By default all must have the same size, and keep it.
+        scale: In grey pictures of more than 8 bits, the value that is white; auto is 255 or 65535.
         mode: grey, rgb, or auto, which is rgb unless all pictures are grey.
         validation_fraction: Share that validates, where there is no such folder.
         test_fraction: Share that tests, where there is no such folder.
         num_examples: Keep this many of the training pictures; all by default.
         binarization: none, threshold (x > 0.5), static (drawn once), or dynamic (drawn for every training batch; the
             validation and test pictures once).
-        memory_gib: More than this is streamed from disk, and kept nowhere.
+        memory_gib: What takes more memory, copies included, is streamed from disk and kept nowhere.
     Raises:
         ValueError: The folder is missing or holds no picture; a file cannot be read; sizes differ and no size is given;
             a number of examples is more than there are.
@@ -57,49 +74,59 @@ class Images(Dataset):
         path: str | None = None,
         root: str | None = None,
         size: int | Sequence[int] | None = None,
+        scale: float | Literal["auto"] = "auto",
         mode: str = "auto",
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         num_examples: int | None = None,
         binarization: str = "none",
-        memory_gib: float = 4.0,
+        memory_gib: float = 3.0,
     ) -> None:
         if mode not in MODES:
             raise ValueError(
                 f"expected dataset.mode to be one of {', '.join(MODES)}, got {mode!r}" + did_you_mean(str(mode), MODES)
             )
+        check_scale(scale)
         limit = memory_limit(memory_gib)
         wanted = _height_and_width(size)
         folder = own_path(path, root, "pictures/")
         if not folder.is_dir():
             raise ValueError(f"expected dataset.path to be a folder of pictures, got the file '{folder}'")
-        files = find_pictures(folder)
+        files, left_out = find_pictures(folder)
         if not files:
             raise ValueError(
                 f"expected pictures in '{folder}' (dataset.path), got no file that ends in "
-                f"{', '.join(sorted(SUFFIXES))}"
+                f"{', '.join(sorted(SUFFIXES))}{_others(left_out)}"
             )
-        shape = _common_shape(files, wanted, mode)
+        headers = look_at_all(files)
+        shape = _common_shape(files, headers, wanted, mode)
+        white = _white(folder, files, headers, scale)
         by_part = _parts(folder, files)
         labels, num_classes = _labels(by_part)
-        is_large = len(files) * shape[0] * shape[1] * shape[2] > limit
+        is_large = COPIES * len(files) * shape[0] * shape[1] * shape[2] > limit
         parts = {}
         for part, members in by_part.items():
-            source = PictureFiles([file for file, _ in members], shape, resize=wanted is not None)
+            source = PictureFiles([file for file, _ in members], shape, resize=wanted is not None, white=white.scale)
             parts[part] = Examples(source if is_large else source.read_all(), labels.get(part))
         train, validation, test = fill_parts(
             parts, validation_fraction=validation_fraction, test_fraction=test_fraction, where=f"'{folder}'"
         )
-        is_colour = shape[0] == 3
+        tensors = [part.x for part in parts.values() if isinstance(part.x, Tensor)]
+        of_one_bit = all(header.mode == BLACK_AND_WHITE for header in headers) and wanted is None
+        is_binary = of_one_bit or (not is_large and all(map(is_two_tone, tensors)))
+        kind = "binary" if is_binary else "bytes"
+        likelihood_name, likelihood_arguments = Values(kind, BYTE, torch.uint8, "").likelihood(shape)
         super().__init__(
             train,
             validation,
             test,
-            likelihood_name="discretized_logistic" if is_colour else "continuous_bernoulli",
-            likelihood_arguments={"num_levels": 256} if is_colour else None,
+            likelihood_name=likelihood_name,
+            likelihood_arguments=likelihood_arguments,
             binarization=binarization,
             num_examples=num_examples,
             num_classes=num_classes,
+            found=_found(folder, headers, shape, kind, white) + _others(left_out),
+            cautions=[white.caution] if white.caution else (),
         )
 
 
@@ -112,17 +139,57 @@ def _height_and_width(size: int | Sequence[int] | None) -> tuple[int, int] | Non
     return sides[0], sides[1]
 
 
-def _common_shape(files: list[Path], wanted: tuple[int, int] | None, mode: str) -> tuple[int, int, int]:
+def is_two_tone(x: Tensor) -> bool:
+    """Whether all of uint8 pixels are 0 or 255."""
+    return all(bool(((part == 0) | (part == BYTE)).all()) for part in x.split(CHUNK))
+
+
+def _white(folder: Path, files: list[Path], headers: list[Header], scale: Scale) -> Values:
+    """What the grey values of more than 8 bits stand for; one answer for all pictures."""
+    wide = [(file, header) for file, header in zip(files, headers, strict=True) if header.is_wide]
+    if scale != "auto" or all(header.format == "PNG" for _, header in wide):  # PNG says that it has 16 bits
+        white = WORD if scale == "auto" else float(scale)
+        return Values("bytes", white, torch.uint8, f"{len(wide)} of more than 8 bits, brought to 8 (k / {white:g})")
+    seen = functools.reduce(Range.joined, ranges_of_all([file for file, _ in wide]))
+    values = understand(seen, f"'{folder}' (dataset.path)")
+    if values.kind == "real":
+        raise ValueError(
+            f"expected grey values from 0 in '{folder}' (dataset.path), got {seen}; set dataset.scale to the value "
+            "that is white, or store such data as .npy, for dataset=arrays"
+        )
+    top = WORD if values.scale > BYTE else BYTE if not seen.is_float else 1.0
+    words = f"{len(wide)} of more than 8 bits ({seen}), brought to 8 (k / {top:g})"
+    return Values("bytes", top, torch.uint8, words, values.caution)
+
+
+def _found(folder: Path, headers: list[Header], shape: tuple[int, int, int], kind: str, white: Values) -> str:
+    """What was found in the folder, in one line."""
+    words = "black and white" if kind == "binary" else "grey" if shape[0] == 1 else "colour"
+    has_wide = any(header.is_wide for header in headers)
+    return f"'{folder}' has {counted(len(headers), 'picture')}, {words}{f', {white.found}' if has_wide else ''}"
+
+
+def _others(left_out: Counter[str]) -> str:
+    """How many files were left out, by their endings."""
+    if not left_out:
+        return ""
+    endings = [f"{number} ({ending})" for ending, number in left_out.most_common(MOST_ENDINGS)]
+    return f"; left out for their endings: {', '.join(endings)}" + ", …" * (len(left_out) > MOST_ENDINGS)
+
+
+def _common_shape(
+    files: list[Path], headers: list[Header], wanted: tuple[int, int] | None, mode: str
+) -> tuple[int, int, int]:
     """Channels, height and width of all pictures, from their headers."""
-    headers = look_at_all(files)
-    height, width = wanted or headers[0][0]
-    for file, ((h, w), _) in zip(files, headers, strict=True):
+    height, width = wanted or headers[0].size
+    for file, header in zip(files, headers, strict=True):
+        h, w = header.size
         if wanted is None and (h, w) != (height, width):
             raise ValueError(
                 f"expected pictures of one size (dataset.path), got {width}x{height} in '{files[0]}' and {w}x{h} in "
                 f"'{file}'; set dataset.size to scale them"
             )
-    is_grey = mode == "grey" or (mode == "auto" and all(grey for _, grey in headers))
+    is_grey = mode == "grey" or (mode == "auto" and all(header.is_grey for header in headers))
     return (1 if is_grey else 3), height, width
 
 

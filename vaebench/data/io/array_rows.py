@@ -1,39 +1,15 @@
-"""Rows of a user's arrays: their layout, their range, and reading them from a mapped file."""
+"""Rows of a user's arrays: their layout, and reading them from a mapped file."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vaebench.data.io.source import Source
+from vaebench.data.io.values import CHANNELS, CHUNK, Values
 
 LAYOUTS = ("auto", "chw", "hwc")
-CHANNELS = (1, 3, 4)
-CHUNK = 4096
-
-
-@dataclass(frozen=True)
-class Values:
-    """What an array holds.
-
-    Attributes:
-        kind: "binary" (0 and 1), "bytes" (whole numbers 0 to 255), "unit" (real, in [0, 1]) or "real".
-    """
-
-    kind: str
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """How such values are stored."""
-        return torch.uint8 if self.kind in ("binary", "bytes") else torch.float32
-
-    @property
-    def scale(self) -> float:
-        """A stored uint8 value k stands for k / scale."""
-        return 255.0 if self.kind == "bytes" else 1.0
 
 
 def is_channels_last(shape: tuple[int, ...], layout: str, where: str) -> bool:
@@ -56,48 +32,12 @@ def is_channels_last(shape: tuple[int, ...], layout: str, where: str) -> bool:
     return last
 
 
-def scan(array: np.ndarray, where: str) -> Values:
-    """Look at every value once.
-
-    Raises:
-        ValueError: There is none, or one is not finite, or whole numbers are outside 0 to 255.
-    """
-    if array.size == 0:
-        raise ValueError(f"expected examples in {where}, got an empty array of shape {array.shape}")
-    is_binary, low, high = True, np.inf, -np.inf
-    for start in range(0, len(array), CHUNK):
-        part = np.asarray(array[start : start + CHUNK])
-        if array.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                part = part.astype(np.float32)
-            _refuse_non_finite(part, start, where)
-        low, high = min(low, part.min()), max(high, part.max())
-        is_binary = is_binary and bool(((part == 0) | (part == 1)).all())
-    if is_binary:
-        return Values("binary")
-    if array.dtype.kind == "f":
-        return Values("unit" if low >= 0 and high <= 1 else "real")
-    if low < 0 or high > 255:
-        raise ValueError(
-            f"expected whole numbers from 0 to 255 in {where}, got {low} to {high}; store other values as floats"
-        )
-    return Values("bytes")
-
-
-def _refuse_non_finite(part: np.ndarray, start: int, where: str) -> None:
-    finite = np.isfinite(part)
-    if not finite.all():
-        row = int(np.argmin(finite.reshape(len(part), -1).all(1)))
-        value = part[row][~finite[row]].flat[0]
-        raise ValueError(f"expected finite numbers in {where}, got {value} (as float32) in row {start + row}")
-
-
 class ArrayRows(Source):
     """Rows of an array, which may be a mapped file.
 
     Args:
         array: Shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C).
-        values: What it holds.
+        values: What its numbers stand for.
         channels_last: Whether the last dimension is the channels.
         rows: Which rows, in which order; all by default.
     """
@@ -134,5 +74,4 @@ class ArrayRows(Source):
     def _convert(self, part: np.ndarray) -> Tensor:
         if self._channels_last:
             part = part.transpose(0, 3, 1, 2)
-        dtype = np.uint8 if self.dtype == torch.uint8 else np.float32
-        return torch.from_numpy(np.array(part, dtype=dtype, order="C")).reshape(len(part), *self.shape)
+        return torch.from_numpy(self._values.convert(part)).reshape(len(part), *self.shape)
