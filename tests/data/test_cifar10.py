@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -143,3 +144,14 @@ def test_missing_without_a_network_is_one_sentence(tmp_path, offline):
     with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz' is not there .*dataset\.root"):
         CIFAR10(root=str(tmp_path / "data"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE])
+def test_an_entry_that_unfolds_is_one_sentence(tmp_path, kind):
+    member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    member.size, member.type = 2**27, kind
+    with gzip.open(tmp_path / "cifar-10-binary.tar.gz", "wb") as file:
+        file.write(member.tobuf(tarfile.USTAR_FORMAT))
+        file.write(bytes(2**27))
+    with pytest.raises(ValueError, match=r"cannot read .*an entry takes more than 67108864 bytes"):
+        CIFAR10(root=str(tmp_path))

@@ -133,3 +133,10 @@ def test_what_is_not_compressed_is_named(tmp_path):
     (tmp_path / "digits.csv.gz").write_bytes(b"1,2")
     with pytest.raises(ValueError, match=r"cannot read .* \(dataset.root\)"):
         Digits(root=str(tmp_path))
+
+
+def test_a_table_that_unfolds_is_one_sentence(tmp_path):
+    with gzip.open(tmp_path / "digits.csv.gz", "wb") as file:
+        file.write(b"1," * 9_000_000)  # in one line
+    with pytest.raises(ValueError, match=r"digits\.csv\.gz' \(dataset\.root\): it unfolds to more than 16777216 bytes"):
+        Digits(root=str(tmp_path))

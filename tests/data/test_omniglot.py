@@ -132,3 +132,12 @@ def test_missing_without_a_network_is_one_sentence(tmp_path, offline):
     with pytest.raises(ValueError, match=r"images_background\.zip' is not there .*dataset\.root"):
         Omniglot(root=str(tmp_path / "data"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_unfolds_is_one_sentence(tmp_path):
+    folder = tmp_path / "omniglot-py"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "images_background.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images_background/A/b/1.png", bytes(2**21))
+    with pytest.raises(ValueError, match="unfolds to more than 1048576 bytes"):
+        Omniglot(root=str(tmp_path))

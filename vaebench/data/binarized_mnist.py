@@ -20,6 +20,7 @@ MD5 = {
     "valid": "bf37822a04e94123630de6a7dfd9c9ef",
     "test": "14e41ae11040adba6ab8cb291eda0dd8",
 }
+MOST_BYTES = 2**29  # of all parts; the published text has 110 MB
 
 
 class BinarizedMNIST(Dataset):
@@ -60,6 +61,8 @@ def _read_npz(path: Path) -> list[np.ndarray]:
                 f"expected arrays train, valid and test of 784 columns in '{path}' (dataset.root), "
                 f"got {file.describe()}"
             )
+    if sum(file.nbytes(part) for part in MD5) > MOST_BYTES:
+        raise ValueError(f"expected at most {MOST_BYTES} bytes in '{path}' (dataset.root), got {file.describe()}")
     arrays = [file.read(part) for part in MD5]
     for part, array in zip(MD5, arrays, strict=True):
         if ((array != 0) & (array != 1)).any():
@@ -75,6 +78,8 @@ def _find(folder: Path, part: str) -> Path:
 
 def _read_amat(path: Path) -> np.ndarray:
     """Text: a picture in a line, 784 times 0 or 1 with blanks between."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"expected at most {MOST_BYTES} bytes in '{path}' (dataset.root); delete it to get it again")
     text = np.fromfile(path, np.uint8)
     is_digit = (text == ord("0")) | (text == ord("1"))
     num_digits, num_lines = int(is_digit.sum()), int((text == ord("\n")).sum())

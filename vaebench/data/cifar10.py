@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -9,7 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 BINARY_ARCHIVE, BINARY_MD5 = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 ROW = 1 + 3 * 32 * 32
+MOST_BYTES = 2**26  # of an entry of the archive, twice the real ones
 
 
 class CIFAR10(Dataset):
@@ -82,6 +84,18 @@ def _read(root: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     return _from_archive(download(root, BINARY_ARCHIVE, [ADDRESS + BINARY_ARCHIVE], BINARY_MD5), ".bin", _parse_binary)
 
 
+class _Bounded:
+    """A stream of which nobody reads more at once than an honest archive needs, for an entry or its header."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MOST_BYTES:
+            raise OSError(f"an entry takes more than {MOST_BYTES} bytes")
+        return self._stream.read(size)
+
+
 Parse = Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]
 
 
@@ -96,12 +110,12 @@ def _from_archive(path: Path, suffix: str, parse: Parse) -> list[tuple[np.ndarra
     found: dict[str, bytes] = {}
     wanted = {f"{name}{suffix}" for name in BATCHES}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as stream, tarfile.open(fileobj=cast(IO[bytes], _Bounded(stream))) as archive:
             for member in archive:
                 name = Path(member.name).name
                 content = archive.extractfile(member) if member.isfile() and name in wanted else None
                 if content is not None:
-                    found[name] = content.read()
+                    found[name] = content.read(member.size)
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise ValueError(f"cannot read '{path}' (dataset.root): {error}; delete the file to get it again") from error
     if missing := sorted(wanted - found.keys()):

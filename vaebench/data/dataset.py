@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from vaebench.data.binarization import check_binarization, make_split
-from vaebench.data.examples import Examples, check_count, shuffled
+from vaebench.data.examples import Examples, check_count, fill_parts, shuffled
+from vaebench.data.io.values import check_scale, scan, understand
 from vaebench.data.split import DataSplit
 from vaebench.distributions import likelihoods
+from vaebench.messages import did_you_mean
 
 PARTS = ("train", "validation", "test")
 # Names of the files in conf/model/likelihood, and their classes.
@@ -53,7 +58,7 @@ class Dataset:
         cautions: As above.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "tensors"
 
     def __init__(
         self,
@@ -111,6 +116,78 @@ class Dataset:
             },
         }
 
+    @classmethod
+    def from_tensors(
+        cls,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        context: Tensor | None = None,
+        factors: Tensor | None = None,
+        factor_names: Sequence[str] = (),
+        likelihood: str | None = None,
+        scale: float | Literal["auto"] = "auto",
+        validation_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        binarization: str = "none",
+    ) -> Dataset:
+        """Make a data set of tensors that are at hand, divided by the fixed shuffle.
+
+        Args:
+            x: Images (N, C, H, W) or (N, H, W), or vectors (N, D). Whole numbers are k / 255, floats stay as they are,
+                by the rule of `data.io.values`.
+            y: Labels, whole numbers from 0, shape (N,).
+            context: What a model is told about each example, shape (N, ...).
+            factors: Ground-truth factors of variation, whole numbers from 0, shape (N, F).
+            factor_names: Their names.
+            likelihood: A file's name in conf/model/likelihood; by the values where it is None.
+            scale: A value k stands for k / scale; auto decides by type and range.
+            validation_fraction: Share that validates.
+            test_fraction: Share that tests.
+            binarization: none, threshold, dynamic or static; for values in [0, 1].
+
+        Raises:
+            ValueError: shapes do not belong together, values are not finite, labels or factors are not whole numbers
+                from 0, or there are too few examples.
+
+        >>> data = Dataset.from_tensors(torch.rand(50, 1, 8, 8), y=torch.arange(50) % 2)
+        >>> len(data.train), data.shape, data.num_classes, data.likelihood_name
+        (40, (1, 8, 8), 2, 'continuous_bernoulli')
+        """
+        if x.ndim not in (2, 3, 4):
+            raise ValueError(f"x must have shape (N, D), (N, H, W) or (N, C, H, W); got {tuple(x.shape)}")
+        if x.dtype.is_complex:
+            raise ValueError(f"x must hold real numbers; got {x.dtype}")
+        check_scale(scale)
+        sizes = {name: _size_of(name, field, len(x)) for name, field in (("y", y), ("factors", factors))}
+        if context is not None and len(context) != len(x):
+            raise ValueError(f"context must have {len(x)} rows, one for each example; got {len(context)}")
+        array = x.detach().cpu().to(torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype).numpy()
+        values = understand(scan(array, "x"), "x", scale=scale, are_pictures=x.ndim > 2)
+        if likelihood is not None and likelihood not in _CLASSES:
+            raise ValueError(f"likelihood: there is no '{likelihood}'{did_you_mean(likelihood, _CLASSES)}")
+        shape = (1, *x.shape[1:]) if x.ndim == 3 else tuple(x.shape[1:])
+        pool = Examples(torch.from_numpy(values.convert(array)).reshape(len(x), *shape), y, context, factors)
+        parts = fill_parts(
+            {"train": pool}, validation_fraction=validation_fraction, test_fraction=test_fraction, where="x"
+        )
+        name, arguments = values.likelihood(shape)
+        made = cls.__new__(cls)
+        Dataset.__init__(
+            made,
+            *parts,
+            likelihood_name=likelihood or name,
+            likelihood_arguments=arguments if likelihood in (None, name) else {},
+            scale=values.kept_scale,
+            binarization=binarization,
+            num_classes=None if y is None else sizes["y"][0],
+            factor_names=factor_names or [str(k) for k in range(len(sizes["factors"]))],
+            factor_sizes=sizes["factors"],
+            found=f"x of shape {tuple(x.shape)}, {values.found}",
+            cautions=[values.caution] if values.caution else (),
+        )
+        return made
+
     @property
     def likelihood(self) -> likelihoods.Likelihood:
         """A new module of the likelihood that suits the data."""
@@ -119,3 +196,18 @@ class Dataset:
     def likelihood_config(self) -> dict[str, Any]:
         """The same likelihood as plain values, `_target_` and arguments."""
         return {"_target_": f"{likelihoods.__name__}.{_CLASSES[self.likelihood_name]}", **self._likelihood_arguments}
+
+
+def _size_of(name: str, field: Tensor | None, num_examples: int) -> list[int]:
+    """How many values each column takes, from 0 to its greatest; [] for nothing."""
+    if field is None:
+        return []
+    columns = field[:, None] if name == "y" and field.ndim == 1 else field
+    if columns.ndim != 2 or len(columns) != num_examples or (name == "y" and columns.shape[1] != 1):
+        expected = "(N,)" if name == "y" else "(N, F)"
+        raise ValueError(
+            f"{name} must have shape {expected} with N = {num_examples}, one for each example; got {tuple(field.shape)}"
+        )
+    if columns.dtype.is_floating_point or columns.dtype.is_complex or bool((columns < 0).any()):
+        raise ValueError(f"{name} must hold whole numbers from 0; got {field.dtype}")
+    return [int(size) + 1 for size in columns.amax(0)] if num_examples else []

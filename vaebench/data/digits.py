@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import io
 import warnings
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ from vaebench.data.io.download import data_root
 from vaebench.messages import counted
 
 NUM_EXAMPLES, MAX_COUNT, FILE = 1797, 16, "digits.csv.gz"
+MOST_BYTES = 2**24  # of the unfolded file, thirty times the real one
 
 
 class Digits(Dataset):
@@ -103,9 +105,13 @@ def _scikit_learns() -> np.ndarray:
 
 
 def _table(file: Path) -> np.ndarray:
-    with gzip.open(file, "rt") as lines, warnings.catch_warnings():
+    with gzip.open(file) as packed:
+        content = packed.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it unfolds to more than {MOST_BYTES} bytes")
+    with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # numpy only warns where there are no lines
         try:
-            return np.loadtxt(lines, delimiter=",", dtype=np.uint8, ndmin=2)
+            return np.loadtxt(io.StringIO(content.decode()), delimiter=",", dtype=np.uint8, ndmin=2)
         except UserWarning as warning:
             raise ValueError(str(warning)) from warning

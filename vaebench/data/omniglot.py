@@ -19,6 +19,8 @@ from vaebench.data.io.download import data_root, download
 from vaebench.data.io.torchvision_import import import_torchvision
 
 ORIGINAL_SIZE = 105
+SIZES = (ORIGINAL_SIZE, ORIGINAL_SIZE)
+MOST_BYTES = 2**20  # of a picture in the archive; the real ones have some hundred
 
 
 class Omniglot(Dataset):
@@ -101,8 +103,8 @@ def _read_part(folder: Path, part: str, size: int) -> tuple[Examples, int]:
     characters: dict[str, int] = {}
     for name, content in _files(folder, part):
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                ink = ~np.asarray(image.convert("1"))
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                ink = ~np.asarray(image.convert("1")) if image.size == SIZES else np.empty(image.size[::-1])
         except (OSError, SyntaxError, ValueError, zlib.error) as error:
             raise ValueError(f"cannot read '{name}' of '{folder / part}' (dataset.root): {error}") from error
         if ink.shape != (ORIGINAL_SIZE, ORIGINAL_SIZE):
@@ -134,6 +136,8 @@ def _files(folder: Path, part: str) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(packed) as archive:
             names = [n for n in archive.namelist() if n.endswith(".png") and n.count("/") == 3]
             for name in sorted(names, key=lambda n: n.split("/")):
+                if archive.getinfo(name).file_size > MOST_BYTES:
+                    raise zipfile.BadZipFile(f"'{name}' unfolds to more than {MOST_BYTES} bytes")
                 yield name.split("/", 1)[1], archive.read(name)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"cannot read '{packed}' (dataset.root): {error}; delete the file to get it again") from error

@@ -142,3 +142,17 @@ def test_more_validation_than_pictures_is_refused(tmp_path):
     write(tmp_path, "MNIST")
     with pytest.raises(ValueError, match=r"dataset\.num_validation from 0 to 19, .* got 10000"):
         MNIST(root=str(tmp_path))
+
+
+def test_a_packed_file_that_unfolds_further_than_it_says_is_not_unfolded(tmp_path, monkeypatch):
+    path = tmp_path / "x.gz"
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 10) + bytes(50_000_000)))
+    read: list[int] = []
+    original = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: read.append(size) or original(self, size))
+    with pytest.raises(ValueError, match="got more than 10 bytes"):
+        read_idx(path)
+    assert 0 <= min(read) <= max(read) <= 11
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 2]) + struct.pack(">2I", 2**20, 2**20)))
+    with pytest.raises(ValueError, match="at most 1073741824 bytes, got the shape"):
+        read_idx(path)

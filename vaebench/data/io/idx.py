@@ -17,6 +17,7 @@ from vaebench.data.io.torchvision_import import import_torchvision
 from vaebench.messages import counted
 
 UNSIGNED_BYTE, MOST_DIMS = 8, 4
+MOST_BYTES = 2**30
 NUM_CLASSES = 10
 
 
@@ -27,20 +28,30 @@ def read_idx(path: Path) -> np.ndarray:
         ValueError: The file is damaged, or it is no idx file of bytes.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != bytes([0, 0, UNSIGNED_BYTE]):
+                raise ValueError(f"expected '{path}' (dataset.root) to be an idx file of bytes, got other content")
+            num_dims = start[3]
+            sizes = file.read(4 * min(num_dims, MOST_DIMS))
+            shape = struct.unpack(f">{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4])
+            is_whole = 1 <= num_dims == len(shape)
+            if is_whole and math.prod(shape) > MOST_BYTES:
+                raise ValueError(
+                    f"expected '{path}' (dataset.root) to hold at most {MOST_BYTES} bytes, got the shape {shape}"
+                )
+            # One byte more than there should be: how far a packed file would unfold is not tried.
+            content = file.read(math.prod(shape) + 1) if is_whole else b""
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"cannot read '{path}' (dataset.root): {error}; delete the file to get it again") from error
-    if len(content) < 4 or content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
-        raise ValueError(f"expected '{path}' (dataset.root) to be an idx file of bytes, got other content")
-    num_dims = content[3]
-    start = 4 + 4 * num_dims
-    shape = struct.unpack(f">{num_dims}I", content[4:start]) if len(content) >= start else ()
-    if not 1 <= num_dims <= MOST_DIMS or len(content) - start != math.prod(shape):
+    if not is_whole or len(content) != math.prod(shape):
+        more = "more than " * (is_whole and len(content) > math.prod(shape))
+        got = f"{more}{counted(min(len(content), math.prod(shape)), 'byte')}"
         raise ValueError(
-            f"expected '{path}' (dataset.root) to hold an array of shape {shape}, "
-            f"got {counted(max(len(content) - start, 0), 'byte')}; delete the file to get it again"
+            f"expected '{path}' (dataset.root) to hold an array of shape {shape}, got {got}; delete the file to get it "
+            "again"
         )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def read_idx_pair(root: str, name: str) -> tuple[Examples, Examples]:
