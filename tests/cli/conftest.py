@@ -36,7 +36,7 @@ def command(monkeypatch, tmp_path) -> Iterator[Callable[..., Answer]]:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def call(*words: str, task: Callable = nothing) -> Answer:
-        for verb in ("train", "sample", "evaluate", "report"):
+        for verb in ("train", "sample", "evaluate", "encode", "report"):
             module = types.ModuleType(f"vaebench.commands.{verb}")
             module.task = task  # type: ignore[attr-defined]
             monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -21,7 +21,7 @@ from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, explain
 from vaebench.cli.overrides import Arranged, arrange
 from vaebench.cli.repeated import as_primary, is_stored
 from vaebench.cli.runs import each_run
-from vaebench.cli.sweeps import discard_folder, new_folder, remove_empty
+from vaebench.cli.sweeps import discard_folder, folder_of, new_folder, remove_empty
 from vaebench.factory.configurations import (
     ENVIRONMENT,
     conf_dir,
@@ -151,7 +151,9 @@ def run(verb: str, words: list[str]) -> int:
         with _primary(verb, arranged) as words_of_flags:
             call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
     except JobError as failed:  # the first failure of a sweep, told when it happened
-        if task.failures:  # none in this process: the jobs ran elsewhere
+        if not task.failures:  # the job ran elsewhere, and told its own terminal or log
+            print(f"vaebench {verb}: a job failed: {failed.args[1]}{_where_the_logs_are(failed)}", file=sys.stderr)
+        else:
             print(
                 f"vaebench {verb}: {len(task.failures)} of {counted(task.num_jobs, 'job')} did not succeed",
                 file=sys.stderr,
@@ -223,6 +225,14 @@ def _search_path_plugin() -> type[SearchPathPlugin]:
                 search_path.prepend(provider=ENVIRONMENT, path=f"file://{folder}")
 
     return UserFolders
+
+
+def _where_the_logs_are(error: Exception) -> str:
+    folder = folder_of(error)
+    if folder is None:
+        return ""
+    own = folder / ".submitit"
+    return f" (logs of all jobs: {own / '*' / '*_log.err' if own.is_dir() else folder})"
 
 
 def _where_the_traceback_is() -> str:

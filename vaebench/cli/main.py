@@ -19,6 +19,7 @@ VERBS = {
     "train": "Train a model; write one run directory.",
     "sample": "Draw samples from a trained run.",
     "evaluate": "Score a trained run, with standard errors.",
+    "encode": "Write the latents of a split of the data.",
     "report": "Compare runs: a table over models, with the spread over seeds.",
     "list": "Show what there is: models, samplers, data sets, metrics, …",
 }

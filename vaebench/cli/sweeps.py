@@ -27,14 +27,21 @@ def discard_folder(error: Exception) -> None:
     Args:
         error: The mistake.
     """
+    folder = folder_of(error)
+    if folder is not None:
+        _discard(folder)
+
+
+def folder_of(error: Exception) -> Path | None:
+    """Return the folder of the sweep in which an error was raised, or None if it was raised elsewhere."""
     from hydra.plugins.sweeper import Sweeper
 
     for frame, _ in traceback.walk_tb(error.__traceback__):
         sweeper = frame.f_locals.get("self")
         config = getattr(sweeper, "config", None) if isinstance(sweeper, Sweeper) else None
         if config is not None:
-            _discard(Path(config.hydra.sweep.dir))
-            return
+            return Path(config.hydra.sweep.dir)
+    return None
 
 
 def _discard(folder: Path) -> None:

@@ -60,7 +60,7 @@ def task(cfg: DictConfig) -> None:
     _, dataset, model = factory.load_run(run, cfg.checkpoint)
     reason = sampler.why_not(model)
     if reason is not None:
-        raise ValueError(f"sampler: {reason}; {_others(model)}")
+        raise ValueError(f"sampler: {reason}; {other_samplers(model)}")
     device = hardware.prepare(cfg.seed)
     model.to(device)
 
@@ -111,7 +111,7 @@ def _refuse_unused(name: str, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{group}: sampler={name} {what}; leave {group}= out, or choose sampler=mcmc")
 
 
-def _others(model: Any) -> str:
+def other_samplers(model: Any) -> str:
     """Name the samplers that serve the model, with their default settings."""
     folders = configurations.folders()
     parts = {group: configurations.load(f"{group}/{name}", folders) for group, name in UNUSED.items()}

@@ -32,6 +32,18 @@ def _rows(key: str, node: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return rows + [row for part, value in parts.items() for row in _rows(f"{key}.{part}", value)]
 
 
+def missing_images(run: Run, model: Any) -> list[str]:
+    """Return a sentence for `samples.png` where the model itself cannot draw samples, with the samplers that can."""
+    if {"prior", "likelihood"} <= model.capabilities or len(getattr(model, "shape", ())) != 3:
+        return []
+    if "likelihood" not in model.capabilities:
+        return []
+    from vaebench.commands.sample import other_samplers
+
+    reason = model.reason_against("prior")
+    return [f"there is no samples.png: {reason}; {other_samplers(model)} (vaebench sample run={run.path} sampler=…)"]
+
+
 def results(run: Run, best_by: tuple[str, str] | None) -> list[tuple[str, ...]]:
     """A run as rows: each value, in the last training epoch, the last validation, and the best one."""
     rows = run.read_metrics()

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaebench import factory
 from vaebench.commands.console import say, show_table, to_log_file
-from vaebench.commands.summary import cautions, results, settings
+from vaebench.commands.summary import cautions, missing_images, results, settings
 from vaebench.core import Model
 from vaebench.factory.weights import WarmStart
 from vaebench.hardware import collective
@@ -146,7 +146,9 @@ def _announce(run: Run, tree: dict[str, Any], training: Training, origin: dict[s
     """Show what is about to be trained."""
     model = training.model
     show_table(f"configuration of {run.path}", ("group", "choice", "settings"), settings(tree), on_stderr=True)
-    _log.info("%s with %s parameters on %s", type(model).__name__, f"{_num_parameters(model):,}", training.device)
+    chosen = " (chosen by hardware.device=auto)" if (tree.get("hardware") or {}).get("device") == "auto" else ""
+    parameters = f"{_num_parameters(model):,}"
+    _log.info("%s with %s parameters on %s%s", type(model).__name__, parameters, training.device, chosen)
     _log.info("data: %s; likelihood %s", training.dataset.found, training.dataset.likelihood_name)
     for caution in training.dataset.cautions:
         _log.warning("dataset: %s", caution)
@@ -167,7 +169,7 @@ def _summarise(run: Run, training: Training, seconds: float) -> None:
         ("value", "train", "validation", "best validation"),
         results(run, training.best_by),
     )
-    for sentence in cautions(run, model):
+    for sentence in [*cautions(run, model), *missing_images(run, model)]:
         say(sentence)
     if training.divergence.sentence is not None:
         say(training.divergence.sentence)

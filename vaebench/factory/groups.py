@@ -39,7 +39,7 @@ TABLE = (
     OptionGroup("model/prior", "priors", ("train",)),
     OptionGroup("model/likelihood", "likelihoods", ("train",)),
     OptionGroup("model/beta", "betas", ("train",)),
-    OptionGroup("hardware", "hardware", ("train", "sample", "evaluate"), room="hardware"),
+    OptionGroup("hardware", "hardware", ("train", "sample", "evaluate", "encode"), room="hardware"),
     OptionGroup("experiment", "experiments", ("train",)),
 )
 

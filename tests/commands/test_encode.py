@@ -1,0 +1,67 @@
+"""`vaebench encode`, and runs loaded in Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vaebench
+from vaebench.cli.main import main
+from vaebench.core import Model
+
+SMALL = ("trainer.num_epochs=1", "hardware=cpu", "model.network.hidden_dims=[8]", "model.latent_dim=2")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "vaebench", "train", *SMALL, "hydra.run.dir=outputs/first"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_latents_are_those_of_the_model_in_the_order_of_the_split(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    assert main(["encode", "split=validation", "batch_size=70"]) == 0
+    assert "outputs/first/latents/validation.safetensors" in capsys.readouterr().out
+    found = load_file("outputs/first/latents/validation.safetensors")
+    model, dataset, config = vaebench.load_run("outputs/first")
+    batch = dataset.validation.batch(torch.arange(len(dataset.validation)))
+    with torch.no_grad():
+        q = model.posterior(batch.x, batch.y)
+    torch.testing.assert_close(found["mean"], q.mean)
+    torch.testing.assert_close(found["log_var"], q.log_var)
+    assert found["labels"].equal(batch.y)
+    record = json.loads(Path("outputs/first/latents/validation.json").read_text())
+    assert (record["num_examples"], record["checkpoint"]["name"]) == (180, "best")
+    assert config["model"]["latent_dim"] == 2
+
+
+def test_a_model_alone(place, monkeypatch):
+    monkeypatch.chdir(place)
+    model = vaebench.load_model()  # the newest
+    assert isinstance(model, Model)
+    assert not model.training
+    weights = load_file("outputs/first/checkpoints/best.safetensors")
+    assert all(model.state_dict()[name].equal(weight) for name, weight in weights.items())
+
+
+def test_mistakes_name_what_is_near(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    with pytest.raises(ValueError, match="did you mean 'outputs/first'"):
+        vaebench.load_run("outputs/frist")
+    with pytest.raises(ValueError, match="best or last"):
+        vaebench.load_model("outputs/first", "bset")
+    assert main(["encode", "split=tset"]) == 2
+    assert "'test'" in capsys.readouterr().err
+
+
+def test_importing_vaebench_imports_no_torch():
+    code = "import sys, vaebench; vaebench.load_run; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
