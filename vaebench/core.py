@@ -19,6 +19,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "likelihood": "it defines no p(x|z)",
         "prior": "it defines no p(z)",
         "rate": "it has no normalised q(z|x) and p(z)",
+        "codes": "its latents are not codes of a finite set",
         "manifold": "it has no Riemannian metric",
     }
 )

@@ -70,7 +70,7 @@ def test_a_normalised_example_does_not_depend_on_its_batch():
 def test_grids_keep_positions_and_mirror_the_size(network):
     encoder, decoder = network.grid_encoder((2, 9, 6)), network.grid_decoder(7, (2, 9, 6))
     assert encoder.size == (3, 2)
-    assert encoder(torch.randn(2, 2, 9, 6)).shape == (2, encoder.num_channels, 3, 2)
+    assert encoder(torch.randn(2, 2, 9, 6)).shape == (2, encoder.num_features, 3, 2)
     assert decoder(torch.randn(2, 7, 3, 2)).shape == (2, 2, 9, 6)
 
 

@@ -136,6 +136,15 @@ def gather(x: Tensor) -> Tensor:
     return full if part.together is None else torch.cat([full[start:stop] for start, stop in part.together])
 
 
+def total(x: Tensor) -> Tensor:
+    """Add up a statistic of this process's rows over all processes, without gradients; any shape."""
+    if not is_distributed() or current_shard() is None:
+        return x
+    everywhere = x.detach().clone()
+    dist.all_reduce(everywhere)
+    return everywhere
+
+
 class _Gather(torch.autograd.Function):
     """All-gather by summing zero-padded parts; its adjoint is a sum over processes and a slice."""
 

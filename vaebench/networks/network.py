@@ -79,21 +79,16 @@ class StackEncoder(Encoder):
         return self.layers(x.flatten(1) if self.is_flat else x, context)
 
 
-class GridEncoder(nn.Module):
-    """The part of an image network that keeps positions: x (B, C, H, W) -> (B, num_channels, h, w).
+class GridEncoder(StackEncoder):
+    """The part of an image network that keeps positions: x (B, C, H, W) -> (B, num_features, h, w).
 
     Attributes:
-        num_channels: F.
         size: (h, w).
     """
 
-    def __init__(self, layers: Stack, num_channels: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.layers, self.num_channels, self.size = layers, num_channels, size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features at each position, shape (B, num_channels, h, w)."""
-        return self.layers(x)
+    def __init__(self, layers: Stack, num_features: int, size: tuple[int, int]) -> None:
+        super().__init__(layers, num_features)
+        self.size = size
 
 
 class Network(Protocol):

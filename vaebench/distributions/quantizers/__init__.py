@@ -1,0 +1,1 @@
+"""Quantisers: from vectors to the nearest of finitely many codes."""

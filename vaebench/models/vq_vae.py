@@ -1,0 +1,199 @@
+r"""The vector-quantised variational autoencoder, and its relatives by another quantiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vaebench.core import Batch, Loss, Split, at_least_float32
+from vaebench.distributions.codes import Codes, CodesHead, QuantizedPosterior, UniformCodesHead
+from vaebench.distributions.likelihoods import Likelihood, LikelihoodName
+from vaebench.distributions.quantizers.quantizer import Quantizer, QuantizerModule, perplexity
+from vaebench.distributions.quantizers.vq import VectorQuantizer
+from vaebench.hardware import collective
+from vaebench.models.autoencoder import Outputs
+from vaebench.models.base import LatentVariableModel
+from vaebench.networks import Conv
+from vaebench.networks.conditioning import Condition
+from vaebench.networks.network import Encoder, GridEncoder, GridNetwork
+
+NETWORK = Conv(
+    channels=(64, 128, 128),
+    kernel_size=(4, 4, 3),
+    stride=(2, 2, 1),
+    hidden_dim=0,
+    num_blocks=2,
+    decoder_channels=(128, 64),
+    decoder_kernel_size=4,
+    decoder_stride=2,
+)
+CHUNK = 500  # examples that are encoded at once before training
+EXAMPLES = 10_000  # of the training split, from which codes may start
+
+
+class VQVAE(LatentVariableModel):
+    r"""VQ-VAE (van den Oord et al., 2017): a picture is a grid of codes.
+
+    .. math:: L = -\log p(x|\hat z) + \|sg[z_e] - \hat z\|^2 + \beta \|z_e - sg[\hat z]\|^2      (eq. 3)
+
+    where :math:`\hat z` are the nearest codes to the encoder's outputs :math:`z_e`; the last two terms are the
+    quantiser's own, and another quantiser has others. All are sums over pixels, or over positions and channels, of an
+    example. The posterior is all probability on one of :math:`K^{hw}` grids, so that under the uniform prior over grids
+    the rate is the constant :math:`h w \log K`, in closed form, and distortion plus rate is a bound on -log p(x).
+    Draws from that prior are no pictures: a sampler learns p(codes), for `sample` and for a smaller rate.
+
+    References:
+        Neural Discrete Representation Learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937
+    Deviations:
+        The distortion is -log p(x|z) in nats, with the likelihood's constants, instead of a mean squared error divided
+        by the data's variance; the other terms are sums as well.
+    Args:
+        shape: Shape of one picture, (C, H, W).
+        likelihood: Module from the decoder's output to p(x|z), or its name where it needs no settings.
+        network: Description of the convolutions; the grid has the size that they end with.
+        quantizer: Description of the quantiser.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "rate", "codes"})
+    why_not = MappingProxyType(
+        {"prior": "codes drawn uniformly are no pictures; fit a prior over codes with vaebench sample sampler=pixelcnn"}
+    )
+    posterior_head: CodesHead
+    encoder: GridEncoder
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        likelihood: Likelihood | LikelihoodName,
+        network: GridNetwork = NETWORK,
+        quantizer: Quantizer = VectorQuantizer(),  # noqa: B008 - a frozen description
+    ) -> None:
+        super().__init__(
+            shape,
+            likelihood=likelihood,
+            latent_dim=quantizer.dim,
+            network=_GridTrunks(network),
+            posterior=QuantizedPosterior(quantizer),
+        )
+        self.grid_size: tuple[int, int] = self.encoder.size
+        self.prior_head = UniformCodesHead(self.quantizer.num_codes, self.latent_shape, self.quantizer.depth)
+        self.couples_batch = self.quantizer.couples_batch  # type: ignore[misc] # it depends on the quantiser
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(D, h, w)."""
+        return (self.latent_dim, *self.grid_size)
+
+    @property
+    def quantizer(self) -> QuantizerModule:
+        """The quantiser."""
+        return self.posterior_head.quantizer
+
+    @property
+    def codes_shape(self) -> tuple[int, ...]:
+        """Shape of one example's codes: (h, w), or (Q, h, w) where each position has Q."""
+        return self.grid_size if self.quantizer.depth == 1 else (self.quantizer.depth, *self.grid_size)
+
+    # Codes
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of x, int64, shape (B, *codes_shape)."""
+        return self.encode(x).codes
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Return the vectors of codes of shape (B, *codes_shape), shape (B, D, h, w): what `decode` takes."""
+        return self.quantizer.embed(codes)
+
+    def quantize(self, encoding: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Replace vectors by their nearest codes.
+
+        Args:
+            encoding: What the encoder returned, shape (B, D, h, w).
+
+        Returns:
+            The codes' vectors, (B, D, h, w), and `commitment_loss`, `codebook_loss` (means over the batch) and
+            `encoding_indices`, shape (B, *codes_shape).
+
+        Raises:
+            ValueError: if the encoding has another shape.
+        """
+        if tuple(encoding.shape[1:]) != self.latent_shape:
+            expected = ", ".join(map(str, self.latent_shape))
+            raise ValueError(f"expected an encoding of shape (B, {expected}), got {tuple(encoding.shape)}")
+        q = self.posterior_head.from_vectors(encoding)
+        return q.z, {**_named(q), "encoding_indices": q.codes}
+
+    # Training
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Return distortion plus the quantiser's losses; nats per example."""
+        terms = self.elbo_terms(batch.x, batch.y)
+        penalty, _ = self.penalty(terms.q, terms.p, terms.rate)
+        return Loss.mean(
+            terms.distortion + penalty,
+            distortion=terms.distortion,
+            rate=terms.rate,
+            perplexity=perplexity(terms.q.codes, self.quantizer.num_codes),
+            **terms.q.losses,
+        )
+
+    def penalty(
+        self, q: Codes, p: Any, rate: Tensor, step: int | None = None, beta: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the quantiser's losses, nats, shape (B,), and their means; the rate is constant and left out."""
+        if beta is not None:
+            raise ValueError("beta has no meaning here: the rate of a VQ-VAE is a constant; set the commitment_cost")
+        return sum(q.losses.values(), torch.zeros_like(rate)), _named(q)
+
+    @torch.no_grad()
+    def before_training(self, train: Split) -> None:
+        """Let the quantiser start from vectors of the training split."""
+        rows = collective.permutation(len(train))[:EXAMPLES]
+        device = next(self.parameters()).device
+        chunks = [self.encode(train.batch(some).x.to(device)).z_e for some in rows.split(CHUNK)]
+        self.quantizer.start(torch.cat(chunks))
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        """Update averages of the quantiser."""
+        self.quantizer.update(at_least_float32(self.posterior(batch.x).z_e))
+
+    def forward(self, x: Tensor, y: Tensor | int | None = None) -> Outputs:
+        """Encode, quantise and decode.
+
+        Returns:
+            What every model returns, `z_e`, `quantized` (also `z`), `encoding_indices`, `commitment_loss` and
+            `codebook_loss`.
+        """
+        outputs = super().forward(x, y)
+        outputs.update(z_e=outputs.q.z_e, quantized=outputs["z"], encoding_indices=outputs.q.codes, **_named(outputs.q))
+        return outputs
+
+
+def _named(q: Codes) -> dict[str, Tensor]:
+    """Means over the batch, by the names that users know; zero for a term that the quantiser lacks."""
+    losses = {"commitment": q.z.new_zeros(1), "codebook": q.z.new_zeros(1), **q.losses}
+    return {f"{name}_loss": loss.mean() for name, loss in losses.items()}
+
+
+class _GridTrunks:
+    """An image network as a network whose features and latents are grids."""
+
+    def __init__(self, network: GridNetwork) -> None:
+        if not hasattr(network, "grid_encoder"):
+            name = type(network).__name__
+            raise ValueError(f"network: a VQ-VAE needs a network over images, such as conv or resnet; got {name}")
+        self.network = network
+
+    def encoder(self, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat") -> Encoder:
+        return self.network.grid_encoder(shape)
+
+    def decoder(
+        self, latent_dim: int, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat"
+    ) -> nn.Module:
+        return self.network.grid_decoder(latent_dim, shape)
