@@ -155,7 +155,9 @@ def own_settings(option: str) -> set[str]:
     own = yaml.safe_load((CONF / option).read_text()) or {}
     module = str(node_of(option)[0]["_target_"]).split(".")[-2]
     is_variant = "_target_" not in own or (option.startswith("model/") and option.count("/") == 1)
-    return set(own) if is_variant and module != Path(option).stem else set()
+    parts = [next(iter(entry)) for entry in own.get("defaults", []) if isinstance(entry, dict)]
+    replaced = {part.removeprefix("override ") for part in parts if part.startswith("override ")}
+    return set(own) | replaced if is_variant and module != Path(option).stem else set()
 
 
 def describes(value: Any, default: Any, annotation: Any, key: str) -> bool:

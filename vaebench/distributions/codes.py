@@ -41,6 +41,9 @@ class Codes(Distribution):
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.z, torch.full_like(self.z, -math.inf)))
 
+    def __getitem__(self, index: int) -> Tensor:
+        return tuple(self)[index]
+
     @property
     def mean(self) -> Tensor:
         """Shape (B, D, h, w)."""
@@ -78,7 +81,7 @@ class UniformCodes(Distribution):
 
     def __init__(self, num_codes: int, num_positions: int, zeros: Tensor) -> None:
         self.nats, self.zeros = num_positions * math.log(num_codes), zeros
-        super().__init__((), zeros.shape, validate_args=False)
+        super().__init__(torch.Size(), zeros.shape, validate_args=False)
 
     @property
     def mean(self) -> Tensor:

@@ -37,6 +37,7 @@ TABLE = (
     OptionGroup("model/network", "networks", ("train",)),
     OptionGroup("model/posterior", "posteriors", ("train",)),
     OptionGroup("model/prior", "priors", ("train",)),
+    OptionGroup("model/quantizer", "quantizers", ("train",)),
     OptionGroup("model/likelihood", "likelihoods", ("train",)),
     OptionGroup("model/beta", "betas", ("train",)),
     OptionGroup("hardware", "hardware", ("train", "sample", "evaluate", "encode"), room="hardware"),

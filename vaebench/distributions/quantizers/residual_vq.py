@@ -59,6 +59,11 @@ class ResidualCodebooks(QuantizerModule):
         )
         self.books = nn.ModuleList(Codebook(replace(spec, gradient="straight_through")) for _ in range(self.depth))
 
+    @property
+    def codebooks(self) -> list[Codebook]:
+        """The codebooks in turn."""
+        return [book for book in self.books if isinstance(book, Codebook)]
+
     def quantize(self, z: Tensor) -> Quantized:
         """Quantise z of shape (B, D, h, w); a codebook that dropout leaves out still names a code."""
         num_used = self.depth
@@ -67,7 +72,7 @@ class ResidualCodebooks(QuantizerModule):
         residual, codes = z, []
         total = torch.zeros_like(z)
         losses: dict[str, Tensor] = {}
-        for number, book in enumerate(self.books):
+        for number, book in enumerate(self.codebooks):
             quantized = book(residual)
             code = book.embed(quantized.codes)
             codes.append(quantized.codes)
@@ -81,19 +86,19 @@ class ResidualCodebooks(QuantizerModule):
     def embed(self, codes: Tensor) -> Tensor:
         """Return codes (B, Q, h, w) as vectors (B, D, h, w)."""
         books = codes.unbind(1) if self.depth > 1 else [codes]
-        return torch.stack([book.embed(k) for book, k in zip(self.books, books, strict=True)]).sum(0)
+        return torch.stack([book.embed(k) for book, k in zip(self.codebooks, books, strict=True)]).sum(0)
 
     @torch.no_grad()
     def start(self, z: Tensor) -> None:
         """Start each codebook from the residuals of those before it."""
-        for book in self.books:
+        for book in self.codebooks:
             book.start(z)
             z = z - book.embed(book(z).codes)
 
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
         """Update each codebook by the residuals of those before it."""
-        for book in self.books:
+        for book in self.codebooks:
             left = z - book.embed(book(z).codes)
             book.update(z)
             z = left
