@@ -13,7 +13,7 @@ from torch.distributions import Distribution, register_kl
 from vaebench.distributions.quantizers.quantizer import Quantizer
 
 
-class Codes(Distribution):
+class CodeGrid(Distribution):
     """All probability on one grid of codes, an event being (D, h, w): the vectors that the codes stand for.
 
     Unpacks as `mean, log_var` with a log-variance of minus infinity. It is a distribution over finitely many grids, so
@@ -97,8 +97,8 @@ class UniformCodes(Distribution):
         return value.new_full(value.shape[:-3], -self.nats)
 
 
-@register_kl(Codes, UniformCodes)
-def _kl(q: Codes, p: UniformCodes) -> Tensor:
+@register_kl(CodeGrid, UniformCodes)
+def _kl(q: CodeGrid, p: UniformCodes) -> Tensor:
     return q.z.new_full(q.batch_shape, p.nats)
 
 
@@ -113,7 +113,7 @@ class QuantizedPosterior:
     quantizer: Quantizer
 
     def build(self, num_features: int, latent_dim: int) -> CodesHead:
-        """Return the module: features (B, F, h, w) -> Codes over (B, D, h, w)."""
+        """Return the module: features (B, F, h, w) -> CodeGrid over (B, D, h, w)."""
         return CodesHead(num_features, self.quantizer)
 
 
@@ -130,13 +130,13 @@ class CodesHead(nn.Module):
         self.quantizer = quantizer.build()
         self.projection = nn.Conv2d(num_features, self.quantizer.dim, 1)
 
-    def forward(self, features: Tensor) -> Codes:
+    def forward(self, features: Tensor) -> CodeGrid:
         """Quantise features of shape (B, F, h, w)."""
         return self.from_vectors(self.projection(features))
 
-    def from_vectors(self, z_e: Tensor) -> Codes:
+    def from_vectors(self, z_e: Tensor) -> CodeGrid:
         """Quantise vectors of shape (B, D, h, w)."""
-        return Codes(z_e, *self.quantizer(z_e))
+        return CodeGrid(z_e, *self.quantizer(z_e))
 
 
 class UniformCodesHead(nn.Module):

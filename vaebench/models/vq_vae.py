@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaebench.core import Batch, Loss, Split, at_least_float32
-from vaebench.distributions.codes import Codes, CodesHead, QuantizedPosterior, UniformCodesHead
+from vaebench.distributions.codes import CodeGrid, CodesHead, QuantizedPosterior, UniformCodesHead
 from vaebench.distributions.likelihoods import Likelihood, LikelihoodName
 from vaebench.distributions.quantizers.quantizer import Quantizer, QuantizerModule, perplexity
 from vaebench.distributions.quantizers.vq import VectorQuantizer
@@ -81,7 +81,9 @@ class VQVAE(LatentVariableModel):
             posterior=QuantizedPosterior(quantizer),
         )
         self.grid_size: tuple[int, int] = self.encoder.size
-        self.prior_head = UniformCodesHead(self.quantizer.num_codes, self.latent_shape, self.quantizer.depth)
+        self.add_module(
+            "prior_head", UniformCodesHead(self.quantizer.num_codes, self.latent_shape, self.quantizer.depth)
+        )
         self.couples_batch = self.quantizer.couples_batch  # type: ignore[misc] # it depends on the quantiser
 
     @property
@@ -143,7 +145,7 @@ class VQVAE(LatentVariableModel):
         )
 
     def penalty(
-        self, q: Codes, p: Any, rate: Tensor, step: int | None = None, beta: float | None = None
+        self, q: CodeGrid, p: Any, rate: Tensor, step: int | None = None, beta: float | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the quantiser's losses, nats, shape (B,), and their means; the rate is constant and left out."""
         if beta is not None:
@@ -175,7 +177,7 @@ class VQVAE(LatentVariableModel):
         return outputs
 
 
-def _named(q: Codes) -> dict[str, Tensor]:
+def _named(q: CodeGrid) -> dict[str, Tensor]:
     """Means over the batch, by the names that users know; zero for a term that the quantiser lacks."""
     losses = {"commitment": q.z.new_zeros(1), "codebook": q.z.new_zeros(1), **q.losses}
     return {f"{name}_loss": loss.mean() for name, loss in losses.items()}

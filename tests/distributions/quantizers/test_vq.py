@@ -96,7 +96,7 @@ def test_losses_of_an_example_do_not_depend_on_its_batch():
 
 
 def test_averages_follow_the_recurrence():
-    spec = VectorQuantizer(**SMALL, decay=0.9, epsilon=1e-3)
+    spec = VectorQuantizer(**SMALL, decay=0.9, epsilon=1e-3, restart_below=0)
     book = spread(spec.build()).double()
     counts, sums, codes = torch.ones(7).double(), book.embedding.clone(), book.embedding.clone()
     for _ in range(5):
@@ -215,7 +215,7 @@ def test_each_book_is_updated_by_its_residuals():
         spread(book)
     z = grid()
     _, second = _residuals(quantizer, z)
-    expected = VectorQuantizer(**SMALL).build()
+    expected = VectorQuantizer(**SMALL, restart_below=0).build()
     expected.load_state_dict(quantizer.books[1].state_dict())
     expected.update(second)
     quantizer.update(z)

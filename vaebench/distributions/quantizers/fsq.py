@@ -74,7 +74,7 @@ class ScalarGrid(QuantizerModule):
         return Quantized(rounded / half, codes, {})
 
     def bound(self, z: Tensor) -> Tensor:
-        """Return f(z), whose roundings are the levels -floor(L / 2), …, ceil(L / 2) - 1."""
+        """Return f(z), shape (B, D, h, w), whose roundings are the levels -floor(L / 2), …, ceil(L / 2) - 1."""
         levels = self._column(self.levels).to(z.dtype)
         half = (levels - 1) * (1 + self.epsilon) / 2
         offset = 0.5 * (levels % 2 == 0)

@@ -76,7 +76,7 @@ class Quantizer(Protocol):
 
 
 def straight_through(z: Tensor, code: Tensor) -> Tensor:
-    """Return the code, whose gradient in z is the identity's.
+    """Return the code, shape (B, D, h, w), whose gradient in z is the identity's.
 
     References:
         Neural Discrete Representation Learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937 (3.2)
@@ -85,7 +85,7 @@ def straight_through(z: Tensor, code: Tensor) -> Tensor:
 
 
 def rotation(z: Tensor, code: Tensor) -> Tensor:
-    """Return the code as a constant rotation and scaling of z, whose gradient is that map's.
+    """Return the code, shape (B, D, h, w), as a constant rotation and scaling of z, whose gradient is that map's.
 
     The gradient keeps its angle to the code: it reaches z turned as the code would be turned into z.
 
