@@ -31,7 +31,7 @@ from vaebench.factory.configurations import (
     user_folders,
 )
 from vaebench.hardware.signals import raise_interrupts
-from vaebench.messages import counted
+from vaebench.messages import counted, printable
 
 if TYPE_CHECKING:
     from hydra.core.config_search_path import ConfigSearchPath
@@ -128,7 +128,8 @@ class Task:
         except ValueError:  # the error itself is about a missing folder
             places = [conf_dir()]
         code, sentence = explain(error, self.verb, places, started=started)
-        return code, sentence + (_where_the_traceback_is() if code == FAILED and not self.with_traceback else "")
+        is_elsewhere = code == FAILED and not self.with_traceback
+        return code, printable(sentence) + (_where_the_traceback_is() if is_elsewhere else "")
 
 
 def run(verb: str, words: list[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vaebench.cli import hints
 from vaebench.factory.configurations import defaults, keys, options
-from vaebench.messages import did_you_mean
+from vaebench.messages import did_you_mean, printable
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -51,7 +51,7 @@ def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bo
 
 def one_line(error: object) -> str:
     """Return an error's text on one line."""
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
 
 
 def _directory(error: OSError) -> tuple[int, str]:

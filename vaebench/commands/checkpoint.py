@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
+from vaebench.runs.regular import sha256
 from vaebench.runs.run import Run
 
 
@@ -14,7 +14,7 @@ def checkpoint_record(run: Run, name: str) -> dict[str, Any]:
     status = run.read_status()
     return {
         "name": path.stem,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
         "run_epoch": status.get("epoch"),
         "run_step": status.get("step"),
     }

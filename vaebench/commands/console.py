@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vaebench.messages import printable
+
 _log = logging.getLogger(__name__)
 
 
@@ -22,6 +24,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         rows: Texts.
         on_stderr: Whether it is news rather than a result.
     """
+    title, rows = printable(title), [[printable(text) for text in row] for row in rows]
     lines = [title, *_aligned([columns, *rows])]
     to_log_file("\n".join(lines))
     console = Console(stderr=on_stderr)
@@ -41,6 +44,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 def say(sentence: str) -> None:
     """Print a sentence, and put it into the log file of the run where there is one."""
+    sentence = printable(sentence, "\n")
     to_log_file(sentence)
     Console(soft_wrap=True, highlight=False, markup=False).print(sentence)
 

@@ -56,6 +56,7 @@ def task(cfg: DictConfig) -> None:
         )
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.evaluation("").parent, "run")
+    run.remove_temporaries()
     draw = None if cfg.samples == PRIOR else _stored_samples(run, cfg.samples)
     extractor = factory.extractor(cfg)
     places = factory.plain(cfg)["dataset"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +24,7 @@ from vaebench.factory import configurations
 from vaebench.factory.signatures import convert
 from vaebench.hardware.random_streams import Stream, seed_stream
 from vaebench.messages import counted
-from vaebench.runs.files import refuse_unwritable
+from vaebench.runs.files import refuse_unwritable, replaced_folder
 from vaebench.runs.images import to_image
 from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
 from vaebench.samplers.latents import decode, encode
@@ -57,6 +55,7 @@ def task(cfg: DictConfig) -> None:
         return
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.samples(sampler.name), "run")
+    run.remove_temporaries()
     _, dataset, model = factory.load_run(run, cfg.checkpoint)
     reason = sampler.why_not(model)
     if reason is not None:
@@ -138,9 +137,8 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
 
 
 def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any], fitted: bytes | None) -> None:
-    """Write all files beside the folder, then move them into it: a failure leaves what was there before."""
-    staging = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
-    try:
+    """Write all files into a folder that then takes the place of the old one: they change together."""
+    with replaced_folder(folder) as staging:
         tensors = {"latents": draws.z.detach().cpu().contiguous(), "images": images.contiguous()}
         if draws.y is not None:
             tensors["labels"] = draws.y.cpu().contiguous()
@@ -151,13 +149,6 @@ def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any]
             grid = to_image(images[:GRID])
             write_atomic(staging / "grid.png", lambda path: grid.save(path, format="PNG"))
         write_json(staging / "diagnostics.json", record)
-        folder.mkdir(exist_ok=True)
-        for file in sorted(staging.iterdir()):
-            os.replace(file, folder / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()  # only if it stayed empty
 
 
 def _show(run: Run, folder: Path, name: str, num_samples: int, diagnostics: Mapping[str, Any] | None) -> None:

@@ -17,6 +17,9 @@ from vaebench import factory
 from vaebench.commands.console import say, show_table, to_log_file
 from vaebench.commands.summary import cautions, missing_images, results, settings
 from vaebench.core import Model
+from vaebench.data.io.download import downloads_forbidden
+from vaebench.factory.bounds import bounded_by
+from vaebench.factory.outward import refuse_unasked
 from vaebench.factory.weights import WarmStart
 from vaebench.hardware import collective
 from vaebench.hardware.device import rank_of_environment
@@ -64,7 +67,8 @@ def _launch(run: Run, cfg: DictConfig, typed: list[str]) -> float | None:
     del tree["resume"]
     stored = factory.with_absolute_paths(factory.load_config(run)) if run.config.is_file() else None
     if stored is not None:
-        tree = factory.continued(stored, tree, typed)
+        composed, tree = tree, factory.continued(stored, tree, typed)
+        refuse_unasked(tree, composed)
     if stored is None and isinstance(tree["init_from"], str):
         tree["init_from"] = os.path.abspath(os.path.expanduser(tree["init_from"]))
     tree = factory.with_absolute_paths(tree)  # so that the other commands find the data from any folder
@@ -77,7 +81,8 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
     started = time.monotonic()
     if collective.broadcast_text(str(run.path)) != str(run.path):
         run.discard()  # Hydra made a directory for each process that a launcher started; number 0's is the run
-    dataset = factory.dataset(tree)
+    with downloads_forbidden(stored is not None and not any("dataset" in word for word in typed)):
+        dataset = factory.dataset(tree)
     tree = factory.with_likelihood(tree, dataset)
     if stored is not None:
         factory.check_data(run, dataset, ("train", "validation"))
@@ -89,7 +94,8 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         return None
     hardware, trainer, callbacks = factory.hardware(tree), factory.trainer(tree), factory.callbacks(tree)
     hardware.prepare(tree["seed"])  # before the model: its first weights depend on the seed
-    model = factory.model(tree, dataset)
+    with bounded_by(None if stored is None else run.last_state):
+        model = factory.model(tree, dataset)
     start = _warm_start(run, tree, model)
     training = trainer.start(
         model,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,17 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vaebench.data.io.download import downloads_forbidden
 from vaebench.factory import objects
+from vaebench.factory.bounds import bounded_by
 from vaebench.factory.stored_dataset import PLACES, moved, stored_data
 from vaebench.factory.targets import AUTO, ConfigError, check_targets
+from vaebench.runs.regular import read_bytes
 from vaebench.runs.run import Run, write_atomic
-from vaebench.trainers.state import load_weights
+from vaebench.trainers.state import check_weights_file, load_weights
 
 MAX_DEPTH = 50
+MAX_BYTES = 2**20  # of a configuration
 CHECKPOINTS = ("best", "last")
 _log = logging.getLogger(__name__)
 
@@ -35,20 +41,18 @@ def load_config(run: Run) -> dict[str, Any]:
     """
     path = run.config
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8")
         _refuse_all_but_plain(text, path)
-        container = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        container = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except ConfigError:
         raise
-    except FileNotFoundError:
-        raise ConfigError(f"'{path}' is missing") from None
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         problem = getattr(error, "problem", None) or error
         raise ConfigError(f"'{path}' is damaged: expected YAML ({' '.join(str(problem).split())})") from None
     if not isinstance(container, dict):
         raise ConfigError(f"'{path}' is damaged: expected a mapping at its top")
     tree = {str(name): value for name, value in container.items()}
-    _refuse_interpolations(tree, path)
+    _check_texts(tree, path)
     try:
         check_targets(tree)
     except ValueError as error:
@@ -71,15 +75,15 @@ def load_run(
     Raises:
         ValueError: a file is missing, damaged or foreign; the sentence names it. Nothing in the directory is executed.
     """
-    tree, path, weights = _read(run, checkpoint)
+    tree, path = _read(run, checkpoint)
     tree = moved(tree, places)
-    data = _dataset(run, tree)
-    return OmegaConf.create(tree), data, _model(tree, data, weights, path)
+    data = _dataset(run, tree, places)
+    return OmegaConf.create(tree), data, _model(tree, data, path)
 
 
 def load_data(run: Run, places: Mapping[str, Any] | None = None) -> Any:
     """Rebuild a run's data set; see `load_run`."""
-    return _dataset(run, moved(_checked_config(run), places))
+    return _dataset(run, moved(_checked_config(run), places), places)
 
 
 def load_model(
@@ -90,14 +94,14 @@ def load_model(
     Returns: the configuration; what the run kept of its data set (name, shape, classes), or the data set itself where
         an older run kept nothing; the model.
     """
-    tree, path, weights = _read(run, checkpoint)
+    tree, path = _read(run, checkpoint)
     tree = moved(tree, places)
     likelihood = tree["model"].get("likelihood")
     is_auto = isinstance(likelihood, Mapping) and likelihood.get("_target_") == AUTO
     data = None if is_auto else stored_data(run)
     if data is None:
-        data = _dataset(run, tree)
-    return OmegaConf.create(tree), data, _model(tree, data, weights, path)
+        data = _dataset(run, tree, places)
+    return OmegaConf.create(tree), data, _model(tree, data, path)
 
 
 def _checked_config(run: Run) -> dict[str, Any]:
@@ -112,8 +116,8 @@ def _checked_config(run: Run) -> dict[str, Any]:
     return tree
 
 
-def _read(run: Run, checkpoint: str) -> tuple[dict[str, Any], Path, dict[str, Any]]:
-    """The checked configuration, and the weights with their path."""
+def _read(run: Run, checkpoint: str) -> tuple[dict[str, Any], Path]:
+    """The checked configuration, and the path of the weights."""
     if checkpoint not in CHECKPOINTS:
         raise ConfigError(f"checkpoint: expected best or last, got '{checkpoint}'")
     load_config(run)  # a hostile one is refused before its weights are read
@@ -121,16 +125,17 @@ def _read(run: Run, checkpoint: str) -> tuple[dict[str, Any], Path, dict[str, An
     if checkpoint == "best" and not path.is_file() and run.last_weights.is_file():
         path = run.last_weights
         _log.info("no best checkpoint in '%s'; using the last one", run.path)
-    weights = load_weights(path)
+    check_weights_file(path)
     status = run.read_status()
     if status.get("status", "done") != "done":
         _log.warning("'%s' is not done: %s, at epoch %s", run.path, status["status"], status.get("epoch"))
-    return _checked_config(run), path, weights
+    return _checked_config(run), path
 
 
-def _dataset(run: Run, tree: dict[str, Any]) -> Any:
+def _dataset(run: Run, tree: dict[str, Any], named: Mapping[str, Any] | None) -> Any:
     try:
-        return objects.dataset(tree)
+        with downloads_forbidden(not any((named or {}).values())):
+            return objects.dataset(tree)
     except ValueError as error:
         places = [f"dataset.{key}=" for key in PLACES if key in tree["dataset"]]
         is_missing = "not there" in str(error) or "is missing" in str(error)
@@ -138,9 +143,10 @@ def _dataset(run: Run, tree: dict[str, Any]) -> Any:
         raise ConfigError(f"{error}{hint if places and is_missing else ''}") from error
 
 
-def _model(tree: dict[str, Any], data: Any, weights: dict[str, Any], path: Path) -> Any:
-    built = objects.model(tree, data)
-    load_into(built, weights, path)
+def _model(tree: dict[str, Any], data: Any, path: Path) -> Any:
+    with bounded_by(path):
+        built = objects.model(tree, data)
+    load_into(built, load_weights(path, sum(value.nbytes for value in built.state_dict().values())), path)
     return built.eval()
 
 
@@ -169,12 +175,16 @@ def _refuse_all_but_plain(text: str, path: Path) -> None:
             raise ConfigError(f"'{path}' is damaged: expected at most {MAX_DEPTH} levels")
 
 
-def _refuse_interpolations(tree: object, path: Path) -> None:
+def _check_texts(tree: object, path: Path) -> None:
+    """Refuse interpolations, and characters that a terminal would obey."""
     if isinstance(tree, dict):
-        for value in tree.values():
-            _refuse_interpolations(value, path)
+        for name, value in tree.items():
+            _check_texts(name, path)
+            _check_texts(value, path)
     elif isinstance(tree, list):
         for value in tree:
-            _refuse_interpolations(value, path)
+            _check_texts(value, path)
     elif isinstance(tree, str) and "${" in tree:
-        raise ConfigError(f"'{path}' is damaged: expected resolved values, got '{tree[:60]}'")
+        raise ConfigError(f"'{path}' is damaged: expected resolved values, got {tree[:60]!a}")
+    elif isinstance(tree, str) and any(unicodedata.category(character) == "Cc" for character in tree.replace("\n", "")):
+        raise ConfigError(f"'{path}' is damaged: expected text without control characters, got {tree[:60]!a}")

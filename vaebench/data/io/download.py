@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 from vaebench.data.io.torchvision_import import import_torchvision
 
 TIMEOUT_SECONDS = 30.0
+_is_forbidden = contextvars.ContextVar("downloads are forbidden", default=False)
 
 
 def data_root(root: str | os.PathLike[str]) -> Path:
@@ -28,6 +31,16 @@ def data_root(root: str | os.PathLike[str]) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"expected dataset.root to be a folder, got the file '{path}'")
     return path
+
+
+@contextlib.contextmanager
+def downloads_forbidden(is_forbidden: bool = True) -> Iterator[None]:
+    """Context in which missing data are an error: a stored configuration is no wish of the user's."""
+    token = _is_forbidden.set(is_forbidden)
+    try:
+        yield
+    finally:
+        _is_forbidden.reset(token)
 
 
 def download(folder: Path, filename: str, urls: Sequence[str], md5: str) -> Path:
@@ -49,6 +62,8 @@ def download(folder: Path, filename: str, urls: Sequence[str], md5: str) -> Path
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     where = f"'{folder / filename}' is not there (looked for by dataset.root)"
+    if _is_forbidden.get():
+        raise ValueError(f"{where}; what a stored configuration names is not downloaded unasked")
     try:
         # Beside its destination, so that the last step is a rename, and nothing is left where the download fails.
         temporary = tempfile.mkdtemp(prefix=".download-", dir=existing)

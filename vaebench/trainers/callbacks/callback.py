@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from vaebench.trainers.training import Training
@@ -15,9 +16,12 @@ class Callback:
 
     Attributes:
         on_every_rank: Whether the hooks also run on processes that do not write.
+        outward: Settings that lead away from this machine, each with the values that do not. A stored configuration's
+            own are not used unless the user names them again.
     """
 
     on_every_rank: ClassVar[bool] = False
+    outward: ClassVar[Mapping[str, Collection[Any]]] = {}
 
     def check(self, training: Training) -> None:
         """Refuse what cannot work, before anything is written; unlike the hooks on every process."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
 from vaebench.trainers.callbacks.tracker import Tracker, numbers, options
 from vaebench.trainers.training import Training
@@ -21,6 +22,7 @@ class MLflow(Tracker):
     """
 
     package = "mlflow"
+    outward: ClassVar[Mapping[str, Collection[Any]]] = {"tracking_uri": (None,)}
 
     def __init__(self, experiment: str = "vaebench", tracking_uri: str | None = None) -> None:
         self.experiment = experiment
@@ -33,6 +35,7 @@ class MLflow(Tracker):
         assert training.run is not None
         # Files need no database and no server; newer versions of MLflow want to be told that we mean it.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         from mlflow import MlflowClient
 
         uri = self.tracking_uri or (training.run.path / "mlflow").resolve().as_uri()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
 from vaebench.trainers.callbacks.tracker import Tracker, numbers, options
 from vaebench.trainers.training import Training
@@ -21,6 +23,7 @@ class WandB(Tracker):
     """
 
     package = "wandb"
+    outward: ClassVar[Mapping[str, Collection[Any]]] = {"mode": ("offline", "disabled")}
 
     def __init__(
         self, project: str = "vaebench", entity: str | None = None, mode: str = "offline", name: str | None = None
@@ -36,6 +39,7 @@ class WandB(Tracker):
 
     def open(self, training: Training) -> None:
         """Start the run, or go on with it."""
+        os.environ["WANDB_ERROR_REPORTING"] = "false"  # its own reports of errors, which it sends offline too
         import wandb
 
         assert training.run is not None
@@ -48,7 +52,10 @@ class WandB(Tracker):
             mode=self.mode,  # type: ignore[arg-type]
             dir=str(training.run.path),
             config=options(training),
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            # git would run in whatever folder the user stands in, with that folder's configuration.
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False
+            ),
         )
         self._id = self._wandb_run.id
         self._wandb_run.define_metric("*", step_metric="step")
