@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vaebench.report.numbers import plain, with_error
+from vaebench.report.numbers import short, with_error
 
 
 @pytest.mark.parametrize(
@@ -31,5 +31,5 @@ def test_no_more_digits_than_the_error_allows(value, error, text):
 
 
 def test_plain():
-    assert plain(1e20) == "1e+20"
-    assert plain(0) == "0"
+    assert short(1e20) == "1e+20"
+    assert short(0) == "0"

@@ -15,7 +15,7 @@ EVIL = "</style><script>alert(1)</script><img src=x onerror=alert(1)>'\"{{ 12345
 class Page(HTMLParser):
     """Collects tags and texts, and insists that every element is closed in order."""
 
-    VOID = frozenset({"meta", "img", "br", "line", "ellipse", "path", "use", "rect", "link"})
+    VOID = frozenset({"meta", "img", "br", "line", "ellipse", "path", "use", "rect", "link", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -98,10 +98,15 @@ def test_what_is_no_number_is_not_taken_for_one(tmp_path, number):
 def test_a_cut_or_damaged_history(tmp_path):
     run = write_run(tmp_path / "a")
     with open(run.metrics, "a") as file:
-        file.write('[]\n{"epoch": "x", "loss": 3}\n{"epoch": 4, "lo')
+        file.write('{"epoch": 4, "lo')
     record = read_run(run.path)
     assert len(record.curves["validation"]) == 3
     assert not record.notes
+    with open(run.metrics, "a") as file:
+        file.write("\n")
+    record = read_run(run.path)
+    assert len(record.curves["validation"]) == 3  # what came before it is shown
+    assert "line 7" in record.notes[0]
     run.metrics.write_text("not json\n")
     assert "line 1" in read_run(run.path).notes[0]
 

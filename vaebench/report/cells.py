@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from vaebench.report import plain
 from vaebench.report.grouping import Column, Group, Section, column_label, value_label
-from vaebench.report.numbers import plain, with_error
+from vaebench.report.numbers import short, with_error
 
 MISSING = "-"
 MAX_TEXT = 80
@@ -11,9 +12,7 @@ MAX_TEXT = 80
 
 def clean(text: object, most: int = MAX_TEXT) -> str:
     """Text for one line: control characters (a terminal would obey them) replaced, the middle of long text left out."""
-    line = "".join(character if character.isprintable() else "�" for character in str(text))
-    half = (most - 1) // 2
-    return line if len(line) <= most else f"{line[:half]}…{line[-half:]}"
+    return plain.text(text, most)
 
 
 def setting(group: Group, key: str) -> str:
@@ -29,7 +28,7 @@ def summary(group: Group, column: Column, section: Section) -> str:
         return "n/a" if any(metric in record.skipped for record in group.counted) else MISSING
     if found.spread is not None:
         return with_error(found.mean, found.spread)
-    return with_error(found.mean, found.error).partition(" ±")[0] if found.error is not None else plain(found.mean)
+    return with_error(found.mean, found.error).partition(" ±")[0] if found.error is not None else short(found.mean)
 
 
 def heading(column: Column, section: Section) -> str:

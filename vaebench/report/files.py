@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from vaebench.report import cells
 from vaebench.report.grouping import Column, Section, column_label, key_label, short_labels
+from vaebench.report.plain import path_text
 from vaebench.report.reading import Record
 
 LEGEND = (
@@ -55,13 +58,13 @@ def as_json(sections: Sequence[Section], problems: Sequence[Record]) -> dict[str
             }
             for section in sections
         ],
-        "unreadable": [{"path": str(record.path), "reason": record.problem} for record in problems],
+        "unreadable": [{"path": path_text(record.path), "reason": record.problem} for record in problems],
     }
 
 
 def _run(record: Record, is_counted: bool, columns: Sequence[Column]) -> dict[str, Any]:
     return {
-        "path": str(record.path),
+        "path": path_text(record.path),
         "seed": record.seed,
         "status": record.status,
         "reason": record.reason,
@@ -86,7 +89,8 @@ def as_csv(sections: Sequence[Section]) -> str:
             for record in group.records:
                 row: dict[str, Any] = {"dataset": section.dataset}
                 row |= {key_label(key): cells.setting(group, key) for key in section.settings}
-                row |= {"seed": record.seed, "status": record.status, "epoch": record.epoch, "run": str(record.path)}
+                row |= {"seed": record.seed, "status": record.status, "epoch": record.epoch}
+                row["run"] = path_text(record.path)
                 row["counted"] = record in group.counted
                 for column, value in record.values.items():
                     label = column_label(column, section.columns)
@@ -94,10 +98,19 @@ def as_csv(sections: Sequence[Section]) -> str:
                 rows.append(row)
     fields = list({field: None for row in rows for field in row})
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(_spreadsheet, fields))
+    writer.writerows([_spreadsheet(row.get(field, "")) for field in fields] for row in rows)
     return buffer.getvalue()
+
+
+def _spreadsheet(value: object) -> object:
+    """Text that a spreadsheet shows and does not compute: a leading apostrophe keeps a formula from being one."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    shown = value if isinstance(value, str) else json.dumps(value)
+    is_harmless = shown == cells.MISSING or re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", shown, re.ASCII)
+    return f"'{shown}" if shown.lstrip()[:1] in tuple("=+-@|%") and not is_harmless else shown
 
 
 def as_markdown(sections: Sequence[Section], problems: Sequence[Record]) -> str:
@@ -116,11 +129,15 @@ def as_markdown(sections: Sequence[Section], problems: Sequence[Record]) -> str:
         parts += [f"## {_escaped(section.dataset)}", table]
     if problems:
         parts += ["## Runs that cannot be read"]
-        parts += ["\n".join(f"- {_escaped(str(record.path))}: {_escaped(str(record.problem))}" for record in problems)]
+        parts += [
+            "\n".join(f"- {_escaped(path_text(record.path))}: {_escaped(str(record.problem))}" for record in problems)
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown takes literally, on one line."""
-    text = "".join("\\" + character if character in "\\`*[]<>|#" else character for character in text)
-    return " ".join(text.split())
+    """Text that Markdown takes literally, on one line. Addresses and names of people would become links: as code."""
+    text = " ".join(text.split())
+    if re.search(r"@|://|www\.", text):
+        return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+    return "".join("\\" + character if character in "\\`*[]<>|#&~!" else character for character in text)

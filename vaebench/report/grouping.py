@@ -19,6 +19,8 @@ from vaebench.runs.identity import identity
 
 _MODEL, _LIKELIHOOD, _TRAINER = "model._target_", "model.likelihood._target_", "trainer._target_"
 
+MAX_SETTINGS = 24  # that a table shows; the others stand in the configurations beneath
+
 Column = tuple[str, Conditions]
 
 
@@ -129,7 +131,7 @@ def _section(label: str, records: list[Record], sort_by: str | None, descending:
         groups.sort(key=lambda g: sign * g.summaries[column].mean if column in g.summaries else math.inf)
         if better is not None:
             _rank(groups, column, better)
-    settings = differing([group.config for group in groups])
+    settings = differing([group.config for group in groups])[:MAX_SETTINGS]
     return Section(label, groups, settings, columns, values, column, better)
 
 

@@ -18,19 +18,21 @@ def with_error(value: float, error: float | None) -> str:
     if not math.isfinite(value):
         return str(value)
     if error is None or not math.isfinite(error):
-        return plain(value)
+        return short(value)
+    if max(abs(value), error) >= 1e12:
+        return f"{value:.4g} ± {error:.2g}"
     if value == round(value) and error < 0.1:  # a count; so small a part of it is no part of one
         return f"{value:.0f} ± {error if error > 1e-4 * abs(value) else 0:.1g}"
     if error == 0:
-        return f"{plain(value)} ± 0"
+        return f"{short(value)} ± 0"
     digits = min(max(0, 1 - math.floor(math.log10(error))), 12)
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def plain(value: float) -> str:
+def short(value: float) -> str:
     """Write a value with four significant digits, an integer with all of them.
 
-    >>> plain(1437.0), plain(0.00012345), plain(-512.34567)
+    >>> short(1437.0), short(0.00012345), short(-512.34567)
     ('1437', '0.0001234', '-512.3')
     """
     return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from vaebench import __version__
 from vaebench.report import cells, curves
@@ -17,7 +17,8 @@ from vaebench.report import images as pictures
 from vaebench.report.files import LEGEND
 from vaebench.report.grouping import Group, Section, column_label, headline, key_label, short_labels, value_label
 from vaebench.report.numbers import with_error
-from vaebench.report.reading import Record
+from vaebench.report.plain import path_text
+from vaebench.report.reading import SPLITS, Record
 from vaebench.runs.run import now
 
 
@@ -32,7 +33,7 @@ def render(sections: Sequence[Section], problems: Sequence[Record]) -> str:
     )
     return environment.get_template("page.html.jinja").render(
         sections=[_section(section) for section in sections],
-        problems=problems,
+        problems=[(path_text(record.path), record.problem) for record in problems],
         num_runs=sum(len(group.records) for section in sections for group in section.groups),
         num_groups=sum(len(section.groups) for section in sections),
         legend=LEGEND,
@@ -44,15 +45,18 @@ def render(sections: Sequence[Section], problems: Sequence[Record]) -> str:
 
 def _section(section: Section) -> dict[str, Any]:
     columns = headline(section, len(section.columns))
-    lines = [[record.curves.get("validation", []) for record in group.records] for group in section.groups]
-    svg = curves.learning_curves(lines, "validation loss (nats)")
+    panels = {
+        f"{split} loss (nats)": [[record.curves.get(split, []) for record in group.records] for group in section.groups]
+        for split in SPLITS
+    }
+    svg = curves.learning_curves(panels)
     place = _scale(section)
     return {
         "name": section.dataset,
-        "settings": [cells.clean(label) for label in short_labels(section.settings)],
+        "settings": [_breakable(cells.clean(label)) for label in short_labels(section.settings)],
         "columns": [
             {
-                "heading": cells.heading(column, section),
+                "heading": _breakable(cells.heading(column, section)),
                 "unit": cells.clean(section.values[column].unit),
                 "is_sorted": column == section.sort_by,
             }
@@ -72,7 +76,7 @@ def _group(group: Group, number: int, section: Section, place: partial[float] | 
         for column in headline(section, len(section.columns))
     ]
     shown = {name: path for record in reversed(group.counted) for name, path in record.images.items()}
-    images = [(name, str(path), pictures.data_uri(path)) for name, path in shown.items()]
+    images = [(name, path_text(path), pictures.data_uri(path)) for name, path in shown.items()]
     return {
         "color": min(number, curves.NUM_COLORS),
         "rank": cells.rank(group),
@@ -88,6 +92,11 @@ def _group(group: Group, number: int, section: Section, place: partial[float] | 
         "runs": [_run(record, group, section) for record in group.records],
         "config": [(key_label(key), cells.clean(value_label(value), 200)) for key, value in group.config.items()],
     }
+
+
+def _breakable(text: str) -> Markup:
+    """Text whose long names may go on in the next line, so that a table with many columns fits a page."""
+    return escape(text).replace("_", Markup("_<wbr>")).replace(".", Markup(".<wbr>"))
 
 
 def _name(group: Group, settings: Sequence[str]) -> str:
@@ -110,15 +119,15 @@ def _run(record: Record, group: Group, section: Section) -> dict[str, Any]:
     missing = sorted(set(record.skipped) - {section.values[column].metric for column in section.columns})
     values += [(name, "n/a", cells.clean(record.skipped[name], 300)) for name in missing]
     return {
-        "path": str(record.path),
-        "seed": "-" if record.seed is None else str(record.seed),
+        "path": path_text(record.path),
+        "seed": "-" if record.seed is None else cells.clean(record.seed),
         "status": record.status,
         "epoch": "-" if record.epoch is None else str(record.epoch),
         "duration": _duration(record.provenance),
         "is_counted": record in group.counted,
         "is_evaluated": record.is_evaluated,
         "notes": [*([record.reason] if record.reason else []), *record.notes],
-        "command": str(record.provenance.get("command", "")),
+        "command": cells.clean(record.provenance.get("command", ""), 1_000),
         "values": values,
     }
 

@@ -6,7 +6,7 @@ import glob
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,16 @@ import yaml  # type: ignore[import-untyped]
 
 from vaebench.messages import counted
 from vaebench.report.comparing import ExampleFile
+from vaebench.report.plain import count, number, plain_value, text
+from vaebench.runs.regular import TEMPORARY, read_bytes
 from vaebench.runs.run import Run, read_json
 
 MAX_DEPTH = 50  # of a configuration; deeper nesting is an attack on the parser, not an experiment
 MARKS = ("config.yaml", "status.json", "provenance.json", "metrics.jsonl", "checkpoints")
+MAX_CONFIG = 2**20  # bytes
+MAX_POINTS = 2_000  # of a curve
+MAX_VALUES = MAX_FILES = 100
+SPLITS = ("train", "validation")
 VALIDATION_LOSS = "validation_loss"
 
 
@@ -138,59 +144,62 @@ def read_run(path: Path) -> Record:
         run = Run.open(path)
         config = flatten(_load_yaml(run.config))
         status, provenance = run.read_status(), dict(read_json(run.provenance))
-    except (ValueError, OSError) as error:
-        return Record(path, problem=" ".join(str(error).removeprefix("run: ").split()))
+    except (ValueError, OSError, RecursionError) as error:
+        return Record(path, problem=text(error).removeprefix("run: "))
     record = Record(
         path,
         config=config,
         status=str(status.get("status", "unknown")),
-        epoch=_integer(status.get("epoch")),
-        step=_integer(status.get("step")),
-        reason=str(status["reason"]) if status.get("reason") else None,
-        start=run.start,
-        provenance=provenance,
+        epoch=count(status.get("epoch")),
+        step=count(status.get("step")),
+        reason=text(status["reason"]) if status.get("reason") else None,
+        start=text(run.start),
+        provenance=plain_value(provenance),
     )
     _read_curves(run, record)
-    for file in sorted((run.path / "evaluation").glob("*.json")):
+    for file in _first(run.path.glob("evaluation/*.json"), record):
+        if file.name.startswith(TEMPORARY):
+            continue
         try:
             _read_evaluation(file, record)
         except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-            record.notes.append(f"evaluation/{file.name} cannot be read: {' '.join(str(error).split())}")
+            record.notes.append(f"evaluation/{text(file.name)} cannot be read: {text(error)}")
     pictures = {"samples": run.images / "samples.png", "reconstructions": run.images / "reconstructions.png"}
-    pictures |= {f"sampler {file.parent.name}": file for file in sorted(run.path.glob("samples/*/grid.png"))}
+    grids = [file for file in run.path.glob("samples/*/grid.png") if not file.parent.name.startswith(".")]
+    pictures |= {f"sampler {text(file.parent.name)}": file for file in _first(grids, record)}
     record.images = {name: file for name, file in pictures.items() if file.is_file()}
     return record
+
+
+def _first(files: Iterable[Path], record: Record) -> list[Path]:
+    found = sorted(files)
+    if len(found) > MAX_FILES:
+        record.notes.append(f"of {len(found)} files in '{text(found[0].parent.name)}' only {MAX_FILES} are shown")
+    return found[:MAX_FILES]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Give every value of nested mappings its dotted key; lists stay whole, an empty mapping leaves nothing."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        key = f"{prefix}{name}"
+        key = f"{prefix}{text(name)}"
         # YAML has dates and bytes, which JSON lacks.
-        flat.update(flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: _plain(value)})
+        flat.update(flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: plain_value(value)})
     return flat
-
-
-def _plain(value: object) -> object:
-    try:
-        return json.loads(json.dumps(value, default=str))
-    except (TypeError, ValueError):  # a key that is no text, deep within
-        return str(value)
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     """Plain values only: an alias could unfold into more than memory holds, deep nesting could exhaust the stack."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_bytes(path, MAX_CONFIG).decode("utf-8")
         depth = 0
-        for event in yaml.parse(text, Loader=loader):
+        for event in yaml.parse(content, Loader=loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
                 raise ValueError("expected plain values, got a YAML alias or very deep nesting")
-        tree = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        tree = yaml.load(content, Loader=loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
         problem = getattr(error, "problem", None) or error
         raise ValueError(f"config.yaml is damaged: {problem}") from None
     if not isinstance(tree, dict):
@@ -199,25 +208,33 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _read_curves(run: Run, record: Record) -> None:
+    best = math.inf
+    curves: dict[str, list[tuple[float, float]]] = {split: [] for split in SPLITS}
+    kept = dict.fromkeys(SPLITS, 1)  # of so many rows one is kept
+    seen = dict.fromkeys(SPLITS, 0)
     try:
-        rows = run.read_metrics()
-    except (ValueError, OSError) as error:
-        record.notes.append(" ".join(str(error).split()))
-        return
-    for row in rows:
-        epoch, loss = (_number(row.get(key)) for key in ("epoch", "loss")) if isinstance(row, dict) else (None, None)
-        if epoch is not None and loss is not None:
-            record.curves.setdefault(str(row.get("split")), []).append((epoch, loss))
-    losses = [loss for _, loss in record.curves.get("validation", [])]
-    if losses:
-        record.values[VALIDATION_LOSS, Conditions()] = Value(min(losses), None, "nats", "lower")
+        for row in run.metrics_rows():
+            split, epoch, loss = row["split"], number(row["epoch"]), number(row.get("loss"))
+            if split not in curves or epoch is None or loss is None:
+                continue
+            best = min(best, loss) if split == "validation" else best
+            if seen[split] % kept[split] == 0:
+                curves[split].append((epoch, loss))
+            seen[split] += 1
+            if len(curves[split]) == MAX_POINTS:
+                curves[split], kept[split] = curves[split][::2], 2 * kept[split]
+    except ValueError as error:  # what came before the damage is shown
+        record.notes.append(text(error))
+    record.curves = {split: line for split, line in curves.items() if line}
+    if math.isfinite(best):
+        record.values[VALIDATION_LOSS, Conditions()] = Value(best, None, "nats", "lower")
 
 
 def _read_evaluation(file: Path, record: Record) -> None:
-    content = read_json(file)
+    content = plain_value(read_json(file))
     for problem in ("skipped", "failed"):
         if problem in content:
-            record.skipped[file.stem] = f"{problem}: {content[problem]}"
+            record.skipped[text(file.stem)] = f"{problem}: {content[problem]}"
     settings = content.get("settings", {})
     checkpoint = settings.get("checkpoint", {})
     conditions = {"split": settings.get("split"), "checkpoint": checkpoint.get("name")}
@@ -226,27 +243,33 @@ def _read_evaluation(file: Path, record: Record) -> None:
     own = settings.get("metric", {})
     conditions |= {key: own[key] for key in own if key not in ("_target_", "num_samples", "chunk_size")}
     protocol = Conditions(tuple(sorted((str(key), str(value)) for key, value in conditions.items())))
-    for name, entry in content.get("values", {}).items():
-        value = _number(entry["value"])
+    entries = content.get("values", {})
+    if len(entries) > MAX_VALUES:
+        raise ValueError(f"it holds {len(entries)} values, more than {MAX_VALUES}")
+    for name, entry in entries.items():
+        value = number(entry["value"])
         if value is None:
-            record.notes.append(f"evaluation/{file.name}: {name} is not finite")
+            record.notes.append(f"evaluation/{text(file.name)}: {name} is not finite")
             continue
         better = entry.get("better") if entry.get("better") in ("higher", "lower") else None
-        error = _number(entry.get("standard_error"))
+        error = number(entry.get("standard_error"))
+        if error is not None and error < 0:
+            record.notes.append(f"evaluation/{text(file.name)}: {name} has a negative standard error")
+            error = None
         record.values[str(name), protocol] = Value(
             value,
             error,
             str(entry.get("unit", "")),
             better,
-            file.stem,
-            _integer(entry.get("n")),
+            text(file.stem),
+            count(entry.get("n")) or None,
             _examples(file, content, str(name)),
         )
     if settings.get("measure") in ("mass", "density"):
         record.measure = settings["measure"]
     seen = checkpoint.get("run_step")
     if seen is not None and record.step is not None and seen != record.step:
-        record.notes.append(f"{file.stem} is of step {seen}, the run is at step {record.step}: evaluate it again")
+        record.notes.append(f"{text(file.stem)} is of step {seen}, the run is at step {record.step}: evaluate it again")
 
 
 def _examples(file: Path, content: Mapping[str, Any], name: str) -> ExampleFile | None:
@@ -254,22 +277,13 @@ def _examples(file: Path, content: Mapping[str, Any], name: str) -> ExampleFile 
     kept = content.get("per_example")
     sha256 = kept.get("sha256") if isinstance(kept, Mapping) else None
     data = content.get("settings", {}).get("data")
-    return None if sha256 is None else ExampleFile(file.with_suffix(".safetensors"), str(sha256), name, _text(data))
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else json.dumps(value, sort_keys=True, default=str)
-
-
-def _number(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # JSON knows no largest integer
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return (
+        None
+        if sha256 is None
+        else ExampleFile(
+            file.with_suffix(".safetensors"),
+            str(sha256),
+            name,
+            None if data is None else json.dumps(data, sort_keys=True),
+        )
+    )
