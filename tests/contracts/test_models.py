@@ -244,6 +244,14 @@ def test_what_a_user_does_with_any_model(name):
         model.latent_traversal(x[:1], dim=mean[0].numel())
 
 
+def test_the_criterion_for_the_best_weights_is_a_validation_metric(name):
+    model = make(name).eval()
+    if model.best_criterion is not None:
+        metric, better = model.best_criterion
+        assert metric in {"loss", *model.validation_loss(batch_of(DATA), 0).terms}
+        assert better in ("min", "max")
+
+
 def test_it_samples_or_says_why_not(name):
     model = make(name).eval()
     model.before_training(DATA.train)

@@ -138,3 +138,15 @@ def test_any_shape(shape, network):
 def test_refuses_no_draws(argument):
     with pytest.raises(ValueError, match=f"{argument} must be a whole number of at least 1; got 0"):
         model(**{argument: 0})
+
+
+def test_validation_reports_the_elbo_and_the_bound_by_which_weights_are_compared(x):
+    piwae = model(num_estimates=2, num_samples=3)
+    torch.manual_seed(1)
+    loss = piwae.validation_loss(Batch(x), 0)
+    torch.manual_seed(1)
+    distortion, rate = piwae.distortion_and_rate(x)
+    bound = piwae.log_weights(x, 6).logsumexp(0) - math.log(6)
+    torch.testing.assert_close(loss.total, (distortion + rate).mean())
+    torch.testing.assert_close(loss.terms["iwae_bound"], bound.mean())
+    assert piwae.best_criterion == ("iwae_bound", "max")

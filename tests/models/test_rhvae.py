@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vaebench.core import Batch
+from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
 from vaebench.models import RHVAE, VAE
 from vaebench.networks import MLP
@@ -188,7 +189,7 @@ def test_representatives_are_examples_and_cover_the_clusters():
         model.posterior_head.linear.bias.zero_()
         model.end_epoch(_Split(x), batch_size=50)
     assert model.centroids.shape == (3, 2)
-    distances = torch.cdist(model.centroids, x)
+    distances = torch.cdist(model.centroids, x, compute_mode="donot_use_mm_for_euclid_dist")
     assert (distances.min(-1).values < 1e-5).all()
     assert len(distances.argmin(-1).div(40, rounding_mode="floor").unique()) == 3
 
@@ -217,3 +218,21 @@ def test_beta_runs_from_beta_zero_to_one():
     assert betas[-1] == pytest.approx(1.0)
     assert betas == sorted(betas)
     assert 1 / math.sqrt(betas[2]) == pytest.approx((1 - 1 / 0.3) * 0.25 + 1 / 0.3)
+
+
+def test_the_default_bounds_the_centroids_and_tells_how_many_there_are(caplog):
+    x = torch.randn(60, 2)
+    train = DataSplit(x)
+    small = RHVAE((2,), likelihood=Gaussian(), latent_dim=2, max_centroids=20)
+    with caplog.at_level("INFO"):
+        small.end_epoch(train, 30)
+        first = list(caplog.messages)
+        small.end_epoch(train, 30)
+    assert 10 < len(small.centroids) <= 20
+    kept = len(torch.cdist(small.posterior(x).mean, small.centroids).argmin(0).unique())
+    assert first == [f"the metric keeps {kept} of 60 examples as centroids; model.max_centroids=null keeps all"]
+    assert caplog.messages == first  # once
+    assert RHVAE((2,), likelihood=Gaussian(), latent_dim=2).max_centroids == 2000
+    every = RHVAE((2,), likelihood=Gaussian(), latent_dim=2, max_centroids=None)
+    every.end_epoch(train, 30)
+    assert len(every.centroids) == 60

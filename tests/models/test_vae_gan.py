@@ -25,7 +25,7 @@ def small(gamma=GAMMA, **arguments):
         network=MLP(hidden_dims=(8,)),
         discriminator=MLP(hidden_dims=(FEATURES,), activation="tanh"),
         gamma=gamma,
-        **arguments,
+        **{"feature_scale": 1.0, **arguments},
     ).double()
 
 
@@ -188,3 +188,21 @@ def test_refuses_what_it_cannot_train():
         VAEGAN((6,), likelihood=Gaussian(learn_scale=True))
     with pytest.raises(ValueError, match="gamma must be at least 0 and finite; got -1"):
         small(gamma=-1)
+
+
+def test_the_scale_of_the_features_divides_their_distance(x):
+    unit, half = (small(feature_scale=scale) for scale in (1.0, 0.5))
+    half.load_state_dict({k: v for k, v in unit.state_dict().items() if "log_scale" not in k}, strict=False)
+    terms = []
+    for model in (unit, half):
+        torch.manual_seed(1)
+        terms.append(model.losses(Batch(x), 0)["encoder"].terms)
+    constant = FEATURES * 0.5 * math.log(2 * math.pi)
+    squared = terms[0]["dissimilarity"] - constant
+    by_hand = 4 * squared + constant - FEATURES * math.log(2)
+    torch.testing.assert_close(terms[1]["dissimilarity"], by_hand)
+    torch.testing.assert_close(terms[0]["rate"], terms[1]["rate"])
+
+
+def test_no_validation_metric_says_which_weights_are_best():
+    assert VAEGAN.best_criterion is None

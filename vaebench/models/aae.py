@@ -47,6 +47,7 @@ class AAE(LatentVariableModel):
     """
 
     trainer: ClassVar[str] = "adversarial"
+    best_criterion: ClassVar[tuple[str, str] | None] = ("distortion", "min")
 
     def __init__(  # type: ignore[misc]  # names a component, for its default
         self,

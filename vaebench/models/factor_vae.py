@@ -40,8 +40,8 @@ class FactorVAE(LatentVariableModel):
         One batch serves both of Algorithm 2: the VAE's step takes all of it; for the discriminator's, the examples at
         even positions are the first batch, those at odd ones the second. One logit takes the place of two, whose
         difference it is. The slope of the leaky ReLU is 0.01, where Locatello et al. have 0.2. The trainer's optimiser
-        serves both parts unless `trainer.parts` says otherwise; the paper's discriminator has Adam with betas 0.5 and
-        0.9.
+        serves both parts. The paper has Adam with learning rate 1e-4 for both, and betas 0.5 and 0.9 for the
+        discriminator: `trainer.learning_rate=1e-4 trainer.parts={discriminator:{optimizer_args:{betas:[0.5,0.9]}}}`.
     Args: those of `LatentVariableModel`, whose 10 latent dimensions are also the paper's, and
         discriminator: Description of the discriminator's trunk; six layers of 1000 as in the paper.
         gamma: Weight of the total correlation, >= 0. What suits depends on the data set; 10 is the smallest value of

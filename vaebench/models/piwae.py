@@ -24,7 +24,8 @@ class PIWAE(LatentVariableModel):
         L_{encoder} &= -\frac1M \sum_m \log \frac1K \sum_k w_{mk}        (MIWAE, M bounds of K draws)      \\
         L_{decoder} &= -\log \frac1{MK} \sum_{m,k} w_{mk}          (IWAE, one bound of M K draws)
 
-    M = K = 1 is the ELBO, M = 1 the IWAE. Validation reports the ELBO.
+    M = K = 1 is the ELBO, M = 1 the IWAE. Validation reports the ELBO, and the decoder's bound, by which weights are
+    compared.
 
     References:
         Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), https://arxiv.org/abs/1802.04537
@@ -34,6 +35,7 @@ class PIWAE(LatentVariableModel):
     """
 
     trainer: ClassVar[str] = "coupled"
+    best_criterion: ClassVar[tuple[str, str] | None] = ("iwae_bound", "max")
 
     def __init__(
         self,
@@ -64,3 +66,10 @@ class PIWAE(LatentVariableModel):
         iwae = log_w_MKB.logsumexp((0, 1)) - math.log(M * K)
         losses = {"encoder": Loss.mean(-miwae, miwae_bound=miwae), "decoder": Loss.mean(-iwae, iwae_bound=iwae)}
         return losses if part is None else {part: losses[part]}
+
+    def validation_loss(self, batch: Batch, step: int) -> Loss:
+        """Return the negative ELBO, and the bound of all draws among its terms; nats per example."""
+        distortion, rate = self.distortion_and_rate(batch.x, batch.y)
+        num_draws = self.num_estimates * self.num_samples
+        bound = self.log_weights(batch.x, num_draws, batch.y).logsumexp(0) - math.log(num_draws)
+        return Loss.mean(distortion + rate, distortion=distortion, rate=rate, iwae_bound=bound)

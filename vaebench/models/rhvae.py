@@ -2,6 +2,7 @@ r"""The Riemannian Hamiltonian variational autoencoder."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -18,6 +19,8 @@ from vaebench.models.base import Components, LatentVariableModel
 from vaebench.networks import MLP, Network
 from vaebench.objectives.hamiltonian import draw_momentum, generalised_leapfrog, momentum_log_prob, point
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
+
+log = logging.getLogger(__name__)
 
 
 class RHVAE(LatentVariableModel):
@@ -36,8 +39,12 @@ class RHVAE(LatentVariableModel):
     A leapfrog step that is too long for the curvature is refused, see `objectives.hamiltonian`; the share of such steps
     is logged as `refused`. Where it is not small, lower `step_size`.
 
-    In training the centroids are those of the batch. After each epoch they are those of the whole training split, kept
-    in the buffers `centroids` and `matrices`, which every evaluation uses.
+    In training the centroids are those of the batch. After each epoch they are those of the whole training split, or
+    `max_centroids` of them, kept in the buffers `centroids` and `matrices`, which every evaluation uses. G^-1 is a sum
+    over centroids, so its scale changes with their number, and the flow of an evaluation is not that of training.
+
+    The published step hardly moves: after three epochs on the digits the flow carries a latent over a distance of 0.04
+    with a batch's metric and 0.17 with the whole split's, where the standard deviations of q(z_0|x) have a norm of 3.2.
 
     References:
         Geometry-Aware Hamiltonian Variational Auto-Encoder (Chadebec et al., 2020), https://arxiv.org/abs/2010.11518;
@@ -52,8 +59,9 @@ class RHVAE(LatentVariableModel):
         beta_zero: First inverse temperature, in (0, 1]; 0.09 is the square of what the authors call beta_zero.
         temperature: T of the metric, > 0.
         regularization: lambda of the metric, > 0.
-        max_centroids: Bound on the centroids kept after an epoch; the examples nearest to as many k-means centres
-            represent the rest. None keeps all.
+        max_centroids: Bound on the centroids kept after an epoch, >= 1; the examples nearest to as many k-means centres
+            stand for the rest. None keeps all. With 2,000, ours, a validation batch of MNIST costs 0.7 training steps,
+            with 20,000 it costs 6.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate", "manifold"})
@@ -74,7 +82,7 @@ class RHVAE(LatentVariableModel):
         beta_zero: float = 0.09,
         temperature: float = 1.5,
         regularization: float = 0.01,
-        max_centroids: int | None = None,
+        max_centroids: int | None = 2000,
         **components: Unpack[Components],
     ) -> None:
         super().__init__(shape, **components)
@@ -137,6 +145,11 @@ class RHVAE(LatentVariableModel):
             means.append(self.posterior(x).mean)
             matrices.append(self._matrices(x))
         keep = _representatives(torch.cat(means), self.max_centroids)
+        if len(keep) < len(train) and len(self.centroids) == 0:
+            log.info(
+                "the metric keeps %d of %d examples as centroids; model.max_centroids=null keeps all",
+                len(keep), len(train),
+            )  # fmt: skip
         self.centroids = torch.cat(means)[keep].to(self.centroids.dtype)
         self.matrices = torch.cat(matrices)[keep].to(self.matrices.dtype)
 
@@ -213,6 +226,7 @@ def _representatives(points: Tensor, limit: int | None) -> Tensor:
         return torch.arange(len(points), device=points.device)
     from sklearn.cluster import MiniBatchKMeans
 
-    centres = MiniBatchKMeans(limit, random_state=0, n_init=1, batch_size=4096).fit(points.cpu().numpy())
-    distances = torch.cdist(torch.from_numpy(centres.cluster_centers_).to(points), points)
-    return distances.argmin(-1).unique()
+    seeds = min(len(points), max(100, 3 * limit // 2))  # few seeds and passes: a third of the time, as good centres
+    kmeans = MiniBatchKMeans(limit, init_size=seeds, max_iter=3, random_state=0, n_init=1, batch_size=4096)
+    centres = torch.from_numpy(kmeans.fit(points.cpu().numpy()).cluster_centers_).to(points)
+    return torch.cat([torch.cdist(some, points).argmin(-1) for some in centres.split(256)]).unique()
