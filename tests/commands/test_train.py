@@ -59,7 +59,7 @@ def test_a_run_is_the_directory_of_the_design(command):
         (split, epoch) for epoch in (1, 2) for split in ("train", "validation")
     ]
     log = run.log.read_text()
-    for text in ("configuration of outputs/", "latent_dim=2", "network=MLP(hidden_dims=[8]", "epoch 2", "parameters"):
+    for text in ("configuration of outputs/", "latent_dim=2", "hidden_dims=[8]", "epoch 2", "parameters"):
         assert text in log
     assert "latent_dim=2" in answer.err
     for text in ("VAE on digits: 2 epochs, 6 steps", "distortion", "rate"):

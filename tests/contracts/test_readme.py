@@ -27,7 +27,8 @@ def test_a_list_that_is_not_current_would_be_seen():
 
 def test_the_example_of_the_library_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    block = next(block for block in blocks if "BaseTrainer" in block)
     names = {}
     exec(block.replace("num_epochs=10", "num_epochs=1"), names)
     assert names["pictures"].shape == (16, 1, 8, 8)
