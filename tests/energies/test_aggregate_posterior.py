@@ -103,3 +103,13 @@ def test_refusals():
     model.posterior = lambda x, y=None: SimpleNamespace(mean=x)
     with pytest.raises(ValueError, match="diagonal Gaussian"):
         AggregatePosteriorTarget().build(model, FakeSplit(torch.randn(3, 2)))
+
+
+def test_squares_are_not_taken_in_single_precision():
+    """Narrow posteriors far from the origin: the energy is as exact as the gradient's value, for single-precision x."""
+    mean, log_var = 3 * torch.randn(300, 10), torch.full((300, 10), -7.0)
+    energy = AggregatePosteriorEnergy(mean, log_var)
+    x = energy.exact_sample(200).float()
+    exact = -mixture(mean.double(), log_var.double()).log_prob(x.double())
+    assert float((energy.energy(x).double() - exact).abs().max()) < 1e-3
+    assert float((energy.value_and_grad(x)[0].double() - exact).abs().max()) < 1e-3

@@ -91,6 +91,8 @@ def report(**changes) -> Diagnostics:
         num_chains=4,
         num_draws=1000,
         r_hat=[1.001],
+        r_hat_limit=[1.01],
+        nested_r_hat=None,
         ess_bulk=[2000.0],
         ess_tail=[1500.0],
         mean=[0.0],
@@ -116,7 +118,8 @@ def test_verdict_is_silent_where_all_is_well():
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"r_hat": [1.0, 1.02]}, "R-hat is 1.020"),
+        ({"r_hat": [1.0, 1.02], "r_hat_limit": [1.01, 1.01]}, "R-hat is 1.020"),
+        ({"nested_r_hat": [1.0, 1.03]}, "nested R-hat is 1.030"),
         ({"r_hat": [None]}, "did not move"),
         ({"ess_bulk": [399.0]}, "399"),
         ({"ess_tail": [12.0]}, "tails"),
@@ -133,3 +136,89 @@ def test_verdict_names_the_fault_and_the_key(changes, word):
     (sentence,) = verdict(report(**changes))
     assert word in sentence
     assert "sampler." in sentence
+
+
+def test_many_short_chains_in_equilibrium_are_rarely_told_to_disagree():
+    """64 chains of 400 draws: the rate of false alarms; R-hat itself would give one in every run."""
+    alarms, classic = 0, 0
+    for seed in range(10):
+        torch.manual_seed(seed)
+        x = autoregressive(400, 64, 0.9)[..., :1]
+        values, limits = diagnostics.r_hat_and_limit(x)
+        alarms += bool((values > limits).any() or (diagnostics.nested_r_hat(x) > 1.01).any())
+        classic += bool((values > 1.01).any())
+    assert classic == 10
+    assert alarms <= 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "sees"),
+    [
+        (lambda x: x[:, 0].add_(4), "r_hat"),
+        (lambda x: x[:, ::2].add_(1), "r_hat"),
+        (lambda x: x.add_(torch.linspace(0, 1, 400, dtype=torch.float64)[:, None, None]), "r_hat"),
+        (lambda x: x.add_(0.5 * torch.arange(8, dtype=torch.float64).repeat_interleave(8)[:, None]), "nested"),
+    ],
+    ids=["one chain apart", "two modes", "a trend", "groups apart"],
+)
+def test_many_short_chains_that_disagree_are_told_so(fault, sees):
+    torch.manual_seed(0)
+    x = autoregressive(400, 64, 0.5)[..., :1].clone()
+    fault(x)
+    values, limits = diagnostics.r_hat_and_limit(x)
+    found = {"r_hat": bool((values > limits).all()), "nested": bool((diagnostics.nested_r_hat(x) > 1.01).all())}
+    assert found[sees]
+
+
+def test_few_chains_keep_the_limit_of_vehtari_et_al():
+    _, limits = diagnostics.r_hat_and_limit(autoregressive(400, 8, 0.9))
+    assert (limits == 1.01).all()
+
+
+def test_nested_r_hat_is_that_of_the_paper_on_whole_groups():
+    """By the definition, in NumPy's terms."""
+    torch.manual_seed(0)
+    x = autoregressive(40, 16, 0.3)[..., :1]
+    expected = 0.0
+    for values in (x, (x - x.median()).abs()):
+        z = diagnostics.rank_normalise(values)[..., 0].numpy()
+        groups = [z[:, 2 * k : 2 * k + 2] for k in range(8)]
+        between = torch.tensor([group.mean() for group in groups]).var()
+        within = torch.tensor([g.mean(0).var(ddof=1) + g.var(0, ddof=1).mean() for g in groups]).mean()
+        expected = max(expected, float((1 + between / within).sqrt()))
+    assert float(diagnostics.nested_r_hat(x)) == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_draw_that_is_not_finite_has_no_value(value):
+    x = torch.randn(200, 16, 2, dtype=torch.float64)
+    x[5, 2, 0] = value
+    for name in ("r_hat", "nested_r_hat", "ess_bulk", "ess_tail"):
+        result = getattr(diagnostics, name)(x)
+        assert result.isnan().tolist() == [True, False], name
+
+
+def test_a_binary_quantity_has_a_tail(arviz):
+    for share in (0.5, 0.02, 0.98):
+        x = (torch.rand(500, 4, 1, dtype=torch.float64) < share).double()
+        chain = x[..., 0].T.numpy()
+        expected = float(arviz.ess(chain, method="tail", prob=(0.05, 0.95)))
+        assert float(diagnostics.ess_tail(x)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("num_draws", [4, 5, 6, 7])
+def test_few_draws_are_told_to_be_too_few(num_draws):
+    words = verdict(report(num_draws=num_draws, ess_bulk=[None], ess_tail=[None]))
+    assert any(f"{num_draws} draws per chain are too few" in sentence for sentence in words)
+
+
+def test_draws_that_are_not_finite_are_told():
+    words = verdict(report(mean=[math.nan], r_hat=[None], ess_bulk=[None]))
+    assert any("not finite" in sentence for sentence in words)
+
+
+def test_nothing_is_said_about_acceptance_where_nothing_can_be_rejected():
+    assert verdict(report(acceptance_rate=None, target_acceptance=None)) == []
+    assert verdict(report(caveat="It is biased.")) == ["It is biased."]
+    slow = verdict(report(ess_bulk=[10.0], if_slow="wait"))
+    assert any(sentence.endswith("wait.") for sentence in slow)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from vaebench.core import Batch, Model
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
+from vaebench.energies.analytic.gaussian import GaussianEnergy
 from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
 from vaebench.energies.latent.auto import AutoTarget
 from vaebench.energies.latent.manifold import ManifoldTarget
 from vaebench.energies.latent.prior import PriorTarget
+from vaebench.factory.signatures import parameters
+from vaebench.mcmc.chains import Chains, run_chains
+from vaebench.mcmc.kernels.hmc import HMCKernel
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.samplers.hmc import HamiltonianMonteCarlo
+from vaebench.samplers.langevin import LangevinDynamics
 from vaebench.samplers.latents import prepare
+from vaebench.samplers.mala import MetropolisAdjustedLangevin
+from vaebench.samplers.markov_chains import spread
 from vaebench.samplers.normal import NormalSampler
 from vaebench.samplers.rhvae import RHVAESampler
 
@@ -212,3 +220,88 @@ def test_a_model_without_a_metric_is_refused(sampler: BaseSampler, sentence):
 def test_settings_out_of_range_are_named(make, key):
     with pytest.raises(ValueError, match=key):
         make()
+
+
+def ladder(num_draws: int, num_chains: int) -> Chains:
+    """Chains whose states are their time and their number."""
+    t = torch.arange(num_draws).double()[:, None].expand(num_draws, num_chains)
+    s = torch.arange(num_chains).double().expand(num_draws, num_chains)
+    kernel, energy = HMCKernel(), PriorTarget().build(LinearModel())
+    run = run_chains(kernel, energy, torch.zeros(num_chains, 2), num_draws=num_draws, num_warmup=0, step_size=0.1)
+    return replace(run, positions=torch.stack([t, s], -1))
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "times"), [(8, [11, 11]), (4, [11]), (10, [3, 3, 7, 7, 7, 7, 11, 11, 11, 11]), (3, [11, 11, 11])]
+)
+def test_samples_are_spread_over_the_run(num_samples, times):
+    """At equal distances and up to the last draw; where N is no multiple of the chains, the earliest are left out."""
+    taken = spread(ladder(12, 4), num_samples)
+    assert len(taken) == num_samples
+    if num_samples == 8:
+        assert taken[:, 0].tolist() == [5] * 4 + [11] * 4
+    elif len(times) == num_samples:
+        assert taken[:, 0].tolist() == times
+    assert taken[-1].tolist() == [11, 3]
+
+
+EFFECTS = {
+    "num_chains": 6,
+    "num_warmup": 25,
+    "num_draws": 9,
+    "thinning": 2,
+    "step_size": 0.05,
+    "temperature": 3.0,
+    "target_acceptance": 0.5,
+    "num_leapfrog": 5,
+    "jitter": 0.0,
+}
+
+
+@pytest.mark.parametrize("setting", EFFECTS)
+@pytest.mark.parametrize("cls", [HamiltonianMonteCarlo, RHVAESampler, MetropolisAdjustedLangevin, LangevinDynamics])
+def test_every_setting_has_an_effect(cls, setting):
+    """None of them is taken and then ignored."""
+    known = parameters(cls)
+    if setting not in known or (cls is LangevinDynamics and setting == "target_acceptance"):
+        return
+    reports = []
+    for changed in ({}, {setting: EFFECTS[setting]}):
+        settings = {"num_chains": 4, "num_warmup": 30, "num_draws": 8}
+        settings |= {"step_size": None} if setting == "target_acceptance" else {}
+        torch.manual_seed(0)
+        sampler = cls(**{**settings, **changed}).setup(CurvedModel(), Examples(40))
+        z = sampler.sample(8).z
+        reports.append((z, sampler.report))
+    (before, report), (after, changed_report) = reports
+    assert not torch.equal(before, after)
+    if setting == "num_draws":
+        assert (report.num_draws, changed_report.num_draws) == (8, 9)
+    if setting == "num_chains":
+        assert (report.num_chains, changed_report.num_chains) == (4, 6)
+    if setting in ("num_warmup", "thinning", "num_leapfrog"):
+        assert changed_report.num_gradients != report.num_gradients
+    if setting == "target_acceptance":
+        assert changed_report.target_acceptance == 0.5
+        assert changed_report.step_size != report.step_size
+    if setting == "step_size":
+        assert changed_report.step_size == pytest.approx(0.05)
+
+
+def test_starts_are_random():
+    """Chains do not begin at one point, and not at the same points in each run."""
+    for target in (ManifoldTarget(), AggregatePosteriorTarget(), PriorTarget()):
+        energy = target.build(CurvedModel(), Examples(40))
+        first, second = energy.start(8), energy.start(8)
+        assert len(first.unique(dim=0)) > 1
+        assert not torch.equal(first, second)
+
+
+def test_a_generator_is_handed_on():
+    energy, x, ends = GaussianEnergy(), torch.zeros(3, 2), []
+    sampler = HamiltonianMonteCarlo(energy, step_size=0.3)
+    for seed in (1, 1, 2):
+        torch.manual_seed(99)
+        ends.append(sampler.sample(x=x, n_steps=3, generator=torch.Generator().manual_seed(seed)))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])

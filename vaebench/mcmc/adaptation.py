@@ -20,7 +20,8 @@ class DualAveraging:
 
     .. math:: \log \epsilon_{t+1} = \mu - \frac{\sqrt t}{\gamma} \frac{1}{t + t_0} \sum_{i \le t} (\delta - \alpha_i)
 
-    averaged with weights :math:`t^{-\kappa}`. Everything is a tensor of no dimension: the host reads nothing.
+    averaged with weights :math:`t^{-\kappa}`. Everything is a tensor, of no dimension or one value per chain: the host
+    reads nothing.
 
     References:
         The No-U-Turn Sampler (Hoffman & Gelman, 2014), https://arxiv.org/abs/1111.4246
@@ -29,7 +30,7 @@ class DualAveraging:
         acceptance of a single chain; it swings so widely under them that after 50 transitions the averaged step still
         accepts 0.05 to 0.25 more than it should. A rate pooled over chains has little noise, and settles within 0.05.
     Args:
-        step_size: Where to start, a positive scalar.
+        step_size: Where to start, positive.
         target: The acceptance rate delta.
     """
 
@@ -51,7 +52,7 @@ class DualAveraging:
         self._t = 0
 
     def update(self, acceptance: Tensor) -> None:
-        """Learn from the mean acceptance probability over chains, a scalar."""
+        """Learn from acceptance probabilities, of the shape of the step size: each chain's, or their mean."""
         self._t += 1
         t = self._t
         self._error = self._error + (self.target - acceptance - self._error) / (t + self.t0)
@@ -99,14 +100,16 @@ def window_ends(num_warmup: int) -> tuple[int, list[int]]:
 
 
 class WindowAdaptation:
-    r"""Stan's warm-up with statistics pooled over chains.
+    r"""Stan's warm-up with statistics pooled over the chains that have arrived.
 
     The mass matrix is :math:`M^{-1} = \frac{n}{n+5} \mathrm{Var} + 10^{-3} \frac{5}{n+5}`, the variance being that of
-    all chains' positions in a window, about their common mean. After the last transition nothing changes any more.
+    positions in a window about their common mean. After the last transition nothing changes any more.
 
-    In the first buffer, while chains come from their starting points, the step size follows the harmonic mean of their
-    acceptance probabilities: a single chain that is too far out to move at the others' step holds all of them back
-    until it does, instead of staying there for ever.
+    Chains on the way from a wide start are no part of the distribution: pooled with the others they would set its
+    scales, and move with steps that suit the others. So every chain begins alone, with a step size of its own. At the
+    end of each window, chains whose energies are those of the lowest quarter have arrived (`have_arrived`): their
+    positions are pooled, and they share a step size and a mass matrix, which are what the draws are made with. The
+    others go on alone, with a mass matrix of their own, until they arrive.
 
     References:
         Stan Reference Manual, section HMC Algorithm Parameters, https://mc-stan.org/docs/reference-manual/mcmc.html
@@ -117,66 +120,131 @@ class WindowAdaptation:
     """
 
     def __init__(self, parameters: Parameters, num_warmup: int, target_acceptance: float) -> None:
-        self._averaging = DualAveraging(parameters.step_size, target_acceptance)
-        self._first_parameters = parameters
-        self._inverse_mass = parameters.inverse_mass_matrix
+        self._first_parameters, self._target = parameters, target_acceptance
         self._num_warmup = num_warmup
         self._first, self._ends = window_ends(num_warmup)
-        self._moments = PooledVariance(self._inverse_mass)
+        self._shared_step = DualAveraging(parameters.step_size, target_acceptance)
+        self._shared_mass = parameters.inverse_mass_matrix
+        self._own_step: DualAveraging | None = None
+        self._own_mass = self._shared_mass
+        self._is_shared: Tensor | None = None  # (S, 1): who has arrived
+        self._window: Window | None = None
         self._t = 0
 
     @property
     def parameters(self) -> Parameters:
         """What the next transition uses: the averaged step size once warm-up is over."""
-        is_over = self._t >= self._num_warmup
-        step_size = self._averaging.average if is_over else self._averaging.step_size
-        return replace(self._first_parameters, step_size=step_size, inverse_mass_matrix=self._inverse_mass)
+        step_size, mass = self._shared_step.step_size, self._shared_mass
+        if self._t >= self._num_warmup:
+            step_size = self._shared_step.average
+        elif self._own_step is not None:
+            step_size, mass = self._own_step.step_size, self._own_mass
+            if self._is_shared is not None:
+                step_size = torch.where(self._is_shared, self._shared_step.step_size, step_size)
+                mass = torch.where(self._is_shared, self._shared_mass, mass)
+        return replace(self._first_parameters, step_size=step_size, inverse_mass_matrix=mass)
 
     def update(self, state: State, info: Info) -> None:
         """Learn from one transition; does nothing after warm-up."""
         if self._t >= self._num_warmup:
             return
         self._t += 1
-        rates = info.acceptance_probability
-        is_settling = self._t <= self._first and self._ends
-        self._averaging.update(harmonic_mean(rates) if is_settling else rates.mean())
-        if self._ends and self._first < self._t <= self._ends[-1]:
-            self._moments.update(state.position)
+        rates = info.acceptance_probability.unsqueeze(-1)
+        if not self._ends:  # too short for windows
+            self._shared_step.update(rates.mean())
+            return
+        if self._own_step is None:
+            start = self._first_parameters.step_size.expand_as(rates)
+            self._own_step = DualAveraging(start, self._target, gamma=0.05)
+            self._own_mass = self._shared_mass.expand_as(state.position)
+        self._own_step.update(rates)
+        if self._is_shared is not None:
+            self._shared_step.update((rates * self._is_shared).sum() / self._is_shared.sum())
+        if self._first < self._t <= self._ends[-1]:
+            self._window = Window.like(state) if self._window is None else self._window
+            self._window.update(state)
         if self._t in self._ends:
-            self._inverse_mass = self._moments.regularised()
-            self._moments = PooledVariance(self._inverse_mass)
-            self._averaging.restart(self._averaging.average)
+            self._end_window(rates)
+
+    def _end_window(self, rates: Tensor) -> None:
+        assert self._window is not None
+        assert self._own_step is not None
+        has_arrived = have_arrived(*self._window.energy_moments()).unsqueeze(-1)
+        own = self._own_step.average
+        begin = own if self._is_shared is None else torch.where(self._is_shared, self._shared_step.average, own)
+        self._shared_step.restart(torch.exp((begin.log() * has_arrived).sum() / has_arrived.sum()))
+        self._shared_mass = regularised(*self._window.pooled(has_arrived), like=self._shared_mass)
+        self._own_mass = regularised(*self._window.own(), like=self._shared_mass)
+        self._own_step.restart(begin)
+        self._is_shared = has_arrived
+        self._window = None
 
 
-def harmonic_mean(rates: Tensor) -> Tensor:
-    """The harmonic mean over chains, with rates below 1e-3 counted as that: a scalar near the worst chain's rate."""
-    return 1 / (1 / rates.clamp(min=1e-3)).mean()
+def have_arrived(mean: Tensor, variance: Tensor) -> Tensor:
+    """Say which chains have the energies of the lowest quarter, shape (S,), bool; at least a quarter has.
+
+    A chain counts if its mean energy is at most five standard deviations of the energy above the mean of the chain at
+    the first quartile; the deviation is the median over the chains up to there. In equilibrium all of them do.
+
+    Args:
+        mean: Of each chain's energy in a window, nats, shape (S,).
+        variance: Of the same, shape (S,).
+    """
+    order = mean.argsort()
+    quarter = order[: max(1, math.ceil(len(mean) / 4))]
+    spread = (variance[quarter].median() + mean[quarter].var(correction=0)).sqrt()
+    return mean <= mean[quarter[-1]] + 5 * spread
 
 
-class PooledVariance:
-    """Running variance per dimension over chains and transitions, in float64 by the parallel form of Welford's sums."""
+class Window:
+    """Running means and sums of squares of each chain's positions and energy, in float64 by Welford's sums.
 
-    def __init__(self, like: Tensor) -> None:
-        self._like = like
-        self._n = 0
-        self._mean = torch.zeros_like(like, dtype=torch.float64)
-        self._sum_squares = torch.zeros_like(self._mean)
+    Args:
+        position: Gives shape (S, D) and device.
+    """
 
-    def update(self, x: Tensor) -> None:
-        """Add S positions, shape (S, D)."""
-        x = x.double()
-        n, total = x.shape[0], self._n + x.shape[0]
-        mean = x.mean(0)
-        delta = mean - self._mean
-        self._sum_squares = self._sum_squares + (x - mean).square().sum(0) + delta.square() * (self._n * n / total)
-        self._mean = self._mean + delta * (n / total)
-        self._n = total
+    def __init__(self, position: Tensor) -> None:
+        self.n = 0
+        self._mean = torch.zeros(position.shape[0], position.shape[1] + 1, dtype=torch.float64, device=position.device)
+        self._squares = torch.zeros_like(self._mean)
 
-    def regularised(self) -> Tensor:
-        """The variance, shrunk towards 1e-3 as Stan does, shape (D,)."""
-        n = self._n
-        variance = self._sum_squares / max(n - 1, 1)
-        return (variance * (n / (n + 5)) + 1e-3 * (5 / (n + 5))).to(self._like.dtype)
+    @classmethod
+    def like(cls, state: State) -> Window:
+        """Return an empty window for these chains."""
+        return cls(state.position)
+
+    def update(self, state: State) -> None:
+        """Add the present positions and energies."""
+        values = torch.cat([state.position, state.energy.unsqueeze(-1)], -1).double()
+        self.n += 1
+        delta = values - self._mean
+        self._mean = self._mean + delta / self.n
+        self._squares = self._squares + delta * (values - self._mean)
+
+    def energy_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each chain's energy, nats, each of shape (S,)."""
+        return self._mean[:, -1], self._squares[:, -1] / self.n
+
+    def own(self) -> tuple[Tensor, int]:
+        """Variance of each chain about its own mean, shape (S, D), and the number of positions behind it."""
+        return self._squares[:, :-1] / max(self.n - 1, 1), self.n
+
+    def pooled(self, which: Tensor) -> tuple[Tensor, int]:
+        """Variance over some chains about their common mean, shape (D,), and the number of positions behind it.
+
+        Args:
+            which: Shape (S, 1), bool.
+        """
+        weights, means = which.double(), self._mean[:, :-1]
+        count = int(which.sum())
+        common = (weights * means).sum(0) / count
+        squares = (weights * (self._squares[:, :-1] + self.n * (means - common).square())).sum(0)
+        return squares / max(count * self.n - 1, 1), count * self.n
+
+
+def regularised(variance: Tensor, n: int, like: Tensor) -> Tensor:
+    """A variance from n positions, shrunk towards 1e-3 as Stan does; shape kept, dtype that of `like`."""
+    return (variance * (n / (n + 5)) + 1e-3 * (5 / (n + 5))).to(like.dtype)
 
 
 def reasonable_step_size(

@@ -6,6 +6,8 @@ ArviZ and Stan.
 References:
     Rank-normalization, folding, and localization: an improved R-hat (Vehtari et al., 2021),
     https://arxiv.org/abs/1903.08008
+    Nested R-hat: assessing the convergence of Markov chain Monte Carlo when running many short chains (Margossian et
+    al., 2024), https://arxiv.org/abs/2110.13017
     Diagnosing suboptimal cotangent disintegrations in HMC (Betancourt, 2016), https://arxiv.org/abs/1604.00695
 """
 
@@ -21,6 +23,9 @@ from torch import Tensor
 from vaebench.mcmc.chains import Chains
 
 MIN_DRAWS = 4  # per chain: two halves of two, the least that has a variance within and between
+MANY_CHAINS = 16  # from here on, chains are judged in groups, too
+NUM_GROUPS = 8
+R_HAT_LIMIT = 1.01
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Diagnostics:
         num_chains: S.
         num_draws: Kept draws per chain, T.
         r_hat: Rank-normalised split R-hat.
+        r_hat_limit: What it may be at most: 1.01, or for many short chains what chance alone explains.
+        nested_r_hat: The same between groups of many chains; None with fewer than 16 chains.
         ess_bulk: Effective sample size of the centre of the distribution.
         ess_tail: The smaller of the effective sample sizes of its 5 % and 95 % quantiles.
         mean: Posterior means.
@@ -50,6 +57,8 @@ class Diagnostics:
     num_chains: int
     num_draws: int
     r_hat: list[float | None]
+    r_hat_limit: list[float | None]
+    nested_r_hat: list[float | None] | None
     ess_bulk: list[float | None]
     ess_tail: list[float | None]
     mean: list[float]
@@ -67,11 +76,18 @@ class Diagnostics:
 
     def worst(self) -> dict[str, float | None]:
         """The worst value over dimensions of each convergence number; None where any dimension has none."""
+        nested = self.nested_r_hat or [None]
         return {
             "r_hat": None if None in self.r_hat else max(self.r_hat),  # type: ignore[type-var]
+            "nested_r_hat": None if None in nested else max(nested),  # type: ignore[type-var]
             "ess_bulk": None if None in self.ess_bulk else min(self.ess_bulk),  # type: ignore[type-var]
             "ess_tail": None if None in self.ess_tail else min(self.ess_tail),  # type: ignore[type-var]
         }
+
+    def apart(self) -> float | None:
+        """The largest R-hat among the dimensions in which it exceeds its limit, or None where it exceeds it nowhere."""
+        pairs = zip(self.r_hat, self.r_hat_limit, strict=True)
+        return max((r for r, limit in pairs if r is not None and limit is not None and r > limit), default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the worst over dimensions and the verdict."""
@@ -85,10 +101,13 @@ def diagnose(chains: Chains) -> Diagnostics:
     flat = draws.flatten(0, 1)
     kernel, target = chains.kernel, chains.target_acceptance
     bfmi = e_bfmi(chains.total_energy.detach().double().cpu()).amin()[None] if kernel.has_momentum else None
+    worst, limit = r_hat_and_limit(draws)
     return Diagnostics(
         num_chains=draws.shape[1],
         num_draws=draws.shape[0],
-        r_hat=_plain(r_hat(draws)),
+        r_hat=_plain(worst),
+        r_hat_limit=_plain(limit),
+        nested_r_hat=_plain(nested_r_hat(draws)) if draws.shape[1] >= MANY_CHAINS else None,
         ess_bulk=_plain(ess_bulk(draws)),
         ess_tail=_plain(ess_tail(draws)),
         mean=flat.mean(0).tolist(),
@@ -109,21 +128,31 @@ def diagnose(chains: Chains) -> Diagnostics:
 def verdict(diagnostics: Diagnostics) -> list[str]:
     """Say in plain sentences what is wrong and what to change; an empty list means nothing was found.
 
-    Thresholds: R-hat 1.01 and 400 effective draws (Vehtari et al., 2021), no divergence after warm-up, E-BFMI 0.3
-    (Stan), an acceptance rate within 0.15 of its target, or 0.1 .. 1 below it where higher is only dearer.
+    Thresholds: R-hat 1.01 and 400 effective draws (Vehtari et al., 2021), nested R-hat 1.01 (Margossian et al., 2024),
+    no divergence after warm-up, E-BFMI 0.3 (Stan), an acceptance rate within 0.15 of its target, or 0.1 .. 1 below it
+    where higher is only dearer.
     """
     found = []
     worst = diagnostics.worst()
-    if worst["r_hat"] is None:
+    apart, nested = diagnostics.apart(), worst["nested_r_hat"]
+    if not all(map(math.isfinite, diagnostics.mean)):
+        found.append("Some draws are not finite, so nothing can be said about the chains; look at the target's energy.")
+    elif worst["r_hat"] is None:
         found.append(
             "The chains did not move, or are too short to judge: R-hat has no value; "
             "lower sampler.step_size or raise sampler.num_draws."
         )
-    elif worst["r_hat"] > 1.01:
+    elif apart is not None or (nested is not None and nested > R_HAT_LIMIT):
+        name, value = ("R-hat", apart) if apart is not None else ("nested R-hat", nested)
         found.append(
-            f"The chains disagree: R-hat is {worst['r_hat']:.3f}, above 1.01, so averages over these draws cannot be "
+            f"The chains disagree: {name} is {value:.3f}, above 1.01, so averages over these draws cannot be "
             "trusted; raise sampler.num_draws, or sampler.num_chains where the distribution has separate modes and "
             "each chain stays in its own."
+        )
+    if worst["r_hat"] is not None and (worst["ess_bulk"] is None or worst["ess_tail"] is None):
+        found.append(
+            f"{diagnostics.num_draws} draws per chain are too few to tell how many independent ones they are worth; "
+            "raise sampler.num_draws to at least 8."
         )
     for name, value in (("centre", worst["ess_bulk"]), ("tails", worst["ess_tail"])):
         if value is not None and value < 400:
@@ -163,23 +192,80 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
 
 def r_hat(draws: Tensor) -> Tensor:
     """Rank-normalised split R-hat: the worse of location and scale, shape (D,); nan where it has no value."""
+    return r_hat_and_limit(draws)[0]
+
+
+def r_hat_and_limit(draws: Tensor) -> tuple[Tensor, Tensor]:
+    r"""R-hat, and how large it may be, each of shape (D,).
+
+    In equilibrium the mean of a half chain of n draws with autocorrelation time tau varies by tau / n of the variance
+    within, so that R-hat is about sqrt(1 + tau / n): above 1.01 for short chains, however many there are. With 16
+    chains or more the limit is therefore the larger of 1.01 and sqrt(1 + 3 tau / n), tau being that within chains,
+    which does not see how far they are apart. How much the draws are worth is left to the effective sample size and
+    to `nested_r_hat`.
+    """
     halves = split_chains(draws)
-    folded = (halves - _quantile(halves, 0.5)).abs()
-    return torch.maximum(_r_hat(rank_normalise(halves)), _r_hat(rank_normalise(folded)))
+    values, limits = [], []
+    for scores in (rank_normalise(halves), rank_normalise((halves - _quantile(halves, 0.5)).abs())):
+        values.append(_r_hat(scores))
+        limit = torch.full_like(values[-1], R_HAT_LIMIT)
+        if draws.shape[1] >= MANY_CHAINS and len(halves) >= MIN_DRAWS:
+            tau = len(halves) * halves.shape[1] / effective_sample_size(scores - scores.mean(0))
+            limit = torch.fmax(limit, (1 + 3 * tau / len(halves)).sqrt())
+        limits.append(limit)
+    location_is_worse = (values[0] / limits[0]) >= (values[1] / limits[1])
+    bad = ~draws.isfinite().all(0).all(0)
+    worst = torch.where(location_is_worse, values[0], values[1]).masked_fill(bad, math.nan)
+    return worst, torch.where(location_is_worse, limits[0], limits[1])
+
+
+def nested_r_hat(draws: Tensor) -> Tensor:
+    r"""R-hat between groups of chains, rank-normalised, shape (D,).
+
+    .. math:: \hat R_\nu = \sqrt{1 + \hat B / \hat W}, \quad \hat W = \text{variance of chain means in a group} +
+        \text{variance within chains}
+
+    with B the variance of the groups' means. It falls with the draws in a whole group, and so suits many short chains.
+
+    Deviations:
+        Chains of a group start at different points: it tells whether enough was drawn, and only `r_hat` sees a chain
+        that stays apart, or a trend.
+    """
+    folded = (draws - _quantile(draws, 0.5)).abs()
+    bad = ~draws.isfinite().all(0).all(0)
+    worst = torch.maximum(_nested_r_hat(rank_normalise(draws)), _nested_r_hat(rank_normalise(folded)))
+    return worst.masked_fill(bad, math.nan)
+
+
+def _nested_r_hat(draws: Tensor) -> Tensor:
+    num_draws, num_chains, num_dims = draws.shape
+    size = num_chains // NUM_GROUPS  # chains; a remainder is left out
+    if num_draws < 2 or size < 2:
+        return draws.new_full((num_dims,), math.nan)
+    groups = draws[:, : NUM_GROUPS * size].unflatten(1, (NUM_GROUPS, size))
+    means = groups.mean(0)  # (groups, chains, D)
+    within = means.var(1) + groups.var(0).mean(1)
+    return (1 + means.mean(1).var(0) / within.mean(0)).sqrt()
 
 
 def ess_bulk(draws: Tensor) -> Tensor:
     """Effective sample size of the rank-normalised draws, shape (D,)."""
-    return effective_sample_size(rank_normalise(split_chains(draws)))
+    bad = ~draws.isfinite().all(0).all(0)
+    return effective_sample_size(rank_normalise(split_chains(draws))).masked_fill(bad, math.nan)
 
 
 def ess_tail(draws: Tensor) -> Tensor:
     """The smaller of the effective sample sizes of the 5 % and 95 % quantiles, shape (D,)."""
     sizes = []
     for probability in (0.05, 0.95):
-        quantile = _quantile(draws, probability)
-        sizes.append(effective_sample_size(split_chains((draws <= quantile).double())))
-    return torch.minimum(*sizes)
+        below = split_chains((draws <= _quantile(draws, probability)).double())
+        size = effective_sample_size(below)
+        # all of them: a discrete quantity with much of its mass at its largest value, for which nothing is uncertain
+        is_full = below.flatten(0, 1).all(0) if len(below) >= MIN_DRAWS else torch.zeros_like(size, dtype=torch.bool)
+        sizes.append(torch.where(is_full, float(below[..., 0].numel()), size))
+    is_constant = draws.flatten(0, 1).amax(0) == draws.flatten(0, 1).amin(0)
+    bad = ~draws.isfinite().all(0).all(0)
+    return torch.minimum(*sizes).masked_fill(is_constant | bad, math.nan)
 
 
 def ess_mean(draws: Tensor) -> Tensor:

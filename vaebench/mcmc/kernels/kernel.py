@@ -38,7 +38,7 @@ class Parameters:
 
     Attributes:
         step_size: Scalar, or shape (S, 1) for one per chain.
-        inverse_mass_matrix: Diagonal of M^-1, shape (D,); about the target's variances.
+        inverse_mass_matrix: Diagonal of M^-1, shape (D,), or (S, D) for one per chain; about the target's variances.
         temperature: T: the kernel leaves exp(-U / T) invariant. It scales the noise and not the gradient, so a step
             size means the same at every T.
     """
