@@ -23,7 +23,7 @@ def lazy_classes(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
     def modules() -> dict[str, str]:
         spec = find_spec(package)
         assert spec is not None
-        found = {}
+        found: dict[str, str] = {}
         for entry in pkgutil.walk_packages(spec.submodule_search_locations, f"{package}."):
             source = find_spec(entry.name)
             if source is not None and source.origin is not None and not entry.ispkg:
