@@ -1,16 +1,21 @@
 """Two processes train every model with several losses, and those that couple a batch, to the weights of one."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tests.trainers.toy_models import History
+from tests.contracts.test_models import MODELS, Prototypes, configuration
+from tests.trainers.toy_models import History, Toy, toy, toy_data
+from vaebench import factory
 from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
+from vaebench.hardware import collective
 from vaebench.hardware.device import Hardware
 from vaebench.hardware.processes import launch
+from vaebench.hardware.random_streams import seed_everything
 from vaebench.models.aae import AAE
 from vaebench.models.beta_vae import BetaVAE
 from vaebench.models.beta_vae_with_capacity import BetaVAEWithCapacity
@@ -85,3 +90,89 @@ def test_two_processes_in_pieces_run_to_the_end():
     )
     assert torch.isfinite(got).all()
     assert all(loss < 1e3 for loss in losses)
+
+
+# Every model of conf/model, as a user gets it but for narrow layers
+
+
+def differing(model):
+    """Names of weights and buffers of which a process has others than number 0."""
+    found = []
+    for name, value in model.state_dict().items():
+        first = value.clone()
+        torch.distributed.broadcast(first, 0)
+        differs = torch.tensor(float(not torch.equal(first, value)))
+        torch.distributed.all_reduce(differs, torch.distributed.ReduceOp.MAX)
+        if differs:
+            found.append(name)
+    return found
+
+
+def train_configured(name, hardware):
+    tree = copy.deepcopy(configuration(name))
+    smooth(tree["model"])
+    seed_everything(2)
+    data = Prototypes()
+    model = factory.model(tree, data)
+    trainer = TRAINERS[model.trainer](num_epochs=2, batch_size=50, learning_rate=1e-5, optimizer="SGD")
+    trainer.train(model, data, callbacks=[history := History()], hardware=hardware, seed=1)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    return state, history.rows, differing(model) if collective.is_distributed() else []
+
+
+def smooth(node):
+    """At the kink of a ReLU, rounding is a whole step as well."""
+    if "hidden_dims" in node:
+        node["activation"] = "tanh"
+    for value in node.values():
+        if isinstance(value, dict):
+            smooth(value)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_processes_reach_weights_and_buffers_of_one(name):
+    one = Hardware(device="cpu", threads=1)
+    two = Hardware(device="cpu", threads=1, num_devices=2)
+    expected, rows, _ = train_configured(name, one)
+    got, rows_of_two, differences = launch(two, train_configured, name, two)
+    assert differences == []
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(got[key], value, rtol=1e-5, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+    for row, other in zip(rows, rows_of_two, strict=True):
+        assert row.pop("split") == other.pop("split")
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+class Codes(Toy):
+    """Averages its codes over steps, by its own rows or by those of all processes."""
+
+    forgets = False
+
+    def __init__(self):
+        super().__init__(plain=True)
+        self.register_buffer("codes", torch.zeros(4))
+
+    def after_step(self, batch):
+        z = self.encoder(batch.x)
+        self.codes.lerp_((z if self.forgets else collective.gather(z)).mean(0), 0.1)
+
+
+class ForgetfulCodes(Codes):
+    forgets = True
+
+
+def train_codes(kind, hardware):
+    model = toy(kind)
+    BaseTrainer(num_epochs=1, batch_size=10).train(model, toy_data(), hardware=hardware)
+    return differing(model), model.codes.clone()
+
+
+def test_codes_that_differ_between_processes_are_seen():
+    two = Hardware(device="cpu", threads=1, num_devices=2)
+    differences, codes = launch(two, train_codes, Codes, two)
+    assert differences == []
+    alone = toy(Codes)
+    BaseTrainer(num_epochs=1, batch_size=10).train(alone, toy_data(), hardware=Hardware(device="cpu", threads=1))
+    torch.testing.assert_close(codes, alone.codes)
+    assert launch(two, train_codes, ForgetfulCodes, two)[0] == ["codes"]

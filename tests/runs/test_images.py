@@ -126,3 +126,20 @@ def test_an_unfinished_file_never_bears_the_final_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", spy)
     save_image(path, torch.zeros(1, 1, 4, 4))
     assert path.exists()
+
+
+def test_frames_labels_and_a_caption(monkeypatch):
+    monkeypatch.setattr(images, "MIN_TILE", 1)
+    tiles = torch.zeros(4, 1, 20, 20)
+    plain = to_image(tiles, 2)
+    framed = _pixels(to_image(tiles, 2, framed={1, 2}))
+    assert framed.shape == _pixels(plain).shape
+    for edge, left, is_framed in ((1, 10, False), (1, 32, True), (45, 10, True), (45, 32, False)):
+        assert (framed[edge, left].tolist() == list(images.FRAME)) is is_framed
+        assert framed[12, left].tolist() == framed[34, left].tolist() == [0, 0, 0]
+    written = to_image(tiles, 2, row_labels=["z 3", "z 12"], caption="a line that is longer than the grid is wide")
+    margin = written.width - plain.width
+    assert written.height == plain.height + images.FONT_SIZE + 8
+    assert margin > 0
+    labels = _pixels(written)[: plain.height, :20]
+    assert min(labels[:22].max(), labels[22:].max()) > 200  # both rows have words beside them

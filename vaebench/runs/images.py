@@ -5,18 +5,29 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Collection, Sequence
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vaebench.runs.run import write_atomic
 
 MIN_TILE = 56  # pixels; smaller tiles are enlarged by whole factors so that a person can read them
+FRAME = (255, 153, 0)
+FONT_SIZE = 12
 BACKGROUND = 72  # grey level of the gaps: dark enough to frame white pictures, light enough to frame black ones
 
 
-def to_image(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
+def to_image(
+    images: Tensor,
+    columns: int | None = None,
+    gap: int = 2,
+    *,
+    framed: Collection[int] = (),
+    row_labels: Sequence[str] = (),
+    caption: str | None = None,
+) -> Image.Image:
     """Lay images out as a grid.
 
     Args:
@@ -24,6 +35,9 @@ def to_image(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.
             outside are cut for display.
         columns: Tiles in a row; by default the grid is about square.
         gap: Pixels between tiles.
+        framed: Positions of tiles with a frame in a colour of its own.
+        row_labels: Words to the left of the rows.
+        caption: A line beneath the grid.
 
     Raises:
         ValueError: if `images` is not a non-empty (N, C, H, W) tensor.
@@ -41,8 +55,26 @@ def to_image(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.
     canvas = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), BACKGROUND, dtype=torch.uint8)
     for i, tile in enumerate(pixels):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        if i in framed:
+            frame = torch.tensor(FRAME, dtype=torch.uint8)[:, None, None]
+            canvas[:, top - gap : top + height + gap, left - gap : left + width + gap] = frame
         canvas[:, top : top + height, left : left + width] = tile
-    return Image.fromarray(canvas.permute(1, 2, 0).numpy(), mode=None)
+    grid = Image.fromarray(canvas.permute(1, 2, 0).numpy(), mode=None)
+    return _with_words(grid, height + gap, row_labels, caption) if row_labels or caption else grid
+
+
+def _with_words(grid: Image.Image, row_height: int, row_labels: Sequence[str], caption: str | None) -> Image.Image:
+    font = ImageFont.load_default(FONT_SIZE)
+    margin = round(max((font.getlength(label) for label in row_labels), default=-8)) + 8
+    width = max(margin + grid.width, round(font.getlength(caption or "")) + 8)
+    canvas = Image.new("RGB", (width, grid.height + (FONT_SIZE + 8 if caption else 0)), (BACKGROUND,) * 3)
+    canvas.paste(grid, (margin, 0))
+    draw = ImageDraw.Draw(canvas)
+    for row, label in enumerate(row_labels):
+        draw.text((4, (row + 0.5) * row_height), label, font=font, anchor="lm")
+    if caption:
+        draw.text((4, grid.height + 3), caption, font=font)
+    return canvas
 
 
 def side_by_side(originals: Tensor, reconstructions: Tensor) -> Tensor:

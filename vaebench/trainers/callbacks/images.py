@@ -1,36 +1,43 @@
-"""Samples and reconstructions to look at."""
+"""What a run shows: samples, reconstructions, paths through the latent space, loss curves."""
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from vaebench.core import Batch
 from vaebench.hardware.random_streams import Stream, fixed_rng
 from vaebench.messages import check_range
 from vaebench.runs.images import save_image, side_by_side, to_image
 from vaebench.runs.run import write_atomic
 from vaebench.trainers.callbacks.callback import Callback
+from vaebench.trainers.callbacks.figures import latent_space, loss_curves
 from vaebench.trainers.training import Training
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-log = logging.getLogger(__name__)
+MOST_POINTS = 2_000  # of the validation split in the picture of the latent space
+NUM_PATHS, NUM_STEPS = 5, 9  # of the interpolation
+MOST_DIMENSIONS = 10  # of the traversal: those in which the posterior means vary most
+REACH = 3.0  # standard deviations of the posterior means to either side
 
 
 class ImagesCallback(Callback):
-    """Writes images/samples.png and images/reconstructions.png, at the end or over epochs too.
+    """Writes pictures into the folder images of the run, at the end or over epochs too.
+
+    samples.png: decoded draws from the prior. reconstructions.png: validation examples, framed, above their
+    reconstructions. interpolation.png: between two framed examples in each row. traversal.png: one example with one
+    latent dimension moved in each row. latents.png: the validation split's posterior means in two dimensions, coloured
+    by label. losses.png: what was logged, over epochs.
 
     The same latents and the same validation images are shown every time. What a model cannot give (samples of one
     without a prior), or data that are no images, is left out.
 
     Args:
-        every_epochs: Epochs between pictures, then also kept as epoch-00010-samples.png; null: at the end only.
+        every_epochs: Epochs between samples and reconstructions, then also kept as epoch-00010-samples.png; null: at
+            the end only.
         num_images: How many of each, >= 1.
         animation: Whether the pictures of all epochs are joined to samples.gif and reconstructions.gif at the end.
     """
@@ -46,44 +53,104 @@ class ImagesCallback(Callback):
 
     def on_epoch_end(self, training: Training) -> None:
         """Write this epoch's pictures if it is their turn."""
-        if self.every_epochs is not None and training.epoch % self.every_epochs == 0:
-            for name, images in self._images(training).items():
-                self._write(training, f"epoch-{training.epoch:05d}-{name}.png", images)
+        if training.run is not None and self.every_epochs is not None and training.epoch % self.every_epochs == 0:
+            for name, image in self._drawn(training).items():
+                save_image(training.run.images / f"epoch-{training.epoch:05d}-{name}.png", image)
 
     def on_train_end(self, training: Training) -> None:
         """Write the final pictures, and the animations."""
-        for name, images in self._images(training).items():
-            self._write(training, f"{name}.png", images)
-            if self.animation and training.run is not None:
-                frames = sorted(training.run.images.glob(f"epoch-*-{name}.png"))
-                if frames:
-                    save_animation(training.run.images / f"{name}.gif", frames)
+        if training.run is None:
+            return
+        for name, image in {**self._drawn(training), **self._explored(training)}.items():
+            save_image(training.run.images / f"{name}.png", image)
+            frames = sorted(training.run.images.glob(f"epoch-*-{name}.png")) if self.animation else []
+            if frames:
+                save_animation(training.run.images / f"{name}.gif", frames)
+        curves = loss_curves(training.run.read_metrics())
+        if curves is not None:
+            save_image(training.run.images / "losses.png", curves)
 
-    def _write(self, training: Training, name: str, images: Tensor) -> None:
-        if training.run is not None:
-            columns = min(8, len(images) // 2) if "reconstructions" in name else None
-            save_image(training.run.images / name, to_image(images, columns))
-
-    def _images(self, training: Training) -> dict[str, Tensor]:
+    def _drawn(self, training: Training) -> dict[str, Image.Image]:
+        """Samples and reconstructions."""
         model: Any = training.model
-        if len(model.shape) != 3 or training.run is None:
+        if len(model.shape) != 3:
             return {}
         found = {}
         with training.evaluating(), fixed_rng(training.seed, Stream.IMAGES):
             if {"prior", "likelihood"} <= model.capabilities:
                 labels = model.draw_labels(self.num_images)
-                found["samples"] = model.sample(self.num_images, y=labels).float().cpu()
-            split = training.validation if len(training.validation) else training.train
+                found["samples"] = to_image(model.sample(self.num_images, y=labels))
             if {"posterior", "likelihood"} <= model.capabilities:
-                batch = split.batch(torch.arange(min(self.num_images // 2 or 1, len(split)))).to(training.device)
+                batch = _examples(training, self.num_images // 2 or 1)
                 pictures = model.reconstruct(batch.x, deterministic=True, y=batch.y)
-                found["reconstructions"] = side_by_side(batch.x.float().cpu(), pictures.float().cpu())
+                rows = side_by_side(batch.x.float().cpu(), pictures.float().cpu())
+                columns = min(8, len(rows) // 2)
+                framed = {i for i in range(len(rows)) if i // columns % 2 == 0}
+                found["reconstructions"] = to_image(
+                    rows, columns, framed=framed, caption="framed: originals; beneath them: reconstructions"
+                )
         return found
+
+    def _explored(self, training: Training) -> dict[str, Image.Image]:
+        """The latent space: where the data lie in it, and what its points decode to."""
+        model: Any = training.model
+        if "posterior" not in model.capabilities or len(getattr(model, "latent_shape", ())) != 1:
+            return {}
+        batch = _examples(training, MOST_POINTS)
+        with training.evaluating(), fixed_rng(training.seed, Stream.IMAGES):
+            pieces = [batch[rows] for rows in torch.arange(len(batch)).split(training.trainer.batch_size)]
+            z = torch.cat([model.encode(piece.x, piece.y).mean for piece in pieces])
+            found = {"latents": latent_space(z, None if batch.y is None else batch.y.cpu())}
+            if "likelihood" in model.capabilities and len(model.shape) == 3 and len(z) > 1:
+                found["interpolation"] = _interpolation(model, batch, z)
+                found["traversal"] = _traversal(model, batch, z)
+        return found
+
+
+def _examples(training: Training, most: int) -> Batch:
+    """The first examples of the validation split, or of the training split where there is none."""
+    split = training.validation if len(training.validation) else training.train
+    return split.batch(torch.arange(min(most, len(split)))).to(training.device)
+
+
+def _interpolation(model: Any, batch: Batch, z: Tensor) -> Image.Image:
+    """Straight lines between the posterior means of two examples, which stand framed at the ends of the row."""
+    rows = []
+    t = torch.linspace(0, 1, NUM_STEPS, device=z.device, dtype=z.dtype)[:, None]
+    for first in range(0, min(2 * NUM_PATHS, len(z) // 2 * 2), 2):
+        a, b = z[first], z[first + 1]
+        labels = None if batch.y is None else batch.y[first : first + 1].repeat(NUM_STEPS, *[1] * (batch.y.ndim - 1))
+        rows += [batch.x[first, None], model.decode((1 - t) * a + t * b, labels), batch.x[first + 1, None]]
+    columns = NUM_STEPS + 2
+    tiles = torch.cat([row.float().cpu() for row in rows])
+    framed = {i for i in range(len(tiles)) if i % columns in (0, columns - 1)}
+    return to_image(
+        tiles, columns, framed=framed, caption="framed: two examples; between them: decoded posterior means"
+    )
+
+
+def _traversal(model: Any, batch: Batch, z: Tensor) -> Image.Image:
+    """One example with one dimension moved in each row, over the range of the posterior means."""
+    spread, centre = z.std(0, correction=0), z.mean(0)
+    chosen = spread.argsort(descending=True, stable=True)[:MOST_DIMENSIONS].tolist()
+    steps = torch.linspace(-REACH, REACH, NUM_STEPS, device=z.device, dtype=z.dtype)
+    labels = None if batch.y is None else batch.y[:1].repeat(NUM_STEPS, *[1] * (batch.y.ndim - 1))
+    rows = []
+    for dimension in chosen:
+        path = z[:1].repeat(NUM_STEPS, 1)
+        path[:, dimension] = centre[dimension] + steps * spread[dimension]
+        rows.append(model.decode(path, labels).float().cpu())
+    return to_image(
+        torch.cat(rows),
+        NUM_STEPS,
+        row_labels=[f"z {dimension}" for dimension in chosen],
+        caption=f"one example, each dimension from -{REACH:g} to {REACH:g} standard deviations of the posterior means",
+    )
 
 
 def save_animation(path: Path, frames: list[Path], seconds: float = 0.2) -> None:
     """Join pictures of one size to an endless GIF."""
-    images = [Image.open(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    images = [Image.open(frame, formats=["PNG"]).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
     write_atomic(
         path,
         lambda temporary: images[0].save(
