@@ -17,9 +17,12 @@ from vaebench.hardware.device import Hardware
 from vaebench.hardware.processes import launch
 from vaebench.hardware.random_streams import seed_everything
 from vaebench.models.aae import AAE
+from vaebench.models.beta_tc_vae import BetaTCVAE
 from vaebench.models.beta_vae import BetaVAE
 from vaebench.models.beta_vae_with_capacity import BetaVAEWithCapacity
+from vaebench.models.dip_vae import DIPVAE
 from vaebench.models.factor_vae import FactorVAE
+from vaebench.models.info_vae import InfoVAE
 from vaebench.models.iwae import IWAE
 from vaebench.models.piwae import PIWAE
 from vaebench.models.rae_l2 import RAEL2
@@ -50,6 +53,9 @@ CASES = {
     "rae_l2": (RAEL2, {}, {}),
     "beta_vae with free bits": (BetaVAE, {"free_bits": 0.3}, {}),
     "beta_vae_with_capacity": (BetaVAEWithCapacity, {"capacity_max": 1.0, "capacity_num_iter": 3, "gamma": 5.0}, {}),
+    "beta_tc_vae": (BetaTCVAE, {"estimator": "stratified"}, {}),
+    "dip_vae": (DIPVAE, {"kind": "II"}, {}),
+    "info_vae": (InfoVAE, {"lambda_mmd": 10.0}, {}),
     "vamp_vae": (VampVAE, {"num_pseudo_inputs": 5}, {}),
     "iwae": (IWAE, {}, {}),
     "piwae": (PIWAE, {"num_estimates": 2, "num_samples": 3}, {}),
