@@ -1,0 +1,181 @@
+"""What the samplers that learn a distribution over codes share: fitting by maximum likelihood, and drawing in turn."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from abc import abstractmethod
+from typing import Any, TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.hardware import collective
+from vaebench.messages import check_range
+from vaebench.samplers.base import BaseSampler
+
+HELD_OUT = 0.1  # share of the grids by which the prior is judged
+CHUNK = 500  # grids that are judged at once
+_log = logging.getLogger(__name__)
+
+
+class CodePriorSettings(TypedDict, total=False):
+    """What a sampler hands on to `CodePriorSampler`."""
+
+    num_epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    temperature: float
+    refit: bool
+
+
+class CausalCodes(nn.Module):
+    """An autoregressive distribution over sequences of L codes out of K."""
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return logits of each code given those before it: (N, L) integers -> (N, L, K)."""
+        raise NotImplementedError
+
+    def next_logits(self, codes: Tensor, position: int) -> Tensor:
+        """Return the logits of one position, shape (N, K); what stands at it and after it in `codes` is not read."""
+        return self(codes)[:, position]
+
+
+class CodePriorSampler(BaseSampler):
+    r"""A distribution over the codes of encoded data, fitted by maximum likelihood.
+
+    .. math:: p(k) = \prod_i p(k_i | k_{<i})
+
+    Codes are read row by row, and where a position has several, these one after the other. A tenth of the grids is held
+    out: after each epoch their log-likelihood decides which weights are kept, and the fit ends when they have not
+    improved for `patience` epochs. -log p(k) is the rate of a discrete latent: with the distortion, a bound on -log p(x).
+
+    Args:
+        num_epochs: Most passes over the grids, >= 1.
+        patience: Epochs without improvement before the fit ends, >= 1.
+        batch_size: Grids in a step, >= 1.
+        learning_rate: Of Adam, > 0.
+        temperature: T > 0, divides the logits; 1 is what was fitted.
+        refit: Whether to fit anew where a fitted prior is stored beside the samples.
+    """
+
+    learns = True
+    needs = frozenset({"posterior", "codes"})
+    is_fitted: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_epochs: int = 100,
+        patience: int = 10,
+        batch_size: int = 100,
+        learning_rate: float = 1e-3,
+        temperature: float = 1.0,
+        refit: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, number in (("num_epochs", num_epochs), ("patience", patience), ("batch_size", batch_size)):
+            check_range(name, number, at_least=1, whole=True)
+        check_range("learning_rate", learning_rate, above=0, below=math.inf)
+        check_range("temperature", temperature, above=0, below=math.inf)
+        self.num_epochs, self.patience, self.batch_size = num_epochs, patience, batch_size
+        self.learning_rate, self.temperature, self.refit = learning_rate, temperature, refit
+
+    @abstractmethod
+    def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
+        """Return a new distribution over codes of shape (h, w), or (Q, h, w)."""
+
+    def setup(self, model: Any = None, split: Split | None = None) -> Self:
+        """Create the distribution for the model's codes."""
+        super().setup(model, split)
+        self._model = (model,)  # in a tuple, so that its weights are none of the sampler's
+        self.codes_shape = tuple(model.codes_shape)
+        self.register_buffer("is_fitted", torch.zeros((), dtype=torch.bool))
+        self.prior = self.build(model.quantizer.num_codes, self.codes_shape)
+        self.to(self.like.device)
+        return self
+
+    @torch.enable_grad()
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
+        """Maximise the likelihood of the latents' codes.
+
+        Raises:
+            ValueError: if there are fewer than 20 latents.
+            FloatingPointError: if the likelihood is not finite.
+        """
+        if len(latents) < 20:
+            raise ValueError(f"expected at least 20 latents to fit sampler={self.name} to, got {len(latents)}")
+        codes = torch.cat([self.codes_of(z) for z in latents.z.detach().split(CHUNK)])
+        order = collective.permutation(len(codes), codes.device)
+        held_out, kept = order.tensor_split([max(1, int(HELD_OUT * len(codes)))])
+        optimizer = torch.optim.Adam(self.prior.parameters(), self.learning_rate)
+        best, best_weights, since = math.inf, copy.deepcopy(self.prior.state_dict()), 0
+        for epoch in range(self.num_epochs):
+            self.prior.train()
+            for rows in kept[collective.permutation(len(kept), codes.device)].split(self.batch_size):
+                loss = self.nll(codes[rows]).mean()
+                if not loss.isfinite():
+                    raise FloatingPointError(f"epoch {epoch + 1}: the likelihood of the codes is not finite")
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            self.prior.eval()
+            with torch.no_grad():
+                judged = float(torch.cat([self.nll(codes[rows]) for rows in held_out.split(CHUNK)]).mean())
+            since += 1
+            if judged < best:
+                best, best_weights, since = judged, copy.deepcopy(self.prior.state_dict()), 0
+            if progress is not None:
+                progress(epoch + 1, self.num_epochs)
+            if since >= self.patience:
+                break
+        self.prior.load_state_dict(best_weights)
+        self.is_fitted.fill_(True)
+        uniform = codes.shape[1] * math.log(self._model[0].quantizer.num_codes)
+        _log.info("codes of held-out examples: %.2f nats each, against %.2f if uniform", best, uniform)
+        return self
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
+        """Draw the codes one after the other, for all samples together."""
+        y = self.labels(num_samples, y)
+        self._check_fitted()
+        codes = torch.zeros(num_samples, math.prod(self.codes_shape), dtype=torch.long, device=self.like.device)
+        for position in range(codes.shape[1]):
+            logits = self.prior.next_logits(codes, position) / self.temperature
+            # Gumbel's trick: the largest of the perturbed logits is a draw.
+            u = collective.uniform(tuple(logits.shape), logits).clamp(1e-20, 1 - 1e-7)
+            codes[:, position] = (logits - (-u.log()).log()).argmax(1)
+            if progress is not None:
+                progress(position + 1, codes.shape[1])
+        return Draws(self.latents_of(codes), y)
+
+    @torch.no_grad()
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-probability of latents of shape (N, *latent_shape) at T = 1, nats, shape (N,)."""
+        self._check_fitted()
+        return torch.cat([-self.nll(self.codes_of(some)) for some in z.split(CHUNK)])
+
+    def nll(self, codes: Tensor) -> Tensor:
+        """Return -log p of sequences of codes (N, L), nats, shape (N,)."""
+        return F.cross_entropy(self.prior(codes).transpose(1, 2), codes, reduction="none").sum(1)
+
+    @torch.no_grad()
+    def codes_of(self, z: Tensor) -> Tensor:
+        """Return the codes of latents (N, *latent_shape) in the order in which they are read, shape (N, L)."""
+        codes = self._model[0].quantizer(z).codes
+        return codes.reshape(len(codes), -1, *self.codes_shape[-2:]).movedim(1, -1).flatten(1)
+
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """Return the latents (N, *latent_shape) of codes in the order in which they are read, (N, L)."""
+        grids = codes.reshape(len(codes), *self.codes_shape[-2:], -1).movedim(-1, 1)
+        return self._model[0].embed_codes(grids.reshape(len(codes), *self.codes_shape)).to(self.like)
+
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise ValueError(f"the prior of sampler={self.name} is not fitted; call fit first")

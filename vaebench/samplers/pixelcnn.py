@@ -1,0 +1,103 @@
+"""A PixelCNN over the codes of a VQ-VAE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from vaebench.messages import check_range
+from vaebench.samplers.code_prior import CausalCodes, CodePriorSampler, CodePriorSettings
+
+
+class PixelCNNSampler(CodePriorSampler):
+    """A prior over grids of codes by masked convolutions, fitted after training.
+
+    References:
+        Pixel Recurrent Neural Networks (van den Oord et al., 2016), https://arxiv.org/abs/1601.06759 (sections 3.4, 3.5
+        and 4; table 1): a 7x7 layer, 15 residual blocks with 128 channels, a prior over codes as in
+        https://arxiv.org/abs/1711.00937 (section 3.3)
+    Deviations:
+        Five blocks by default, for grids of some 50 codes; codes enter by a learned vector instead of their number.
+    Args:
+        hidden_channels: Channels of a block, an even number.
+        num_blocks: Residual blocks, >= 0.
+        **settings: Those of `CodePriorSampler`.
+    """
+
+    def __init__(
+        self, *, hidden_channels: int = 128, num_blocks: int = 5, **settings: Unpack[CodePriorSettings]
+    ) -> None:
+        super().__init__(**settings)
+        check_range("hidden_channels", hidden_channels, at_least=2, whole=True)
+        check_range("num_blocks", num_blocks, at_least=0, whole=True)
+        self.hidden_channels, self.num_blocks = hidden_channels, num_blocks
+
+    def why_not(self, model: Any) -> str | None:
+        """Say in one sentence why this sampler does not serve `model`, or None where it does."""
+        reason = super().why_not(model)
+        if reason is None and model.quantizer.depth > 1:
+            return (
+                f"sampler=pixelcnn serves one code for each position, and {type(model).__name__} has "
+                f"{model.quantizer.depth}"
+            )
+        return reason
+
+    def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
+        """Return the convolutions over a grid of shape (h, w)."""
+        return _PixelCNN(num_codes, codes_shape, self.hidden_channels, self.num_blocks)
+
+
+class _PixelCNN(CausalCodes):
+    def __init__(self, num_codes: int, size: tuple[int, ...], channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.size = size
+        self.embedding = nn.Embedding(num_codes, channels)
+        self.first = _MaskedConv(channels, channels, 7, sees_itself=False)
+        half = max(1, channels // 2)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(channels, half, 1),
+                nn.ReLU(),
+                _MaskedConv(half, half, 3, sees_itself=True),
+                nn.ReLU(),
+                nn.Conv2d(half, channels, 1),
+            )
+            for _ in range(num_blocks)
+        )
+        self.last = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, num_codes, 1)
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Logits, shape (N, L, K), of codes (N, L); L may hold the first rows only."""
+        h = self.embedding(codes.reshape(len(codes), -1, self.size[1])).movedim(-1, 1)
+        h = self.first(h)
+        for block in self.blocks:
+            h = h + block(h)
+        return self.last(h).flatten(2).transpose(1, 2)
+
+    def next_logits(self, codes: Tensor, position: int) -> Tensor:
+        """Logits of one position, shape (N, K), from the rows down to its own."""
+        seen = (position // self.size[1] + 1) * self.size[1]
+        return self(codes[:, :seen])[:, position]
+
+
+class _MaskedConv(nn.Conv2d):
+    """A convolution of the positions before each one, and of itself where `sees_itself`."""
+
+    mask: Tensor
+
+    def __init__(self, before: int, after: int, kernel_size: int, sees_itself: bool) -> None:
+        super().__init__(before, after, kernel_size, padding=kernel_size // 2)
+        mask = torch.zeros(kernel_size * kernel_size)
+        mask[: kernel_size * kernel_size // 2 + sees_itself] = 1
+        self.register_buffer("mask", mask.reshape(kernel_size, kernel_size), persistent=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Shape (N, C', h, w)."""
+        return F.conv2d(h, self.weight * self.mask, self.bias, padding=self.padding)
