@@ -163,7 +163,7 @@ def _as_choices(overrides: list[str], chosen: dict[str, Any], is_sweep: bool) ->
 def _with_resume(overrides: list[str], is_sweep: bool) -> list[str]:
     """Point Hydra's run directory at the run that is continued, so that no new one is made."""
     keys = {_key(word): word.partition("=")[2] for word in overrides}
-    text = unquoted(keys["resume"])
+    text = expanded(unquoted(keys["resume"]))
     if text == "null":
         return overrides
     if is_sweep:

@@ -27,7 +27,7 @@ def with_quoted_path(word: str, is_sweep: bool) -> str:
     """
     name, equals, value = word.partition("=")
     key = name.lstrip("+")
-    if not equals or not is_path(key) or value in ("", "null"):
+    if not equals or not is_path(key) or key == "resume" or value in ("", "null"):  # resume is read before Hydra
         return word
     if is_sweep and _SWEEP.fullmatch(value):
         return word
