@@ -286,3 +286,13 @@ def test_score_is_the_gradient_of_the_log_likelihood(likelihood):
         strict=True,
     ):
         torch.testing.assert_close(got, e)
+
+
+def test_values_at_the_edges_are_a_caution_of_the_continuous_bernoulli_alone():
+    x = torch.tensor([[0.0, 0.5, 1.0, 0.25]])
+    caution = ContinuousBernoulli().caution(x)
+    assert caution == "50% of the values are exactly 0 or 1, where the continuous Bernoulli's density has no bound"
+    assert ContinuousBernoulli().caution(x.clamp(0.1, 0.9)) is None
+    assert Bernoulli().caution(x) is Gaussian().caution(x) is None
+    nats = [ContinuousBernoulli()(torch.full((1, 1), -logit), 1).log_prob(torch.zeros(1, 1)) for logit in (10.0, 1e3)]
+    assert nats[1] - nats[0] > 4  # and so on without end

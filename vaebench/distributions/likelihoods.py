@@ -38,6 +38,10 @@ class Likelihood(nn.Module):
         """Shape of the decoder's output for one example of `shape`."""
         return tuple(shape)
 
+    def caution(self, x: Tensor) -> str | None:
+        """Say in one clause why nats of these data do not mean what they seem to, or None."""
+        return None
+
     def distribution(self, params: Tensor, event_ndim: int) -> Distribution:
         """The distribution of each data dimension; params of shape (..., *params_shape)."""
         raise NotImplementedError
@@ -85,10 +89,20 @@ class _Bernoulli(TorchBernoulli):
 class ContinuousBernoulli(Likelihood):
     """Grey values in [0, 1] with a normalised density, parameters are logits.
 
+    At values of exactly 0 and 1 the density grows without bound with the logit, so that a background of zeros can add
+    any number of nats: compare only models of the same data, likelihood and training.
+
     References:
         The continuous Bernoulli: fixing a pervasive error in variational autoencoders (Loaiza-Ganem and Cunningham,
         2019), https://arxiv.org/abs/1907.06845
     """
+
+    def caution(self, x: Tensor) -> str | None:
+        """Tell which share of the values is exactly 0 or 1."""
+        share = ((x == 0) | (x == 1)).double().mean().item()
+        if share == 0:
+            return None
+        return f"{share:.0%} of the values are exactly 0 or 1, where the continuous Bernoulli's density has no bound"
 
     def distribution(self, params: Tensor, event_ndim: int) -> Distribution:
         """Continuous Bernoulli with these logits."""

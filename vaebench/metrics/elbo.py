@@ -34,8 +34,10 @@ class ELBO(Metric):
     def measure(self, subject: Subject) -> Result:
         """Return elbo_nats, distortion_nats and rate_nats."""
         parts = []
+        caution: str | None = None
         for batch in subject.batches():
             check_on_grid(subject.model.likelihood_head, batch.x)
+            caution = caution or subject.model.likelihood_head.caution(batch.x)
             parts.append(torch.stack(distortion_and_rate(subject.model, batch, self.num_samples)))
         distortion, rate = torch.cat(parts, dim=1)
         samples = f"{self.num_samples} posterior sample{'s' * (self.num_samples > 1)} per example"
@@ -45,6 +47,6 @@ class ELBO(Metric):
                 "distortion_nats": Estimate.mean(distortion, "nats", "lower"),
                 "rate_nats": Estimate.mean(rate, "nats"),
             },
-            f"{samples}; rate {subject.model.rate_estimator}",
+            f"{samples}; rate {subject.model.rate_estimator}" + (f"; {caution}" if caution else ""),
             {"num_samples": self.num_samples, "rate_estimator": subject.model.rate_estimator},
         )
