@@ -1,4 +1,4 @@
-"""Names and numbers in messages. Nothing here imports torch: the command line answers before it is loaded."""
+"""Wording of messages: near names, counts, ranges. Nothing here imports torch, so that the command line stays fast."""
 
 from __future__ import annotations
 

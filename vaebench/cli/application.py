@@ -1,4 +1,4 @@
-"""One verb under Hydra: where it searches for configurations, which words it gets, what comes of its jobs."""
+"""Run one verb under Hydra: search path, overrides, help, exit codes."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ WRITES_RUNS = ("train",)  # the jobs of other verbs write into the runs that the
 
 
 class JobError(Exception):
-    """What a job of a sweep raises once its failure has been told; it travels between processes.
+    """The failure of one job of a sweep, already reported where the job ran; it travels between processes.
 
     Args:
         code: Exit code that the failure deserves.
-        sentence: What was told.
+        sentence: The report.
     """
 
     def __init__(self, code: int, sentence: str) -> None:
@@ -57,7 +57,7 @@ class JobError(Exception):
 
 
 class Task:
-    """A verb's task as Hydra calls it: once, or once for each job of a sweep.
+    """The function that Hydra calls: once, or once for each job of a sweep.
 
     Args:
         verb: Name of the module in `vaebench.commands`.
@@ -65,7 +65,7 @@ class Task:
 
     def __init__(self, verb: str) -> None:
         self.verb = verb
-        self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked; later we set it ourselves
+        self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked; we set it ourselves later
         self.num_jobs = 0
         self.failures: list[tuple[int, str]] = []
 
@@ -88,7 +88,7 @@ class Task:
                 _heed_signals()
                 value = command.task(part)
             except Exception as error:
-                failures.append(self.told(error))
+                failures.append(self.describe_error(error))
                 if len(parts) > 1:
                     failures[-1] = (failures[-1][0], f"{part.run}: {failures[-1][1]}")
         self.failures += failures
@@ -116,11 +116,11 @@ class Task:
             self._check_keys(cfg)
             return [cfg] if self.verb == "report" else each_run(cfg)
         except ValueError as error:
-            failures.append(self.told(error))
+            failures.append(self.describe_error(error))
             return []
 
-    def told(self, error: Exception, *, started: bool = True) -> tuple[int, str]:
-        """Exit code and sentence for an error; the traceback is shown if the user asked for it."""
+    def describe_error(self, error: Exception, *, started: bool = True) -> tuple[int, str]:
+        """Return the exit code and the sentence for an error; show its traceback if the user asked for it."""
         if self.with_traceback:
             traceback.print_exception(error)
         try:
@@ -135,7 +135,7 @@ class Task:
 def run(verb: str, words: list[str]) -> int:
     """Run a verb with the words that follow it.
 
-    Returns: the exit code; for a sweep that of its worst job.
+    Returns: the exit code; for a sweep, that of its worst job.
     """
     if "--version" in words:
         print(f"vaebench {__version__}")
@@ -151,8 +151,8 @@ def run(verb: str, words: list[str]) -> int:
             overrides = [*overrides, f"hydra.sweep.dir={sweep}"]
         with _primary(verb, arranged) as words_of_flags:
             call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
-    except JobError as failed:  # the first failure of a sweep, told when it happened
-        if not task.failures:  # the job ran elsewhere, and told its own terminal or log
+    except JobError as failed:  # the first failure of a sweep, reported when it happened
+        if not task.failures:  # the job ran in another process, which reported to its own log
             print(f"vaebench {verb}: a job failed: {failed.args[1]}{_where_the_logs_are(failed)}", file=sys.stderr)
         else:
             print(
@@ -167,7 +167,7 @@ def run(verb: str, words: list[str]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError):
             raise
-        code, sentence = task.told(error, started=False)
+        code, sentence = task.describe_error(error, started=False)
         if task.num_jobs == 0:
             discard_folder(error)
         print(f"vaebench {verb}: {sentence}", file=sys.stderr)
@@ -209,8 +209,8 @@ def _heed_signals() -> None:
 
 
 def register_search_path() -> None:
-    """Let Hydra search the user's folders before the built-in one, so that they replace as well as add."""
-    user_folders()  # one that is missing is a mistake now, and a warning of Hydra's later
+    """Let Hydra search the user's folders before the built-in one, so that they can replace its options."""
+    user_folders()  # a missing one is an error here; Hydra would only warn
     from hydra.core.plugins import Plugins
 
     Plugins.instance().register(_search_path_plugin())
@@ -245,7 +245,7 @@ def _where_the_traceback_is() -> str:
 
 
 def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> None:
-    """Hand over to Hydra; its errors are raised.
+    """Call Hydra, and let its errors through.
 
     Args:
         program: Name that Hydra shows, and that its completion registers.
@@ -304,7 +304,7 @@ def _argv(words: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raised_errors() -> Iterator[None]:
-    """With this variable Hydra raises its errors; otherwise it prints them in its own words and exits with 1."""
+    """Set the variable with which Hydra raises its errors instead of printing them and exiting with 1."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

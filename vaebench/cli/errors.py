@@ -19,7 +19,7 @@ class CommandError(ValueError):
 
 
 def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bool) -> tuple[int, str]:
-    """Say in one sentence what went wrong.
+    """Describe an error in one sentence.
 
     Args:
         error: What was raised.
@@ -55,7 +55,7 @@ def one_line(error: object) -> str:
 
 
 def _directory(error: OSError) -> tuple[int, str]:
-    """The run directory or its log could not be made."""
+    """Describe why the run directory or its log could not be made."""
     where = f"'{error.filename}'"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FAILED, f"failed: no space left for the run directory {where}; free some, or change hydra.run.dir"
@@ -64,7 +64,7 @@ def _directory(error: OSError) -> tuple[int, str]:
 
 
 def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
-    """A sentence for an error of Hydra or OmegaConf, whose own texts run over several lines and advise against us."""
+    """Describe an error of Hydra or OmegaConf, whose own texts suggest what we do not support."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -85,7 +85,7 @@ def _configuration(error: Exception, verb: str, folders: Sequence[Path]) -> str:
 
 
 def _unreadable(word: str) -> str:
-    """An override that Hydra's grammar does not read: a bracket without its partner, or a string with other marks."""
+    """Describe an override that Hydra's grammar cannot parse: unbalanced brackets, or unquoted special characters."""
     key, equals, value = word.partition("=")
     if any(value.count(one) != value.count(other) for one, other in ("[]", "{}", "()")):
         return f"cannot read '{word}': a bracket has no partner"
@@ -110,7 +110,7 @@ def _no_option(missing: str, valid: Sequence[str], folders: Sequence[Path]) -> s
 
 
 def _no_key(error: Any, folders: Sequence[Path]) -> str:
-    """A misspelt key: the valid ones are those of the node in which it was looked for."""
+    """Describe a key that does not exist."""
     key, full_key, node = str(error.key), str(error.full_key or error.key), error.parent_node
     if "/" in full_key:
         group = full_key.partition("=")[0]

@@ -1,4 +1,4 @@
-"""The command `vaebench`: its verbs, its own help, its exit codes. Everything after the verb is Hydra's.
+"""The command `vaebench`: verbs, help, exit codes. Everything after the verb goes to Hydra.
 
 Exit codes: 0 done, 1 failed, 2 a mistake in the command or the configuration, 130 interrupted.
 """
@@ -36,7 +36,7 @@ usage: vaebench VERB [group=option …] [key=value …] [-m]
   vaebench train --help                          groups, options and defaults of a verb
   vaebench list models                           one line and the paper of each
 
-Everything after the verb is Hydra's: --help, --cfg job, --info, -m, --config-dir, --config-name.
+Everything after the verb goes to Hydra: --help, --cfg job, --info, -m, --config-dir, --config-name.
 VAEBENCH_CONF   folders of your own configurations (separated by '{os.pathsep}'), searched before the built-in ones.
 Completion      eval "$(vaebench -sc install=bash)"     (install=zsh; fish: vaebench -sc install=fish | source)
 Exit codes      0 done, 1 failed, 2 a mistake in the command or the configuration, 130 interrupted.

@@ -1,4 +1,4 @@
-"""The words after a verb: checked, and put in the order that Hydra wants."""
+"""Check the words after a verb, and put them in the order that Hydra wants."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
     """Check the words that follow a verb, and put them in order.
 
     Raises:
-        CommandError: a flag that Hydra does not know, or an override that is none, has no value, or stands there twice.
+        CommandError: an unknown flag, or an override that is malformed, has no value, or is given twice.
     """
     parser = _parser(verb, words, folders)
     parsed = parser.parse_intermixed_args(list(words))
@@ -161,7 +161,7 @@ def _as_choices(overrides: list[str], chosen: dict[str, Any], is_sweep: bool) ->
 
 
 def _with_resume(overrides: list[str], is_sweep: bool) -> list[str]:
-    """Point Hydra's run directory at the run that is continued, so that no new one is made."""
+    """Set Hydra's run directory to the run that continues, so that no new one is made."""
     keys = {_key(word): word.partition("=")[2] for word in overrides}
     text = expanded(unquoted(keys["resume"]))
     if text == "null":

@@ -1,4 +1,4 @@
-"""What a command says: tables on a terminal, plain lines elsewhere and in the run's own log."""
+"""Output of the commands: tables on a terminal, plain lines elsewhere and in the run's own log."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _log = logging.getLogger(__name__)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, on_stderr: bool = False) -> None:
-    """Print a table, and put its lines into the log file of the run where there is one.
+    """Print a table, and write its lines to the run's log file if there is one.
 
     Args:
-        title: Stands above it.
+        title: Line above the table.
         columns: Their headings; all but the first are aligned to the right where every entry is a number.
         rows: Texts.
-        on_stderr: Whether it is news rather than a result.
+        on_stderr: Whether it is progress rather than a result.
     """
     title, rows = printable(title), [[printable(text) for text in row] for row in rows]
     lines = [title, *_aligned([columns, *rows])]
@@ -43,7 +43,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def say(sentence: str) -> None:
-    """Print a sentence, and put it into the log file of the run where there is one."""
+    """Print a sentence, and write it to the run's log file if there is one."""
     sentence = printable(sentence, "\n")
     to_log_file(sentence)
     Console(soft_wrap=True, highlight=False, markup=False).print(sentence)

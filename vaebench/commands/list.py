@@ -1,4 +1,4 @@
-"""`vaebench list`: what there is, read from configurations and sources as text, without Hydra or torch."""
+"""`vaebench list`: every option with a description and its paper, read from files without Hydra or torch."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def main(words: Sequence[str]) -> None:
 
 
 def entries(group: str, places: Sequence[Path]) -> list[Entry]:
-    """Return the options of a group with what is known of them."""
+    """Return the options of a group with descriptions and papers."""
     return [_entry(group, name, places) for name in options(places).get(group, [])]
 
 
 def _entry(group: str, name: str, places: Sequence[Path]) -> Entry:
-    """The first comment of the file speaks for a variant; otherwise the docstring of the class that it names."""
+    """Describe an option by the first comment of its file, or else by the docstring of its class."""
     file = next(place / group / f"{name}.yaml" for place in places if (place / group / f"{name}.yaml").is_file())
     comment = _comment(file)
     documentation = docstring(_target(group, name, places))

@@ -1,4 +1,4 @@
-"""How far a long computation is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long computation: a bar on a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class ProgressDisplay:
-    """What is done of what there is to do.
+    """How much of a computation is done.
 
     Attributes:
-        done: How much.
-        total: Of how much; None where it is not known yet.
+        done: Units that are done.
+        total: Units in all; None while unknown.
     """
 
     done: int = 0
@@ -34,12 +34,12 @@ class ProgressDisplay:
     _show: Callable[[ProgressDisplay], object] = field(default=lambda progress: None, repr=False)
 
     def tell(self, done: int, total: int | None = None) -> None:
-        """Note how much is done."""
+        """Set how much is done."""
         self.done, self.total = done, self.total if total is None else total
         self._show(self)
 
     def advance(self, amount: int) -> None:
-        """Note that some more is done."""
+        """Add to what is done."""
         self.tell(self.done + amount)
 
 

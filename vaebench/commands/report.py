@@ -1,4 +1,4 @@
-"""`vaebench report`: what the runs found, side by side."""
+"""`vaebench report`: compare the results of runs."""
 
 from __future__ import annotations
 

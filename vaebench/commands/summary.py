@@ -1,4 +1,4 @@
-"""What a training shows of itself: its configuration before, its values after."""
+"""What training prints: the configuration before, the values after."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def missing_images(run: Run, model: Any) -> list[str]:
 
 
 def results(run: Run, best_by: tuple[str, str] | None) -> list[tuple[str, ...]]:
-    """A run as rows: each value, in the last training epoch, the last validation, and the best one."""
+    """Return a run as rows: each value in the last training epoch, the last validation and the best one."""
     rows = run.read_metrics()
     train = [row for row in rows if row["split"] == "train"]
     validation = [row for row in rows if row["split"] == "validation"]
@@ -62,7 +62,7 @@ def results(run: Run, best_by: tuple[str, str] | None) -> list[tuple[str, ...]]:
 
 
 def cautions(run: Run, model: Any) -> list[str]:
-    """What a user should know of the last training epoch, by `model.cautions`."""
+    """Return the cautions that the last training epoch calls for, by `model.cautions`."""
     train = [row for row in run.read_metrics() if row["split"] == "train"]
     last = train[-1] if train else {}
     return [

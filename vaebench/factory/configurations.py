@@ -1,6 +1,6 @@
-"""The folders of configurations: where they are, which groups and options they hold.
+"""Folders of configurations: their places, groups and options.
 
-They are read as files: nothing here needs Hydra or torch.
+Files are read as plain YAML, without Hydra or torch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ MAX_DEPTH = 10  # of configurations that build upon one another
 
 
 def conf_dir() -> Path:
-    """The built-in configurations: inside an installed package, beside it in a checkout."""
+    """Return the folder of built-in configurations: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def user_folders() -> list[Path]:
-    """The folders of the environment variable, first searched first.
+    """Return the folders that the environment variable names, in the order of search.
 
     Raises:
         ValueError: one of them does not exist.
@@ -37,7 +37,7 @@ def user_folders() -> list[Path]:
 
 
 def folders() -> list[Path]:
-    """All folders with configurations, first searched first."""
+    """Return all folders of configurations, in the order of search."""
     return [*user_folders(), conf_dir()]
 
 
