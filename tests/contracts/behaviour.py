@@ -1,0 +1,247 @@
+"""What an option does, small and comparable: weights, losses, draws, numbers, examples, files.
+
+Each function takes the plain configuration of a verb and the folder of a test, and returns values that are equal for
+equal behaviour; tests/contracts/test_options.py changes one key and looks whether they change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vaebench import factory
+from vaebench.core import Batch
+from vaebench.data.dataset import Dataset
+from vaebench.data.examples import Examples
+from vaebench.hardware.device import Hardware
+from vaebench.hardware.random_streams import seed_everything
+from vaebench.metrics.subject import Subject
+from vaebench.models.rhvae import RHVAE
+from vaebench.networks import MLP
+from vaebench.runs.run import Run
+from vaebench.samplers.latents import prepare
+
+Tree = dict[str, Any]
+
+
+class Toy(Dataset):
+    """Grey pictures of three kinds, 8x8, with labels and factors of variation."""
+
+    name = "toy"
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        centres = torch.randint(2, 15, (3, 1, 8, 8), generator=generator)
+
+        def examples(n: int) -> Examples:
+            y = torch.arange(n) % 3
+            x = centres[y] + torch.randint(-2, 3, (n, 1, 8, 8), generator=generator)
+            factors = torch.stack([y, torch.arange(n) // 3 % 2], 1)
+            return Examples(x.clamp(0, 16).to(torch.uint8), y, factors=factors)
+
+        super().__init__(
+            examples(60),
+            examples(24),
+            examples(24),
+            likelihood_name="binomial",
+            likelihood_arguments={"total_count": 16},
+            scale=16,
+            num_classes=3,
+            factor_names=("kind", "half"),
+            factor_sizes=(3, 2),
+        )
+
+
+DATA = Toy()
+CPU = Hardware(device="cpu", threads=1)
+
+
+def plain(value: Any) -> Any:
+    """Values that `==` compares: tensors and arrays as shape and bytes."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return repr(value)
+
+
+def small(cfg: Tree) -> Tree:
+    """Narrow networks and few latent dimensions, where the configuration has them."""
+    sizes = {"hidden_dims": 12, "channels": 4, "hidden_dim": 8, "block_channels": 4}
+
+    def narrow(node: Tree) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                narrow(value)
+            elif key in sizes and value:
+                node[key] = [sizes[key]] * len(value) if isinstance(value, list) else sizes[key]
+
+    narrow(cfg["model"])
+    if "latent_dim" in cfg["model"]:
+        cfg["model"]["latent_dim"] = 3
+    return cfg
+
+
+def first_batch() -> Batch:
+    return DATA.train.batch(torch.arange(20))
+
+
+def model(cfg: Tree, folder: Path) -> Any:
+    """Weights, losses before and after two steps of each part, statistics of an epoch, what it decodes and draws."""
+    seed_everything(0)
+    built = factory.model(cfg, DATA)
+    batch, found = first_batch(), [built.state_dict()]
+    built.before_training(DATA.train)
+    for step in range(2):
+        losses = built.losses(batch, step)
+        found.append({name: (loss.total, loss.terms) for name, loss in losses.items()})
+        for name, modules in built.parts().items():
+            parameters = [p for module in modules for p in module.parameters()]
+            gradients = torch.autograd.grad(losses[name].total, parameters, retain_graph=True, allow_unused=True)
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        parameter -= 1e-3 * gradient
+        built.after_step(batch)
+    built.eval()
+    with torch.no_grad():
+        built.end_epoch(DATA.train, 20)
+        found += [built.validation_loss(batch, 2).total, built.state_dict()]
+        if not {"prior", "likelihood"} - built.capabilities:
+            found.append(built.sample(4, y=built.draw_labels(4)))
+    return plain(found)
+
+
+def trainer(cfg: Tree, folder: Path) -> Any:
+    """The weights and numbers that a training of twelve steps ends with."""
+    seed_everything(0)
+    built = factory.model(cfg, DATA)
+    training = factory.trainer(cfg).train(built, DATA, hardware=CPU, seed=1)
+    return plain([built.state_dict(), training.step, training.epoch, training.best, training.stop_reason])
+
+
+def callback(cfg: Tree, folder: Path) -> Any:
+    """The files that a run ends with, and what was said."""
+    seed_everything(0)
+    built = factory.model(cfg, DATA)
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("vaebench")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        factory.trainer(cfg).train(built, DATA, run=Run(folder), callbacks=factory.callbacks(cfg), hardware=CPU, seed=1)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    clocks = ("status.json",)
+    return [said, [(str(path.relative_to(folder)), path.read_bytes()) for path in files if path.name not in clocks]]
+
+
+def latent_model() -> Any:
+    """A model with everything that targets and metrics ask for: prior, rate and a metric of the latent space."""
+    seed_everything(0)
+    network = MLP(hidden_dims=(12,))
+    built = RHVAE(DATA.shape, likelihood=DATA.likelihood, latent_dim=2, network=network, metric_network=network)
+    with torch.no_grad():
+        built.end_epoch(DATA.train, 20)
+    return built.eval()
+
+
+def sampler(cfg: Tree, folder: Path) -> Any:
+    """Draws, and the report on their chains."""
+    made, built = factory.sampler(cfg), None
+    if made.needs_model:
+        built = latent_model()
+    seed_everything(3)
+    prepare(made, built, DATA.train)
+    draws = made.sample(7)
+    return plain([draws.z, draws.y, made.diagnostics()])
+
+
+def metric(cfg: Tree, folder: Path) -> Any:
+    """The numbers of a metric, and its details."""
+    (made,) = factory.metrics(cfg).values()
+    return plain(made(latent_model(), DATA.test, dataset=DATA, extractor=factory.extractor(cfg)).as_json())
+
+
+def extractor(cfg: Tree, folder: Path) -> Any:
+    """Features of pictures."""
+    return plain(Subject(latent_model(), DATA.test, extractor=factory.extractor(cfg)).features(DATA.test.x))
+
+
+def dataset(cfg: Tree, folder: Path) -> Any:
+    """Examples of every split, labels, and the likelihood."""
+    seed_everything(0)
+    made = factory.dataset(cfg)
+    found: list[Any] = [made.shape, made.likelihood_config(), made.num_classes]
+    for split in (made.train, made.validation, made.test):
+        batch = split.batch(torch.arange(min(len(split), 40)))
+        found += [len(split), batch.x, batch.y, batch.factors]
+    return plain(found)
+
+
+def hardware(cfg: Tree, folder: Path) -> Any:
+    """What preparing leaves set, and how a batch and a function come back."""
+    made = factory.hardware(cfg)
+    before = torch.get_num_threads()
+    try:
+        made.prepare()
+        with made.autocast():
+            dtype = (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        picture = made.prepared(Batch(torch.zeros(2, 3, 4, 4))).x
+        return plain(
+            [
+                made.describe(),
+                dtype,
+                picture.stride(),
+                made.compiled(plain) is plain,
+                torch.are_deterministic_algorithms_enabled(),
+            ]
+        )
+    finally:
+        CPU.prepare()
+        torch.set_num_threads(before)
+
+
+def own_files(folder: Path) -> tuple[Path, Path]:
+    """An .npz file with two arrays and two kinds of labels, and a folder of pictures."""
+    values = np.random.default_rng(0).integers(0, 256, (50, 3, 6, 3), dtype=np.uint8)
+    file, pictures = folder / "x.npz", folder / "pictures"
+    np.savez(file, x=values, other=255 - values, y=np.arange(50) % 5, z=np.arange(50) % 3)
+    pictures.mkdir(exist_ok=True)
+    for number, picture in enumerate(values[:30]):
+        Image.fromarray(picture.transpose(1, 2, 0)).save(pictures / f"{number}.png")
+    return file, pictures
+
+
+OF_GROUP: dict[str, Callable[[Tree, Path], Any]] = {
+    "model": model,
+    "model/network": model,
+    "model/posterior": model,
+    "model/prior": model,
+    "model/likelihood": model,
+    "trainer": trainer,
+    "callback": callback,
+    "sampler": sampler,
+    "kernel": sampler,
+    "target": sampler,
+    "metric": metric,
+    "extractor": extractor,
+    "dataset": dataset,
+    "hardware": hardware,
+}
