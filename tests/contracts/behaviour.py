@@ -123,6 +123,12 @@ def model(cfg: Tree, folder: Path) -> Any:
     return plain(found)
 
 
+def beta(cfg: Tree, folder: Path) -> Any:
+    """The values of a schedule."""
+    schedule = factory.model(cfg, DATA).beta
+    return [float(schedule(step)) for step in range(0, 50_000, 500)]
+
+
 def trainer(cfg: Tree, folder: Path) -> Any:
     """The weights and numbers that a training of twelve steps ends with."""
     seed_everything(0)
@@ -231,10 +237,7 @@ def own_files(folder: Path) -> tuple[Path, Path]:
 
 OF_GROUP: dict[str, Callable[[Tree, Path], Any]] = {
     "model": model,
-    "model/network": model,
-    "model/posterior": model,
-    "model/prior": model,
-    "model/likelihood": model,
+    "model/beta": beta,
     "trainer": trainer,
     "callback": callback,
     "sampler": sampler,
@@ -245,3 +248,8 @@ OF_GROUP: dict[str, Callable[[Tree, Path], Any]] = {
     "dataset": dataset,
     "hardware": hardware,
 }
+
+
+def of(group: str) -> Callable[[Tree, Path], Any]:
+    """What shows the effect of an option of a group; a part of a model shows in the model."""
+    return OF_GROUP.get(group) or OF_GROUP[group.partition("/")[0]]

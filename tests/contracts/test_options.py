@@ -37,6 +37,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "trainer.patience": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "max"},
     "trainer.keep_best_mode": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "min"},
     "callback.early_stopping.patience": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "max"},
+    "model.free_bits_of": {"model.free_bits": 2.0},
+    "model.embed_dim": {"model.condition_type": "film"},
+    "sampler.patience": {"sampler.num_epochs": 6, "sampler.learning_rate": 1.0},
     "model.network.block_channels": {"model.network.num_blocks": 1},
     "callback.images.animation": {"callback.images.every_epochs": 1},
     "callback.early_stopping.min_delta": {"callback.early_stopping.patience": 1},
@@ -80,6 +83,8 @@ CHANGES: dict[str, Any] = {
     "decoder_kernel_size": 5,
     "decoder_stride": [2, 1],
     "max_centroids": 4,
+    "capacity_num_iter": 2,
+    "sampler.patience": 1,
     "temperature": 0.5,
     "sampler.step_size": 0.1,
     "sampler.target_acceptance": 0.6,
@@ -141,20 +146,25 @@ def entry(group: str, name: str) -> tuple[str, tuple[str, ...], str]:
         return "train", (f"callback=[{name}]",), f"callback.{name}"
     if group == "metric":
         return "evaluate", (f"metric=[{name}]",), f"metric.{name}"
-    words = (f"{group}={name}",)
-    if group == "trainer":
-        words += (f"model={MODEL_OF_TRAINER[name]}",)
+    owner = MODEL_OF.get(f"{group}={name}", MODEL_OF.get(group))
+    words = (f"{group}={name}", *([f"model={owner}"] if owner else []))
     return GROUPS[group].verbs[0], words, group.replace("/", ".")
 
 
-MODEL_OF_TRAINER = {"base": "vae", "adversarial": "aae", "coupled": "rae_l2", "coupled_adversarial": "vae_gan"}
+MODEL_OF = {  # where the option needs another than the default
+    "trainer=adversarial": "aae",
+    "trainer=coupled": "rae_l2",
+    "trainer=coupled_adversarial": "vae_gan",
+    "model/beta": "beta_vae",
+    "model/prior=conditional_gaussian": "conditional_vae",
+}
 
 
 def own_options() -> list[tuple[str, str]]:
     """The options that are classes of their own, not other settings of one."""
     found = []
-    for group in behaviour.OF_GROUP:
-        for name in options([conf_dir()]).get(group, []):
+    for group in GROUPS:
+        for name in options([conf_dir()]).get(group, []) if group != "experiment" else ():
             content = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
             if content.get("_target_", AUTO) != AUTO and not (group == "dataset" and name in ELSEWHERE):
                 found.append((group, name))
@@ -238,7 +248,7 @@ def other_value(cfg: Mapping[str, Any], group: str, name: str, key: str) -> Any:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, when it loads its compiler
 @pytest.mark.parametrize(("group", "name"), own_options(), ids=lambda value: value)
 def test_every_key_has_an_effect_or_a_reason_for_none(group, name, tmp_path):
-    behave = behaviour.OF_GROUP[group]
+    behave = behaviour.of(group)
     seen: dict[str, Any] = {}
     ignored = []
     for number, key in enumerate(keys(group, name)):
