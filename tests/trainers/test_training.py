@@ -289,7 +289,7 @@ def test_best_is_the_smallest_or_the_largest(mode):
         (
             {"parts": {"model": {"scheduler": "ReduceLROnPlateau"}}, "validate_every": None},
             {},
-            "trainer.parts.model.scheduler=ReduceLROnPlateau follows a validation metric",
+            "^parts.model.scheduler=ReduceLROnPlateau follows a validation metric",
         ),
         ({"max_skipped": -1}, {}, "max_skipped must be a whole number of at least 0; got -1"),
         ({"non_finite": "ignore"}, {}, "non_finite must be one of stop, skip; got 'ignore'"),

@@ -99,8 +99,8 @@ class TrainerOptions:
         for place, schedule in schedules.items():
             if schedule == PLATEAU and self.validate_every is None:
                 raise ValueError(
-                    f"{'parts' if place else 'scheduler'}: trainer.{place}scheduler={PLATEAU} follows a validation "
-                    "metric, and trainer.validate_every=null never validates; set trainer.validate_every=1"
+                    f"{place}scheduler={PLATEAU} follows a validation metric, and trainer.validate_every=null never "
+                    "validates; set trainer.validate_every=1"
                 )
 
     def _check_parts(self) -> None:
