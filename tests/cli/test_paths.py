@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vaebench.cli.paths import is_path, several, with_quoted_path
+from vaebench.cli.paths import is_path, quoted, several, unquoted, with_quoted_path
 
 AWKWARD = [
     "a=b.npz",
@@ -166,3 +166,8 @@ def test_mistakes_in_naming_runs(command, sweep, words, parts):
 
 def test_train_says_how_to_go_on(command, sweep):
     assert "resume=sweep/0" in command("train", "sweep/0").err
+
+
+@pytest.mark.parametrize("text", ["d/${oc.env:X}", "a\\${b}", "it's ${x}", "plain", "a\\\\${b}", "x\\", "${a}${b}"])
+def test_what_was_quoted_is_found_again(text):
+    assert unquoted(quoted(text)) == text

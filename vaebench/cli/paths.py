@@ -59,7 +59,8 @@ def unquoted(value: str) -> str:
         parsed = OverridesParser.create().parse_override(f"key={value}").value()
     except HydraException:  # the quotes are part of the path
         return value
-    return parsed if isinstance(parsed, str) else str(parsed)
+    text = parsed if isinstance(parsed, str) else str(parsed)
+    return re.sub(r"(\\*)\\\$\{", lambda found: found[1][: len(found[1]) // 2] + "${", text)  # as `quoted` wrote it
 
 
 def quoted_path(path: str, is_literal: bool = True) -> str:
