@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
+from vaebench import __version__
 from vaebench.report import cells, files, page, reading, table
 from vaebench.report.grouping import make_sections
 from vaebench.runs.files import refuse_unwritable
@@ -33,7 +34,7 @@ def task(cfg: DictConfig) -> None:
     sections = make_sections(readable, cfg.sort_by, cfg.descending)
 
     folder = Path(cfg.output)
-    write_atomic(folder / "report.html", page.render(sections, problems))
+    write_atomic(folder / "report.html", page.render(sections, problems, __version__))
     write_json(folder / "report.json", files.as_json(sections, problems))
     write_atomic(folder / "report.csv", files.as_csv(sections))
     write_atomic(folder / "report.md", files.as_markdown(sections, problems))

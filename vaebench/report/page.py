@@ -11,7 +11,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from vaebench import __version__
 from vaebench.report import cells, curves
 from vaebench.report import images as pictures
 from vaebench.report.files import LEGEND
@@ -22,8 +21,8 @@ from vaebench.report.reading import SPLITS, Record
 from vaebench.runs.run import now
 
 
-def render(sections: Sequence[Section], problems: Sequence[Record]) -> str:
-    """Fill the template; all text in it is escaped."""
+def render(sections: Sequence[Section], problems: Sequence[Record], version: str = "") -> str:
+    """Fill the template; all text in it is escaped. `version` is that of the program."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -37,7 +36,7 @@ def render(sections: Sequence[Section], problems: Sequence[Record]) -> str:
         num_runs=sum(len(group.records) for section in sections for group in section.groups),
         num_groups=sum(len(section.groups) for section in sections),
         legend=LEGEND,
-        version=__version__,
+        version=version,
         time=now()[:16].replace("T", " "),
         num_colors=curves.NUM_COLORS,
     )
