@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch.distributions import Independent, Laplace
 
-from vaebench.energies.analytic.double_well import DoubleWellEnergy
+from tests.mcmc.targets import TARGETS
 from vaebench.energies.analytic.gaussian import GaussianEnergy
-from vaebench.energies.analytic.rosenbrock import RosenbrockEnergy
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorEnergy
 from vaebench.energies.latent.manifold import ManifoldEnergy
@@ -27,9 +26,8 @@ def _laplace() -> Laplace:
 
 
 ENERGIES = {
-    "gaussian": lambda: GaussianEnergy(torch.ones(3).double(), torch.eye(3).double() + 0.5),
-    "double_well": lambda: DoubleWellEnergy(3),
-    "rosenbrock": lambda: RosenbrockEnergy(),
+    **{name: (lambda energy=energy: energy) for name, energy in TARGETS.items()},
+    "gaussian in three dimensions": lambda: GaussianEnergy(torch.ones(3).double(), torch.eye(3).double() + 0.5),
     "prior": lambda: PriorEnergy(Independent(_laplace(), 1)),
     "aggregate_posterior": lambda: AggregatePosteriorEnergy(torch.randn(40, 3), torch.randn(40, 3)),
     "manifold": lambda: ManifoldEnergy(metric(40, 3)),
