@@ -27,6 +27,7 @@ EXACT_KERNELS = [name for name, kernel in KERNELS.items() if kernel.is_exact]
 TARGETS: dict[str, ExactEnergy] = {
     name: energy.double() for name, energy in _built("target").items() if isinstance(energy, ExactEnergy)
 }
+BASIC = ["gaussian", "double_well", "rosenbrock"]  # on which everything is tried; on the others, invariance
 
 
 class Derived(BaseEnergyFunction):
