@@ -41,13 +41,17 @@ class DiagonalGaussianPosterior:
 
     def build(self, num_features: int, latent_dim: int) -> nn.Module:
         """Return the module: features (B, F) -> DiagonalGaussian over (B, D)."""
-        return _Head(num_features, latent_dim, self.log_var_bound)
+        return _Head(nn.Linear(num_features, 2 * latent_dim), self.log_var_bound)
+
+    def build_from_pair(self) -> nn.Module:
+        """Return the module: mean and log-variance (B, 2 D), side by side -> DiagonalGaussian over (B, D)."""
+        return _Head(nn.Identity(), self.log_var_bound)
 
 
 class _Head(nn.Module):
-    def __init__(self, num_features: int, latent_dim: int, bound: float) -> None:
+    def __init__(self, linear: nn.Module, bound: float) -> None:
         super().__init__()
-        self.linear = nn.Linear(num_features, 2 * latent_dim)
+        self.linear = linear
         self.bound = bound
 
     def forward(self, features: Tensor) -> DiagonalGaussian:

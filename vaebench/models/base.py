@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from typing_extensions import Required, TypedDict
 
@@ -19,6 +19,8 @@ from vaebench.distributions.priors import Prior, StandardNormalPrior
 from vaebench.messages import check_range
 from vaebench.models.autoencoder import Autoencoder
 from vaebench.networks import MLP, Network
+from vaebench.networks.network import Encoder
+from vaebench.networks.own import OwnDecoder, OwnEncoder, output_shape
 from vaebench.objectives.divergences import RateEstimator, rate
 
 
@@ -28,6 +30,8 @@ class Backbone(TypedDict, total=False):
     likelihood: Required[Likelihood | LikelihoodName]
     latent_dim: int
     network: Network
+    encoder: nn.Module | None
+    decoder: nn.Module | None
 
 
 class Components(Backbone, total=False):
@@ -64,10 +68,14 @@ class LatentVariableModel(Autoencoder):
     A model sets `loss` (or `losses`), and replaces a part by giving it to the constructor.
 
     Args:
-        shape: Shape of one example.
-        likelihood: Module from the decoder's output to p(x|z), or its name where it needs no settings.
+        shape: Shape of one example; None asks a decoder of your own.
+        likelihood: Module from the decoder's output to p(x|z), or its name where it needs no settings. With a decoder
+            of your own it may be left out, and is then a Gaussian of scale 1: half the squared error, and a constant.
         latent_dim: Number of latent dimensions, >= 1.
         network: Description of encoder and decoder.
+        encoder: A module of your own in place of the network's: x (B, *shape) -> mean and log-variance, each
+            (B, latent_dim); or -> features (B, num_features), where it has an attribute of that name.
+        decoder: A module of your own in place of the network's: z (B, latent_dim) -> the likelihood's parameters.
         posterior: Description of q(z|x).
         prior: Description of p(z).
     """
@@ -76,22 +84,29 @@ class LatentVariableModel(Autoencoder):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
-        likelihood: Likelihood | LikelihoodName,
+        likelihood: Likelihood | LikelihoodName | None = None,
         latent_dim: int = 10,
         network: Network = MLP(),  # noqa: B008 - a frozen description
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
         posterior: Posterior = DiagonalGaussianPosterior(),  # noqa: B008
         prior: Prior = StandardNormalPrior(),  # noqa: B008
     ) -> None:
         super().__init__()
         check_range("latent_dim", latent_dim, at_least=1, whole=True)
-        self.shape = tuple(shape)
+        if decoder is None and (shape is None or likelihood is None):
+            raise ValueError("shape and likelihood are needed where there is no decoder of your own")
+        likelihood = as_likelihood("gaussian" if likelihood is None else likelihood)
         self.latent_dim = latent_dim
-        likelihood = as_likelihood(likelihood)
-        self.encoder = network.encoder(self.shape)
-        self.posterior_head = posterior.build(self.encoder.num_features, latent_dim)
-        self.decoder = network.decoder(latent_dim, likelihood.params_shape(self.shape))
+        self.shape = _shape_of(decoder, latent_dim, likelihood) if shape is None else tuple(shape)
+        self.encoder = network.encoder(self.shape) if encoder is None else OwnEncoder(encoder, latent_dim)
+        self.posterior_head = _posterior_head(posterior, self.encoder, latent_dim)
+        params_shape = likelihood.params_shape(self.shape)
+        self.decoder = (
+            network.decoder(latent_dim, params_shape) if decoder is None else OwnDecoder(decoder, params_shape)
+        )
         self.likelihood_head = likelihood
         self.prior_head = prior.build(latent_dim)
 
@@ -236,6 +251,29 @@ class LatentVariableModel(Autoencoder):
     def _any_label(self) -> Tensor | None:
         """Some label, shape (1,), for a model that needs one."""
         return None
+
+
+def _posterior_head(posterior: Posterior, encoder: Encoder, latent_dim: int) -> nn.Module:
+    """What stands between encoder and q(z|x): nothing but a bound, behind an encoder that returns a pair."""
+    if not isinstance(encoder, OwnEncoder) or encoder.returns_features:
+        return posterior.build(encoder.num_features, latent_dim)
+    if not isinstance(posterior, DiagonalGaussianPosterior):
+        raise ValueError(
+            f"encoder: {type(encoder.module).__name__} returns mean and log-variance, which {type(posterior).__name__} "
+            f"does not take; give it an attribute num_features, and let it return features of shape (B, num_features)"
+        )
+    return posterior.build_from_pair()
+
+
+def _shape_of(decoder: nn.Module | None, latent_dim: int, likelihood: Likelihood) -> tuple[int, ...]:
+    """The shape of an example, from a decoder that returns one parameter for each of its dimensions."""
+    assert decoder is not None
+    shape = output_shape(decoder, latent_dim)
+    if likelihood.params_shape(shape) != shape:
+        raise ValueError(
+            f"shape is needed: {type(likelihood).__name__} has other parameters than one for each dimension"
+        )
+    return shape
 
 
 def _signature(cls: type[LatentVariableModel]) -> inspect.Signature:

@@ -1,0 +1,124 @@
+"""Encoders and decoders of a user's own: any module, and what it returns is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaebench.networks.network import Encoder
+
+MEANS = ("mean", "mu", "loc")
+LOG_VARS = ("log_var", "logvar", "log_variance", "log_covariance")
+
+
+class OwnEncoder(Encoder):
+    """A user's encoder in a model.
+
+    It returns mean and log-variance, each (B, latent_dim), as a pair or by name; they are concatenated here. An encoder
+    with an attribute `num_features` returns features (B, num_features) instead, from which the model's own layer makes
+    the posterior.
+
+    Args:
+        module: Called with x (B, *shape), and with the context where the model has one.
+        latent_dim: Number of latent dimensions.
+    """
+
+    def __init__(self, module: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.module, self.latent_dim = module, latent_dim
+        given = getattr(module, "num_features", None)
+        self.returns_features = isinstance(given, int)
+        self.num_features = given if isinstance(given, int) else 2 * latent_dim
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Features, shape (B, num_features).
+
+        Raises:
+            ValueError: if the module returns something else; the sentence says what came.
+        """
+        output = self.module(x) if context is None else self.module(x, context)
+        name = type(self.module).__name__
+        if self.returns_features:
+            if not isinstance(output, Tensor) or tuple(output.shape) != (len(x), self.num_features):
+                expected = f"features of shape ({len(x)}, {self.num_features})"
+                raise ValueError(f"encoder: {name} must return {expected}, its num_features; got {_described(output)}")
+            return output
+        pair = _pair(output)
+        shape = (len(x), self.latent_dim)
+        if pair is None or any(not isinstance(part, Tensor) or tuple(part.shape) != shape for part in pair):
+            raise ValueError(
+                f"encoder: {name} must return mean and log-variance, each of shape {shape}, as a pair or as a mapping "
+                f"with the keys mean and log_var; got {_described(output)}"
+            )
+        return torch.cat(pair, dim=1)
+
+
+class OwnDecoder(nn.Module):
+    """A user's decoder in a model.
+
+    Args:
+        module: Called with z (B, latent_dim), and with the context where the model has one.
+        shape: What it must return for one latent: the shape of the likelihood's parameters.
+    """
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module, self.shape = module, shape
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Parameters of the likelihood, shape (B, *shape).
+
+        Raises:
+            ValueError: if the module returns something else; the sentence says what came.
+        """
+        output = self.module(z) if context is None else self.module(z, context)
+        if not isinstance(output, Tensor) or tuple(output.shape) != (len(z), *self.shape):
+            raise ValueError(
+                f"decoder: {type(self.module).__name__} must return the likelihood's parameters, of shape "
+                f"{(len(z), *self.shape)}; got {_described(output)}"
+            )
+        return output
+
+
+@torch.no_grad()
+def output_shape(decoder: nn.Module, latent_dim: int) -> tuple[int, ...]:
+    """Return the shape of what a decoder returns for one latent, by calling it once in eval mode.
+
+    Raises:
+        ValueError: if it does not return a tensor.
+    """
+    was_training = decoder.training
+    like = next(decoder.parameters(), torch.empty(0))
+    output = decoder.eval()(like.new_zeros(1, latent_dim))
+    decoder.train(was_training)
+    if not isinstance(output, Tensor):
+        raise ValueError(f"decoder: {type(decoder).__name__} must return a tensor; got {_described(output)}")
+    return tuple(output.shape[1:])
+
+
+def _pair(output: Any) -> tuple[Any, Any] | None:
+    if isinstance(output, Mapping):
+        found = [next((output[name] for name in names if name in output), None) for names in (MEANS, LOG_VARS)]
+        return None if None in [None if part is None else 0 for part in found] else (found[0], found[1])
+    if isinstance(output, Tensor):
+        return None
+    try:
+        mean, log_var = output
+    except (TypeError, ValueError):
+        return None
+    return mean, log_var
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return (
+            f"a mapping with {', '.join(f'{key} ({_described(value)})' for key, value in output.items()) or 'no keys'}"
+        )
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {len(output)}: {', '.join(map(_described, output))}"
+    return f"a {type(output).__name__}"
