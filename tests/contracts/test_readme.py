@@ -6,6 +6,8 @@ import re
 import runpy
 from pathlib import Path
 
+import torch
+
 from vaebench.factory.configurations import conf_dir
 from vaebench.factory.groups import TABLE
 
@@ -23,6 +25,13 @@ def test_every_group_is_listed_and_every_list_is_current():
 def test_a_list_that_is_not_current_would_be_seen():
     row = next(line for line in README.splitlines(keepends=True) if line.startswith("| `rhvae` | Riem"))
     assert LISTS["current"](README.replace(row, "")) == README
+
+
+def test_the_example_of_own_networks_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = {"__name__": "example"}
+    exec(next(block for block in blocks if "encoder=Encoder()" in block), names)
+    assert names["model"].encode(torch.zeros(2, 1, 8, 8)).mean.shape == (2, 8)
 
 
 def test_the_example_of_the_library_runs(tmp_path, monkeypatch):

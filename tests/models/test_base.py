@@ -331,10 +331,22 @@ def test_the_signature_spells_the_components_out():
     base = inspect.signature(LatentVariableModel)
     assert inspect.signature(VAE) == base
     own = inspect.signature(Own).parameters
-    assert list(own) == ["shape", "weight", "posterior", "likelihood", "latent_dim", "network", "prior"]
+    assert list(own) == [
+        "shape",
+        "weight",
+        "posterior",
+        "likelihood",
+        "latent_dim",
+        "network",
+        "encoder",
+        "decoder",
+        "prior",
+    ]
     assert (own["posterior"].default, own["latent_dim"].default) == (None, 10)
-    assert own["likelihood"].default is inspect.Parameter.empty
-    assert list(inspect.signature(Fixed).parameters) == ["shape", "likelihood", "latent_dim", "network"]
+    assert own["likelihood"].default is None
+    assert list(inspect.signature(Fixed).parameters) == [
+        "shape", "likelihood", "latent_dim", "network", "encoder", "decoder",
+    ]  # fmt: skip
 
 
 def test_a_model_with_several_losses_has_no_single_one():
