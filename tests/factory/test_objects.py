@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,3 +228,19 @@ def test_where_the_data_lie_does_not_depend_on_the_folder(given, expected, tmp_p
     places = {"here": tmp_path, "above": tmp_path.parent, "home": "/somewhere"}
     expected = {key: value.format(**places) if isinstance(value, str) else value for key, value in expected.items()}
     assert factory.with_absolute_paths({"seed": 0, "dataset": given}) == {"seed": 0, "dataset": expected}
+
+
+def test_a_conditional_model_needs_classes_or_the_length_of_a_label_vector(digits):
+    unlabelled = SimpleNamespace(
+        shape=digits.shape,
+        likelihood=digits.likelihood,
+        num_classes=None,
+        name="plain",
+        likelihood_config=digits.likelihood_config,
+    )
+    with pytest.raises(
+        factory.ConfigError, match=r"^model: ConditionalVAE needs labels, and dataset 'plain' has none$"
+    ):
+        factory.model(composed("model=conditional_vae"), unlabelled)
+    assert factory.model(composed("model=conditional_vae", "model.condition_dim=4"), unlabelled).num_classes == 4
+    assert factory.model(composed("model=conditional_vae"), digits).num_classes == 10

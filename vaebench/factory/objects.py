@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaebench.factory.groups import MANY, ONE
 from vaebench.factory.recipes import Recipe, recipe
-from vaebench.factory.signatures import REQUIRED, convert, parameters
+from vaebench.factory.signatures import convert, parameters
 from vaebench.factory.targets import AUTO, ConfigError, check_targets
 
 Config = Mapping[str, Any] | DictConfig
@@ -71,7 +71,7 @@ def model(cfg: Config, dataset: Any) -> Any:
     if "likelihood" in known and "likelihood" not in made.arguments:
         injected["likelihood"] = dataset.likelihood
     if "num_classes" in known and "num_classes" not in made.arguments:
-        if dataset.num_classes is None and known["num_classes"].default is REQUIRED:
+        if dataset.num_classes is None and made.arguments.get("condition_dim") is None:  # vectors need no classes
             raise ConfigError(f"model: {made.target.__name__} needs labels, and dataset '{dataset.name}' has none")
         injected["num_classes"] = dataset.num_classes
     return made.make(**injected)
