@@ -95,6 +95,20 @@ def test_data_that_moved_are_found_where_the_user_says(run, tmp_path, monkeypatc
     assert len(factory.load_data(run, {"path": "elsewhere/y.npz"}).train) == 32
 
 
+def test_the_training_split_is_read_when_it_is_asked_for(run, tmp_path):
+    path = tmp_path / "x.npz"
+    content = path.read_bytes()
+    path.unlink()
+    split = factory.TrainingSplit(run)
+    with pytest.raises(ConfigError, match="which is not there"):
+        len(split)
+    path.write_bytes(content)
+    assert len(split) == len(next(split.batches(None, 100))) == 32
+    np.savez(path, x=np.zeros((40, 4, 4), np.float32))
+    with pytest.raises(ConfigError, match="the data are not those"):
+        len(factory.TrainingSplit(run))
+
+
 def test_only_the_place_can_be_changed():
     tree = {"dataset": {"_target_": "vaebench.data.mnist.MNIST", "root": "/a"}}
     assert moved(tree, {"root": "/b"})["dataset"]["root"] == "/b"

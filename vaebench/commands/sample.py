@@ -56,7 +56,9 @@ def task(cfg: DictConfig) -> None:
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.samples(sampler.name), "run")
     run.remove_temporaries()
-    _, dataset, model = factory.load_run(run, cfg.checkpoint)
+    places = choices["dataset"]
+    _, _, model = factory.load_model(run, cfg.checkpoint, places)
+    train = factory.TrainingSplit(run, places)  # a sampler from the prior never asks for it
     reason = sampler.why_not(model)
     if reason is not None:
         raise ValueError(f"sampler: {reason}; {other_samplers(model)}")
@@ -65,12 +67,12 @@ def task(cfg: DictConfig) -> None:
 
     folder, checkpoint = run.samples(sampler.name), checkpoint_record(run, cfg.checkpoint)
     belongs_to = origin(checkpoint["sha256"], choices["sampler"])
-    sampler.setup(model, dataset.train)
+    sampler.setup(model, train)
     is_reused = sampler.learns and reuse(sampler, folder / FITTED, belongs_to)
     if sampler.learns:
         if not is_reused:
             with progress(f"fitting {sampler.name}", "step") as done:
-                sampler.fit(encode(model, dataset.train), done.tell)
+                sampler.fit(encode(model, train), done.tell)
         seed_stream(cfg.seed, Stream.SAMPLER)  # so that a sampler that is used again draws what a new one would
     with progress(sampler.name, "transition") as done:
         draws = sampler.sample(cfg.num_samples, progress=done.tell)

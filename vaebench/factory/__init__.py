@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vaebench.factory.objects import trainer as trainer
     from vaebench.factory.objects import with_absolute_paths as with_absolute_paths
     from vaebench.factory.objects import with_likelihood as with_likelihood
+    from vaebench.factory.stored import TrainingSplit as TrainingSplit
     from vaebench.factory.stored import load_config as load_config
     from vaebench.factory.stored import load_data as load_data
     from vaebench.factory.stored import load_model as load_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import unicodedata
@@ -16,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vaebench.data.io.download import downloads_forbidden
 from vaebench.factory import objects
 from vaebench.factory.bounds import bounded_by
-from vaebench.factory.stored_dataset import PLACES, moved, stored_data
+from vaebench.factory.stored_dataset import PLACES, check_data, moved, stored_data
 from vaebench.factory.targets import AUTO, ConfigError, check_targets
 from vaebench.runs.regular import read_bytes
 from vaebench.runs.run import Run, write_atomic
@@ -84,6 +85,33 @@ def load_run(
 def load_data(run: Run, places: Mapping[str, Any] | None = None) -> Any:
     """Rebuild a run's data set; see `load_run`."""
     return _dataset(run, moved(_checked_config(run), places), places)
+
+
+class TrainingSplit:
+    """A run's training split, read when it is first asked for, and held against what the run was trained on.
+
+    Args:
+        run: A run directory.
+        places: Where the data lie now; see `load_run`.
+    """
+
+    def __init__(self, run: Run, places: Mapping[str, Any] | None = None) -> None:
+        self._run, self._places = run, places
+
+    @functools.cached_property
+    def _split(self) -> Any:
+        data = load_data(self._run, self._places)
+        is_named = any(place is not None for place in (self._places or {}).values())
+        check_data(self._run, data, ["train"], is_named=is_named)
+        return data.train
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._split, name)
 
 
 def load_model(
