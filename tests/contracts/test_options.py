@@ -118,6 +118,8 @@ REASONS: dict[str, str] = {
     "callback=throughput": "measures the clock; tests/trainers/callbacks/test_callbacks.py",
     "sampler=langevin:sampler.target_acceptance": "nothing is accepted or rejected; its constructor refuses a value",
     "model.condition_dim": "is the number of classes, and any other is refused; tests/models/test_conditional_vae.py",
+    "model/quantizer=residual_vq:model.quantizer.distance": "only the Euclidean one is taken",
+    "dataset=images:dataset.scale": "of pictures of more than 8 bits; tests/data/test_images.py",
     "dataset.root": "a place; tests/data",
     "dataset.path": "a place; tests/data",
     "dataset.memory_gib": "bounds what is read into memory; tests/data/test_arrays.py and test_images.py",
@@ -128,7 +130,7 @@ REASONS: dict[str, str] = {
     "hardware.data_on_device": "where data lie; tests/hardware/test_device.py",
 }
 # Data sets that are read from files of others.
-ELSEWHERE = ("mnist", "fashion_mnist", "binarized_mnist", "cifar10", "omniglot")
+ELSEWHERE = ("mnist", "fashion_mnist", "binarized_mnist", "cifar10", "omniglot", "lpc_sprites")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -160,6 +162,7 @@ MODEL_OF = {  # where the option needs another than the default
     "trainer=coupled": "rae_l2",
     "trainer=coupled_adversarial": "vae_gan",
     "model/beta": "beta_vae",
+    "model/quantizer": "vq_vae",
     "model/prior=conditional_gaussian": "conditional_vae",
 }
 
