@@ -54,6 +54,7 @@ MISTAKES = {
     "-m model=vae,rvhae": "rvhae",
     "hydra.run.dir=${nowhere}": "hydra.run.dir",
     "trainer.lr=3": "'trainer.learning_rate'",
+    "trainer.optimizer_args.weight_decay=3": "'trainer.optimizer_args={weight_decay:VALUE}'",
     "lr=3": "'trainer.learning_rate'",
     "latent_dim=4": "'model.latent_dim'",
     "trainer.z_dim=4": "'model.latent_dim'",

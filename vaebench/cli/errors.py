@@ -118,7 +118,10 @@ def _no_key(error: Any, folders: Sequence[Path]) -> str:
     path = full_key.removesuffix(key)
     valid = [f"{path}{name}" for name in node if name != "hydra"] if hasattr(node, "keys") else []
     if not valid:
-        return f"there is no key '{full_key}': '{path.rstrip('.')}' is a single value"
+        above = path.rstrip(".")
+        takes_names = above.endswith(("_args", ".parts"))  # null by default; OmegaConf no longer knows what it was
+        hint = f"; write '{above}={{{key}:VALUE}}'" if takes_names else ""
+        return f"there is no key '{full_key}': '{above}' is a single value{hint}"
     known = [*hints.leaves(node._get_root()), "hydra.run.dir"]
     return f"there is no key '{full_key}'{hints.for_key(full_key, valid, known, folders)}"
 
