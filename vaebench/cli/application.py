@@ -210,10 +210,18 @@ def _heed_signals() -> None:
 
 def register_search_path() -> None:
     """Let Hydra search the user's folders before the built-in one, so that they can replace its options."""
+    _show_hydra_our_plugins()
     user_folders()  # a missing one is an error here; Hydra would only warn
     from hydra.core.plugins import Plugins
 
     Plugins.instance().register(_search_path_plugin())
+
+
+def _show_hydra_our_plugins() -> None:
+    """Hydra takes sweepers only from the namespace package hydra_plugins, which lies in folders of sys.path."""
+    folder = str(Path(__file__).resolve().parents[1] / "_plugins")
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 @functools.cache

@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "Score a trained run, with standard errors.",
     "encode": "Write the latents of a split of the data.",
     "report": "Compare runs: a table over models, with the spread over seeds.",
+    "sweep": "Look after a sweep: status, resume, cancel, logs.",
     "list": "Show what there is: models, samplers, data sets, metrics, …",
 }
 HELP = f"""vaebench {__version__}: experiments with variational autoencoders.
@@ -91,6 +92,17 @@ def _dispatch(words: list[str]) -> int:
             print(f"vaebench list: {error}", file=sys.stderr)
             return MISTAKE
         return DONE
+    if first == "sweep":
+        from vaebench.commands import sweep
+
+        try:
+            words_of_training = sweep.main(rest)
+        except ValueError as error:
+            print(f"vaebench sweep: {error}", file=sys.stderr)
+            return MISTAKE
+        if words_of_training is None:
+            return DONE
+        first, rest = "train", words_of_training
     if first in VERBS:
         from vaebench.cli import application
 

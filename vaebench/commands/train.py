@@ -65,6 +65,7 @@ def task(cfg: DictConfig) -> float | None:
 def _launch(run: Run, cfg: DictConfig, typed: list[str]) -> float | None:
     tree = factory.plain(cfg)
     del tree["resume"]
+    tree.pop("sweep", None)  # of the sweep that this run is a job of
     stored = factory.with_absolute_paths(factory.load_config(run)) if run.config.is_file() else None
     if stored is not None:
         composed, tree = tree, factory.continued(stored, tree, typed)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vaebench.factory.objects import model as model
     from vaebench.factory.objects import plain as plain
     from vaebench.factory.objects import sampler as sampler
+    from vaebench.factory.objects import sweep as sweep
     from vaebench.factory.objects import trainer as trainer
     from vaebench.factory.objects import with_absolute_paths as with_absolute_paths
     from vaebench.factory.objects import with_likelihood as with_likelihood

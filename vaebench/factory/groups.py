@@ -41,6 +41,7 @@ TABLE = (
     OptionGroup("model/likelihood", "likelihoods", ("train",)),
     OptionGroup("model/beta", "betas", ("train",)),
     OptionGroup("hardware", "hardware", ("train", "sample", "evaluate", "encode"), room="hardware"),
+    OptionGroup("sweep", "sweeps", ("train",), room="sweeps"),
     OptionGroup("experiment", "experiments", ("train",)),
 )
 

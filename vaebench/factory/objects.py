@@ -113,6 +113,11 @@ def sampler(cfg: Config) -> Any:
     return _recipe(_checked(cfg), "sampler").make()
 
 
+def sweep(cfg: Config) -> Any:
+    """What a sweep runs."""
+    return _recipe(_checked(cfg), "sweep").make()
+
+
 def metrics(cfg: Config) -> dict[str, Any]:
     """The metrics by name, in the order of the configuration."""
     return {name: made.make() for name, made in _recipes(_checked(cfg), "metric").items()}

@@ -28,6 +28,7 @@ ROOMS = (
     "objectives",
     "samplers",
     "schedules",
+    "sweeps",
     "trainers",
 )
 AUTO = "auto"  # model.likelihood._target_: auto stands for the data set's own likelihood

@@ -1,0 +1,1 @@
+"""Plugins that Hydra discovers by their place; see hydra_plugins beneath."""

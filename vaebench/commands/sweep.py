@@ -1,0 +1,131 @@
+"""`vaebench sweep`: status, resume, cancel and logs of a sweep, from its record; needs neither Hydra nor torch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vaebench.commands.console import show_table
+from vaebench.messages import counted, did_you_mean
+from vaebench.sweeps import local, slurm
+from vaebench.sweeps.pool import Outcome
+from vaebench.sweeps.record import Job, Sweep
+
+ACTIONS = {
+    "status": "Show how far the jobs are.",
+    "resume": "Run what is missing, failed or interrupted again, in the same directories.",
+    "cancel": "Ask the jobs that are under way to save and end.",
+    "logs": "Show what the jobs printed last.",
+}
+USAGE = (
+    "usage: vaebench sweep status|resume|cancel|logs [DIRECTORY]\n\n"
+    + "".join(f"  {name:<8}{line}\n" for name, line in ACTIONS.items())
+    + "\nDIRECTORY is the sweep's (hydra.sweep.dir); without it the newest under outputs/multirun.\n"
+)
+
+
+def main(words: Sequence[str]) -> list[str] | None:
+    """Answer one command.
+
+    Args:
+        words: An action, and a directory.
+
+    Returns: for `resume` the words of `vaebench train` that go on; otherwise None.
+
+    Raises:
+        ValueError: an unknown action, or a directory that holds no sweep.
+    """
+    if not words or set(words) & {"-h", "--help"}:
+        print(USAGE, end="")
+        return None
+    action, *rest = words
+    if action not in ACTIONS:
+        raise ValueError(f"there is no action '{action}'{did_you_mean(action, ACTIONS)}")
+    if len(rest) > 1:
+        raise ValueError(f"expected one directory, got {len(rest)}: {' '.join(rest)}")
+    sweep = Sweep.open(rest[0]) if rest else Sweep.newest()
+    if action == "resume":
+        kept = [
+            word for word in sweep.words if not word.startswith(("hydra.sweep.dir=", "sweep.wait=", "sweep.dry_run="))
+        ]
+        return ["-m", *kept, f"hydra.sweep.dir='{sweep.path}'"]
+    {"status": show_jobs, "cancel": _cancel, "logs": _show_logs}[action](sweep)
+    return None
+
+
+def show_jobs(sweep: Sweep) -> None:
+    """Print the table of jobs, and a line that counts them by state."""
+    states = sweep.states()
+    common = set.intersection(*(set(job.overrides) for job in sweep.jobs)) if len(sweep.jobs) > 1 else set()
+    rows = []
+    for job in sweep.jobs:
+        state = states[job.number]
+        own = " ".join(word for word in job.overrides if word not in common)
+        rows.append((str(job.number), own, state.name, _text(state.epoch), job.job_id or "", state.reason or ""))
+    show_table(
+        f"sweep {sweep.path}" + (f": {' '.join(sorted(common))}" if common else ""),
+        ("job", "overrides", "state", "epoch", "id", "reason"),
+        rows,
+    )
+    counts = Counter(state.name for state in states.values())
+    print(", ".join(f"{number} {name}" for name, number in counts.most_common()))
+
+
+def show_unsuccessful(sweep: Sweep, jobs: Sequence[Job]) -> None:
+    """Print which jobs did not succeed, why, and where their logs lie."""
+    rows = [
+        (str(job.number), job.outcome or "", job.reason or "", str(_log_of(sweep, job) or "no log"))
+        for job in sorted(jobs, key=lambda job: job.number)
+    ]
+    show_table("jobs that did not succeed", ("job", "state", "reason", "log"), rows, on_stderr=True)
+
+
+def notice_of(sweep: Sweep) -> Callable[[Job, Outcome], None]:
+    """Return what tells of each job that ends, with the number of those that are left."""
+    started, ended = time.monotonic(), [0]
+
+    def notice(job: Job, outcome: Outcome) -> None:
+        ended[0] += 1
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        seconds = time.monotonic() - started
+        print(
+            f"job {job.number} ({' '.join(job.overrides)}) {outcome.name}{reason} [{ended[0]} ended, {seconds:.0f} s]",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return notice
+
+
+def _cancel(sweep: Sweep) -> None:
+    pool = local.LocalPool(1)
+    running = [job for job in sweep.jobs if sweep.state(job).name in ("running", "submitted") and job.job_id]
+    for job in running:
+        if sweep.place == "slurm":
+            slurm.cancel(job)
+        else:
+            pool.cancel(sweep, job)
+    print(f"asked {counted(len(running), 'job')} to save and end")
+
+
+def _show_logs(sweep: Sweep) -> None:
+    for job in sweep.jobs:
+        log = _log_of(sweep, job)
+        if log is not None and log.is_file():
+            print(f"== job {job.number} ({' '.join(job.overrides)}): {log}")
+            print("\n".join(_printable(local.read_end(log)).splitlines()[-10:]))
+
+
+def _log_of(sweep: Sweep, job: Job) -> Path | None:
+    return slurm.log_of(sweep, job) if sweep.place == "slurm" else local.log_of(sweep, job)
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable() or character == "\n")
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,152 @@
+"""Jobs as processes on this machine, a bounded number at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vaebench.sweeps.pool import Outcome, last_line
+from vaebench.sweeps.record import Job, Sweep
+
+GRACE = 60.0  # seconds that a job at its time limit has to save
+
+
+class LocalPool:
+    """Processes of this machine.
+
+    Args:
+        parallelism: Jobs at a time, >= 1.
+        timeout_min: Minutes after which a job is asked to save and end; None never asks.
+        gpus: Numbers of the GPUs that jobs take in turn.
+        program: What runs a job: a command that takes the words after `vaebench`.
+    """
+
+    def __init__(
+        self,
+        parallelism: int,
+        timeout_min: float | None = None,
+        gpus: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "vaebench"),
+    ) -> None:
+        self.capacity: int | None = parallelism
+        self.timeout_min = timeout_min
+        self.gpus = list(gpus)
+        self.program = list(program)
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._started: dict[int, float] = {}
+        self._gpu_of: dict[int, str] = {}
+
+    def submit(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
+        """Start a process for each job."""
+        sweep.logs.mkdir(parents=True, exist_ok=True)
+        for job in jobs:
+            words = ["train", *job.overrides, f"hydra.run.dir={sweep.run(job).path}"]
+            with open(log_of(sweep, job), "ab") as log:
+                process = subprocess.Popen(
+                    [*self.program, *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # an interruption of this terminal is handed on once, by `cancel`
+                    env=self._environment(job),
+                )
+            self._processes[job.number], self._started[job.number] = process, time.monotonic()
+            job.job_id, job.host, job.submissions = str(process.pid), platform.node(), job.submissions + 1
+            job.outcome = job.reason = None
+
+    def outcome(self, sweep: Sweep, job: Job) -> Outcome | None:
+        """Look at the process, and end it where its time is over."""
+        process = self._processes.get(job.number)
+        if process is None:  # of an earlier command
+            return None if _is_ours(job) else Outcome("died", "its process is gone")
+        code = process.poll()
+        if code is None:
+            self._limit(job, process)
+            return None
+        del self._processes[job.number]
+        self._gpu_of.pop(job.number, None)
+        if code == 0:
+            return Outcome("done")
+        if code == 130:
+            return Outcome("interrupted", "it was asked to end, and saved")
+        if code < 0:
+            return Outcome("died", f"killed by {signal.Signals(-code).name}")
+        return Outcome("failed", last_line(read_end(log_of(sweep, job))) or f"exit code {code}")
+
+    def cancel(self, sweep: Sweep, job: Job) -> None:
+        """Send SIGTERM, on which a training saves and ends."""
+        process = self._processes.get(job.number)
+        if process is not None:
+            process.terminate()
+        elif _is_ours(job) and job.job_id is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)
+
+    def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> str:
+        """Nothing beyond the table of jobs."""
+        return ""
+
+    def _limit(self, job: Job, process: subprocess.Popen[bytes]) -> None:
+        if self.timeout_min is None:
+            return
+        over = time.monotonic() - self._started[job.number] - 60 * self.timeout_min
+        if over > GRACE:
+            process.kill()
+        elif over > 0:
+            process.terminate()
+
+    def _environment(self, job: Job) -> dict[str, str]:
+        environment = dict(os.environ)
+        assert self.capacity is not None
+        # Threads of several jobs on one core wait for each other far longer than they compute.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.capacity)))
+        if self.gpus:
+            taken = list(self._gpu_of.values())
+            self._gpu_of[job.number] = min(self.gpus, key=taken.count)
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpu_of[job.number]
+        return environment
+
+
+def visible_gpus() -> list[str]:
+    """Numbers of the NVIDIA GPUs that this process may use, without starting CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [number.strip() for number in visible.split(",") if number.strip()]
+    return [str(number) for number in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
+
+
+def log_of(sweep: Sweep, job: Job) -> Path:
+    """The file of what a job printed on this machine."""
+    return sweep.logs / f"{job.number}.log"
+
+
+def read_end(path: Path, size: int = 10_000) -> str:
+    """Return the last bytes of a file as text; "" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _is_ours(job: Job) -> bool:
+    """Whether the process of a job still runs here, and is what we started."""
+    if job.job_id is None or job.host != platform.node() or not job.job_id.isdigit():
+        return False
+    try:
+        command = Path(f"/proc/{job.job_id}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"train" in command
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

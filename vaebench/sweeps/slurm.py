@@ -1,0 +1,217 @@
+"""Jobs of a Slurm cluster, through submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaebench.sweeps.pool import Outcome, last_line
+from vaebench.sweeps.record import Job, Sweep
+
+INSTALL = "pip install 'vaebench[cluster]'"
+SETTLE = 10.0  # seconds that a file system may take to show the result of a job that has left the queue
+OPTIONS = ("partition", "account", "qos", "constraint", "gpus_per_node", "cpus_per_task", "mem_gb", "setup")
+_DEAD = {
+    "OUT_OF_MEMORY": "it ran out of memory; raise hardware.mem_gb",
+    "TIMEOUT": "it ran out of time; raise hardware.timeout_min or hardware.max_requeues",
+    "NODE_FAIL": "its node failed",
+    "CANCELLED": "it was cancelled",
+}
+_log = logging.getLogger(__name__)
+
+
+class SlurmPool:
+    """Jobs of a Slurm cluster.
+
+    Args:
+        options: Values of `vaebench.hardware.cluster.Slurm` by name.
+        call: Makes the function that a job calls, from its words; it must pickle.
+
+    Raises:
+        ValueError: submitit or Slurm is missing.
+    """
+
+    capacity: int | None = None
+
+    def __init__(self, options: Mapping[str, Any], call: Callable[[list[str]], Callable[[], Any]]) -> None:
+        try:
+            import submitit
+        except ImportError:
+            raise ValueError(f"hardware=slurm needs the package submitit; install it: {INSTALL}") from None
+        self._submitit = submitit
+        self.options = dict(options)
+        self.call = call
+        self._queue: dict[str, str] = {}
+        self._asked = -1e9
+        self._left: dict[str, float] = {}
+
+    def submit(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
+        """Submit the jobs as one array.
+
+        Raises:
+            ValueError: Slurm refuses them, in its own words.
+        """
+        if shutil.which("sbatch") is None:
+            raise ValueError(
+                "hardware=slurm: there is no Slurm on this machine (no sbatch); choose hardware=submitit_local"
+            )
+        try:
+            executor = self._executor(sweep)
+            with executor.batch():
+                submitted = [executor.submit(self.call(self._words(sweep, job))) for job in jobs]
+        except (
+            subprocess.CalledProcessError,
+            self._submitit.core.utils.FailedJobError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            raise ValueError(f"hardware=slurm: {_words_of_slurm(error)}") from None
+        for job, entry in zip(jobs, submitted, strict=True):
+            job.job_id, job.submissions = entry.job_id, job.submissions + 1
+            job.outcome = job.reason = None
+
+    def outcome(self, sweep: Sweep, job: Job) -> Outcome | None:
+        """Read the job's result, or ask the queue whether it is still there."""
+        if job.job_id is None:
+            return None
+        result = self._paths(sweep, job).result_pickle
+        if result.is_file():
+            return _outcome_of(result)
+        if self._is_queued(sweep, job.job_id):
+            self._left.pop(job.job_id, None)
+            return None
+        left = self._left.setdefault(job.job_id, time.monotonic())
+        if time.monotonic() - left < SETTLE:
+            return None
+        state = _accounted_state(job.job_id)
+        reason = next((words for name, words in _DEAD.items() if state.startswith(name)), None)
+        if state.startswith("COMPLETED"):
+            return Outcome("done")
+        name = "cancelled" if state.startswith("CANCELLED") else "died"
+        return Outcome(name, reason or (f"Slurm says {state}" if state else "it left the queue without a result"))
+
+    def cancel(self, sweep: Sweep, job: Job) -> None:
+        """Ask Slurm to end the job."""
+        cancel(job)
+
+    def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> str:
+        """The script that sbatch would get."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        parameters = dict(self._executor(sweep, check=False).parameters)
+        text: str = _make_sbatch_string(
+            command="vaebench train …", folder=sweep.path / ".submitit" / "%j", map_count=len(jobs), **parameters
+        )
+        return text
+
+    def _executor(self, sweep: Sweep, check: bool = True) -> Any:
+        kind = self._submitit.SlurmExecutor
+        folder = sweep.path / ".submitit" / "%j"
+        if not check:  # a dry run needs no Slurm
+            kind = type("DryExecutor", (kind,), {"affinity": classmethod(lambda cls: 1)})
+        executor = kind(folder=folder, max_num_timeout=self.options["max_requeues"])
+        named = {name: self.options[name] for name in OPTIONS if self.options.get(name) is not None}
+        if "mem_gb" in named:
+            named["mem"] = f"{round(1024 * named.pop('mem_gb'))}M"
+        executor.update_parameters(
+            **named,
+            job_name="vaebench",
+            time=self.options["timeout_min"],
+            nodes=self.options["nodes"],
+            ntasks_per_node=self.options["tasks_per_node"],
+            array_parallelism=self.options["array_parallelism"],
+            signal_delay_s=self.options["signal_delay_s"],
+            additional_parameters=dict(self.options.get("additional_parameters") or {}),
+        )
+        return executor
+
+    @staticmethod
+    def _words(sweep: Sweep, job: Job) -> list[str]:
+        return ["train", *job.overrides, f"hydra.run.dir={sweep.run(job).path}"]
+
+    def _paths(self, sweep: Sweep, job: Job) -> Any:
+        return self._submitit.core.utils.JobPaths(sweep.path / ".submitit" / "%j", job.job_id, 0)
+
+    def _is_queued(self, sweep: Sweep, job_id: str) -> bool:
+        """Whether squeue lists the job; asked for all of the sweep at most once a second."""
+        if time.monotonic() - self._asked > 1.0:
+            arrays = ",".join(sorted({(job.job_id or "").partition("_")[0] for job in sweep.jobs if job.job_id}))
+            done = subprocess.run(
+                ["squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={arrays}"],
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            self._queue = dict(line.split()[:2] for line in done.stdout.splitlines() if len(line.split()) >= 2)
+            self._asked = time.monotonic()
+        state = self._queue.get(job_id, "")
+        return bool(state) and state not in (
+            "COMPLETED",
+            "FAILED",
+            "CANCELLED",
+            "TIMEOUT",
+            "OUT_OF_MEMORY",
+            "NODE_FAIL",
+        )
+
+
+def cancel(job: Job) -> None:
+    """Ask Slurm to end a job."""
+    if job.job_id is not None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(["scancel", job.job_id], capture_output=True, timeout=60)
+
+
+def log_of(sweep: Sweep, job: Job) -> Path | None:
+    """The newest log of a job, or None before it has one."""
+    if job.job_id is None:
+        return None
+    logs = sorted((sweep.path / ".submitit").glob(f"*/{job.job_id}_0_log.err"))
+    return logs[-1] if logs else None
+
+
+def _outcome_of(result: Path) -> Outcome:
+    """What the job wrote of its end. It was written by our own job, with the rights of this user."""
+    try:
+        if result.stat().st_size > 1_000_000:
+            return Outcome("failed", "its result is larger than any of ours")
+        kind, value = _Plain(result.open("rb")).load()
+    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        return Outcome("failed", f"its result cannot be read: {error}")
+    if kind == "success":
+        return Outcome("done")
+    return Outcome("failed", last_line(str(value)))
+
+
+class _Plain(pickle.Unpickler):
+    """Reads texts and numbers, and refuses everything that would run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def _accounted_state(job_id: str) -> str:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            ["sacct", "--noheader", "--parsable2", "-o", "JobID,State", "-j", job_id],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        for line in done.stdout.splitlines():
+            name, _, state = line.partition("|")
+            if name == job_id:
+                return state.partition("|")[0].strip()
+    return ""
+
+
+def _words_of_slurm(error: BaseException) -> str:
+    text = getattr(error, "stderr", None) or str(error)
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    found = re.search(r"(?:sbatch|srun): error: (.*)", text)
+    sentence = found[1] if found else (last_line(text) or type(error).__name__)
+    return sentence.strip()

@@ -1,0 +1,69 @@
+"""Hydra's grammar of several values (choice, range, interval, tag) as a search space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values of one key.
+
+    Attributes:
+        key: The key.
+        choices: Its values as they stand on the command line, or None for numbers in an interval.
+        low: Smallest number.
+        high: Largest number.
+        is_whole: Whether the numbers are whole.
+        is_log: Whether they are spread evenly in their logarithm.
+    """
+
+    key: str
+    choices: tuple[str, ...] | None = None
+    low: float = 0.0
+    high: float = 1.0
+    is_whole: bool = False
+    is_log: bool = False
+
+
+def axis(override: Override) -> Axis:
+    """Return the values that a word gives to its key.
+
+    Raises:
+        ValueError: an interval is empty, or a logarithm meets a number that is not positive.
+    """
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+
+    key, value = override.get_key_element(), override.value()
+    tags: set[str] = getattr(value, "tags", set())
+    if isinstance(value, IntervalSweep):
+        low, high = float(value.start or 0.0), float(value.end or 0.0)
+        is_whole = isinstance(value.start, int) and isinstance(value.end, int)
+        if not low < high:
+            raise ValueError(f"'{override.input_line}': expected an interval from a smaller to a larger number")
+        if "log" in tags and low <= 0:
+            raise ValueError(f"'{override.input_line}': a logarithmic interval needs numbers above 0")
+        return Axis(key, None, low, high, is_whole, "log" in tags)
+    values = tuple(override.sweep_string_iterator())
+    if not values:
+        raise ValueError(f"'{override.input_line}' matches nothing")
+    numbers = _numbers(values)
+    if isinstance(value, RangeSweep) and numbers is not None and "log" in tags:
+        return Axis(key, None, min(numbers), max(numbers), all(number == int(number) for number in numbers), True)
+    return Axis(key, values)
+
+
+def word(axis: Axis, value: Any) -> str:
+    """Return the override that sets an axis to a value."""
+    return f"{axis.key}={value}" if axis.choices is not None or axis.is_whole else f"{axis.key}={float(value):.10g}"
+
+
+def _numbers(values: tuple[str, ...]) -> list[float] | None:
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return None
