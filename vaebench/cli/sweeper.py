@@ -23,15 +23,18 @@ from vaebench import factory
 from vaebench.cli.application import JobError
 from vaebench.cli.errors import FAILED
 from vaebench.cli.job import CommandJob
-from vaebench.commands.sweep import notice_of, show_jobs, show_unsuccessful
+from vaebench.commands.sweep import notice_of, show_jobs, show_study, show_unsuccessful
 from vaebench.messages import counted
 from vaebench.sweeps import record
 from vaebench.sweeps.base import BaseSweep
 from vaebench.sweeps.local import LocalPool, visible_gpus
+from vaebench.sweeps.optuna import OptunaSweep, entries_of, quiet
 from vaebench.sweeps.pool import Pool
 from vaebench.sweeps.record import Job, Sweep
 from vaebench.sweeps.runner import run_to_end, submit_all
+from vaebench.sweeps.search import search
 from vaebench.sweeps.slurm import SlurmPool
+from vaebench.sweeps.space import Axis, word
 
 OF_THE_SWEEP = ("sweep", "hydra/launcher", "hydra.launcher", "hydra.sweep", "hydra/sweeper", "hydra.sweeper")
 _log = logging.getLogger(__name__)
@@ -62,7 +65,8 @@ class TrainingSweeper(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir))
         place, pool = self._pool()
         if kind.is_adaptive:
-            return self._search(kind, overrides, folder, place, pool, arguments)
+            assert isinstance(kind, OptunaSweep)
+            return self._search(kind, overrides, record.search_in(folder, arguments, place), pool)
         sweep = record.continued(folder, arguments, place, kind.jobs(overrides))
         self._check(sweep.jobs, here=pool is None)
         if len(sweep.jobs) > kind.confirm_above:
@@ -164,10 +168,31 @@ class TrainingSweeper(Sweeper):
             print(f"vaebench train: {sentence}", file=sys.stderr)
             raise JobError(FAILED, sentence)
 
-    def _search(
-        self, kind: Any, overrides: Any, folder: Path, place: str, pool: Pool | None, arguments: list[str]
-    ) -> None:
-        raise NotImplementedError
+    def _search(self, kind: OptunaSweep, overrides: Any, sweep: Sweep, pool: Pool | None) -> None:
+        """Run a search: each trial is a job of its own process, so that one that dies is a failed trial."""
+        entries = entries_of(overrides)
+        first = [entry if isinstance(entry, str) else word(entry, _smallest(entry)) for entry in entries]
+        self._check([Job(0, first)], here=False)
+        if kind.dry_run:
+            print("\n".join(entry if isinstance(entry, str) else str(entry) for entry in entries))
+            return
+        quiet()
+        kind.study(sweep.path)  # what cannot be opened is refused before anything is recorded
+        sweep.save()
+        if not kind.wait:
+            _detach(sweep)
+            print(f"searching; vaebench sweep status {sweep.path}")
+            return
+        pool = pool or LocalPool(1, None, visible_gpus())
+        parallelism = pool.capacity or int(self.config.hardware.get("array_parallelism") or 1)
+        print(f"sweep directory: {sweep.path}")
+        study = search(kind, sweep, pool, entries, notice_of(sweep), parallelism)
+        show_jobs(sweep)
+        show_study(kind, study, sweep)
+
+
+def _smallest(space: Axis) -> Any:
+    return space.choices[0] if space.choices is not None else int(space.low) if space.is_whole else space.low
 
 
 def _local(options: dict[str, Any]) -> LocalPool:

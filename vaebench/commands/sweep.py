@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vaebench.commands.console import show_table
 from vaebench.messages import counted, did_you_mean
+from vaebench.runs.files import write_atomic
 from vaebench.sweeps import local, slurm
 from vaebench.sweeps.pool import Outcome
 from vaebench.sweeps.record import Job, Sweep
@@ -81,6 +86,46 @@ def show_unsuccessful(sweep: Sweep, jobs: Sequence[Job]) -> None:
         for job in sorted(jobs, key=lambda job: job.number)
     ]
     show_table("jobs that did not succeed", ("job", "state", "reason", "log"), rows, on_stderr=True)
+
+
+def show_study(kind: Any, study: Any, sweep: Sweep) -> None:
+    """Print the best trials as command lines and the importance of keys, and draw the history beside the record."""
+    import optuna
+
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
+    if not complete:
+        print("no trial was completed")
+        return
+    for trial in study.best_trials[:5]:
+        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(kind.metrics, trial.values, strict=True))
+        print(f"best: trial {trial.number}, {values}")
+        print(f"    vaebench train {' '.join(map(shlex.quote, sweep.jobs[trial.number].overrides))}")
+    keys = {key for trial in complete for key in trial.params}
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError, ValueError, ImportError):
+        warnings.simplefilter("ignore")  # optuna calls its plots experimental
+        if len(kind.metrics) == 1 and len(complete) > 1 and len(keys) > 1:
+            for key, share in optuna.importance.get_param_importances(study).items():
+                print(f"importance of {key}: {share:.2f}")
+        _draw(study, sweep, len(kind.metrics))
+
+
+def _draw(study: Any, sweep: Sweep, num_metrics: int) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from optuna.visualization import matplotlib as plots
+
+    if num_metrics > 1:
+        drawings = {"pareto.png": plots.plot_pareto_front(study)} if num_metrics < 4 else {}
+    else:
+        drawings = {
+            "history.png": plots.plot_optimization_history(study),
+            "parallel_coordinates.png": plots.plot_parallel_coordinate(study),
+        }
+    for name, axes in drawings.items():
+        figure = axes.figure
+        write_atomic(sweep.path / name, lambda path, figure=figure: figure.savefig(path, dpi=120, bbox_inches="tight"))
+        print(f"picture: {sweep.path / name}")
 
 
 def notice_of(sweep: Sweep) -> Callable[[Job, Outcome], None]:

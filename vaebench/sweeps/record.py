@@ -200,6 +200,30 @@ def continued(folder: Path, words: Sequence[str], place: str, jobs: Sequence[Seq
     return sweep
 
 
+def search_in(folder: Path, words: Sequence[str], place: str) -> Sweep:
+    """Return the record of a search: a new one, or the one that lies there, if it searches the same space.
+
+    Raises:
+        ValueError: the directory holds other files, or a sweep of other words.
+    """
+    sweep = continued(folder, words, place, []) if not (folder / FILE).is_file() else Sweep.open(folder)
+
+    def space(given: Sequence[str]) -> set[str]:
+        return {
+            word for word in given if not word.lstrip("+").startswith(("sweep.num_trials=", "hydra.", "sweep.wait="))
+        }
+
+    differing = space(sweep.words) ^ space(words)
+    if differing:
+        keys = sorted({word.partition("=")[0] for word in differing})
+        raise ValueError(
+            f"hydra.sweep.dir: '{folder}' holds another sweep; it differs in {', '.join(keys)}; choose another "
+            "hydra.sweep.dir"
+        )
+    sweep.words, sweep.place = list(words), place
+    return sweep
+
+
 def is_locked(run: Run) -> bool:
     """Whether a process on this machine is training into the run directory."""
     try:
