@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from vaebench.sweeps.local import JOB
+
 
 class UnsuccessfulJobError(RuntimeError):
     """The command of a job ended with another exit code than 0."""
@@ -29,6 +31,7 @@ class CommandJob:
         """
         from vaebench.cli.main import main
 
+        os.environ[JOB] = "cluster"
         join_process_group(os.environ)
         code = main(list(self.words))
         if code != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from vaebench.cli.runs import with_runs
 from vaebench.factory.configurations import defaults, keys, options
 from vaebench.messages import did_you_mean
 from vaebench.runs.run import Run
+from vaebench.sweeps.local import JOB
+
+SUBMITTING = ("hardware=slurm", "hardware=slurm_ddp", "hardware=submitit_local")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
         chosen = defaults(verb, folders)
         names = {name for group, names in options(folders).items() if group in chosen for name in names}
         overrides = with_runs(overrides, names, parsed.multirun)
+    _refuse_submission_of_one(verb, overrides, parsed.multirun)
     overrides = [with_quoted_path(word, parsed.multirun) for word in overrides]
     overrides = _checked(verb, overrides, folders)
     overrides = _as_choices(overrides, defaults(verb, folders), parsed.multirun)
@@ -58,6 +63,14 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
     if any(_key(word) == "resume" for word in overrides):
         overrides = _with_resume(overrides, parsed.multirun)
     return Arranged(overrides, _flags(parser, parsed), parsed)
+
+
+def _refuse_submission_of_one(verb: str, overrides: Sequence[str], is_sweep: bool) -> None:
+    for word in overrides:
+        if word in SUBMITTING and not is_sweep and JOB not in os.environ:
+            if verb == "train":
+                raise CommandError(f"{word} submits the jobs of a sweep, also of a single one; add -m")
+            raise CommandError(f"{word} is for vaebench train -m; vaebench {verb} computes here: choose hardware=auto")
 
 
 def _parser(verb: str, words: Sequence[str], folders: Sequence[Path]) -> argparse.ArgumentParser:

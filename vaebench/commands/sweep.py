@@ -99,7 +99,8 @@ def show_study(kind: Any, study: Any, sweep: Sweep) -> None:
     for trial in study.best_trials[:5]:
         values = ", ".join(f"{name} {value:.6g}" for name, value in zip(kind.metrics, trial.values, strict=True))
         print(f"best: trial {trial.number}, {values}")
-        print(f"    vaebench train {' '.join(map(shlex.quote, sweep.jobs[trial.number].overrides))}")
+        words = [word for word in sweep.jobs[trial.number].overrides if not word.startswith("hardware")]
+        print(f"    vaebench train {' '.join(map(shlex.quote, words))}")
     keys = {key for trial in complete for key in trial.params}
     with warnings.catch_warnings(), contextlib.suppress(RuntimeError, ValueError, ImportError):
         warnings.simplefilter("ignore")  # optuna calls its plots experimental

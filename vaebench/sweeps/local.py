@@ -15,6 +15,7 @@ from pathlib import Path
 from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import Job, Sweep
 
+JOB = "VAEBENCH_JOB"  # tells a command that it is a job of a sweep
 GRACE = 60.0  # seconds that a job at its time limit has to save
 
 
@@ -103,7 +104,7 @@ class LocalPool:
             process.terminate()
 
     def _environment(self, job: Job) -> dict[str, str]:
-        environment = dict(os.environ)
+        environment = {**os.environ, JOB: str(job.number)}
         assert self.capacity is not None
         # Threads of several jobs on one core wait for each other far longer than they compute.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.capacity)))

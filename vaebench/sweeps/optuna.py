@@ -89,10 +89,6 @@ class OptunaSweep(BaseSweep):
             ValueError: optuna is missing, has no such sampler or pruner, or cannot open the storage.
         """
         optuna = _optuna()
-        sampler_args = dict(self.sampler_args)
-        if self.seed is not None and self.sampler not in ("GridSampler", "PartialFixedSampler"):
-            sampler_args.setdefault("seed", self.seed)
-        sampler = _made(optuna.samplers, self.sampler, sampler_args, "sampler")
         pruner = optuna.pruners.NopPruner()
         if self.pruner is not None:
             pruner = _made(optuna.pruners, self.pruner, self.pruner_args, "pruner")
@@ -103,12 +99,17 @@ class OptunaSweep(BaseSweep):
                 storage = optuna.storages.JournalStorage(backend)
             else:
                 storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-            return optuna.create_study(
-                study_name="sweep", storage=storage, sampler=sampler, pruner=pruner,
-                directions=self.directions, load_if_exists=True,
-            )  # fmt: skip
+            study = optuna.create_study(
+                study_name="sweep", storage=storage, pruner=pruner, directions=self.directions, load_if_exists=True
+            )
         except Exception as error:  # whatever the storage's own library raises
             raise ValueError(f"storage: the study in '{folder}' cannot be opened: {error}") from None
+        arguments = dict(self.sampler_args)
+        if self.seed is not None and self.sampler not in ("GridSampler", "PartialFixedSampler"):
+            # A study that goes on must not draw the numbers of its first trials again.
+            arguments.setdefault("seed", self.seed + len(study.get_trials(deepcopy=False)))
+        study.sampler = _made(optuna.samplers, self.sampler, arguments, "sampler")
+        return study
 
 
 def suggest(trial: Any, entries: Sequence[Axis | str]) -> list[str]:
@@ -158,7 +159,9 @@ def _made(module: Any, name: str, arguments: Mapping[str, Any], key: str) -> Any
     kind = getattr(module, name, None)
     if not isinstance(kind, type) or name.startswith(("_", "Base")):
         names = [found for found in dir(module) if found.endswith(key.capitalize()) and not found.startswith("Base")]
-        raise ValueError(f"{key}: optuna has no '{name}'{did_you_mean(name, names)}")
+        longer = f"{name}{key.capitalize()}"
+        hint = f"; did you mean '{longer}'?" if longer in names else did_you_mean(name, names)
+        raise ValueError(f"{key}: optuna has no '{name}'{hint}")
     try:
         return kind(**arguments)
     except (TypeError, ValueError) as error:

@@ -51,9 +51,9 @@ def axis(override: Override) -> Axis:
     values = tuple(override.sweep_string_iterator())
     if not values:
         raise ValueError(f"'{override.input_line}' matches nothing")
-    numbers = _numbers(values)
-    if isinstance(value, RangeSweep) and numbers is not None and "log" in tags:
-        return Axis(key, None, min(numbers), max(numbers), all(number == int(number) for number in numbers), True)
+    numbers = _whole_numbers(values)
+    if isinstance(value, RangeSweep) and numbers is not None and abs(value.step) == 1:
+        return Axis(key, None, min(numbers), max(numbers), is_whole=True, is_log="log" in tags)
     return Axis(key, values)
 
 
@@ -62,8 +62,8 @@ def word(axis: Axis, value: Any) -> str:
     return f"{axis.key}={value}" if axis.choices is not None or axis.is_whole else f"{axis.key}={float(value):.10g}"
 
 
-def _numbers(values: tuple[str, ...]) -> list[float] | None:
+def _whole_numbers(values: tuple[str, ...]) -> list[int] | None:
     try:
-        return [float(value) for value in values]
+        return [int(value) for value in values]
     except ValueError:
         return None
