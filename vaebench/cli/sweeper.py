@@ -45,9 +45,9 @@ class TrainingSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives."""
-        self.hydra_context = hydra_context
-        self.task_function = task_function
-        self.config = config
+        self._context = hydra_context
+        self._task = task_function
+        self._config = config
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run a sweep.
@@ -58,11 +58,11 @@ class TrainingSweeper(Sweeper):
         Raises:
             ValueError: a mistake in the words, in a job's configuration, or in the sweep's directory.
         """
-        kind: BaseSweep = factory.sweep({"sweep": OmegaConf.to_container(self.config.sweep, resolve=True)})
+        kind: BaseSweep = factory.sweep({"sweep": OmegaConf.to_container(self._config.sweep, resolve=True)})
         words = [word for word in arguments if not _is_of_the_sweep(word)]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
         overrides = parser.parse_overrides(words)
-        folder = Path(str(self.config.hydra.sweep.dir))
+        folder = Path(str(self._config.hydra.sweep.dir))
         place, pool = self._pool()
         if kind.is_adaptive:
             assert isinstance(kind, OptunaSweep)
@@ -87,11 +87,9 @@ class TrainingSweeper(Sweeper):
 
     def _pool(self) -> tuple[str, Pool | None]:
         """Where the jobs run: None is this process, one job after the other, through Hydra's own launcher."""
-        hardware = OmegaConf.to_container(self.config.hardware, resolve=True)
-        assert isinstance(hardware, dict)
+        hardware = _plain(self._config.hardware)
         target = str(hardware.get("_target_", ""))
-        launcher = OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
-        assert isinstance(launcher, dict)
+        launcher = _plain(self._config.hydra.launcher)
         named = str(launcher.get("_target_", ""))
         if target.endswith(".SubmititLocal"):
             return "local", _local(hardware)
@@ -124,7 +122,7 @@ class TrainingSweeper(Sweeper):
         _refuse(json.loads(done.stdout))
 
     def _compose(self, job: Job) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, job.overrides)
+        config = self._context.config_loader.load_sweep_config(self._config, job.overrides)
         tree = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "sweep", "resume")])
         assert isinstance(tree, DictConfig)
         return tree
@@ -133,7 +131,7 @@ class TrainingSweeper(Sweeper):
         from hydra.core.plugins import Plugins
 
         launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+            hydra_context=self._context, task_function=self._task, config=self._config
         )
         returns: list[JobReturn] = []
         for _, run in itertools.groupby(enumerate(pending), lambda pair: pair[1].number - pair[0]):
@@ -184,7 +182,7 @@ class TrainingSweeper(Sweeper):
             print(f"searching; vaebench sweep status {sweep.path}")
             return
         pool = pool or LocalPool(1, None, visible_gpus())
-        parallelism = pool.capacity or int(self.config.hardware.get("array_parallelism") or 1)
+        parallelism = pool.capacity or int(self._config.hardware.get("array_parallelism") or 1)
         print(f"sweep directory: {sweep.path}")
         study = search(kind, sweep, pool, entries, notice_of(sweep), parallelism)
         show_jobs(sweep)
@@ -193,6 +191,12 @@ class TrainingSweeper(Sweeper):
 
 def _smallest(space: Axis) -> Any:
     return space.choices[0] if space.choices is not None else int(space.low) if space.is_whole else space.low
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    container = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(container, dict)
+    return {str(name): value for name, value in container.items()}
 
 
 def _local(options: dict[str, Any]) -> LocalPool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import sys
 import time
@@ -125,7 +126,7 @@ def _draw(study: Any, sweep: Sweep, num_metrics: int) -> None:
         }
     for name, axes in drawings.items():
         figure = axes.figure
-        write_atomic(sweep.path / name, lambda path, figure=figure: figure.savefig(path, dpi=120, bbox_inches="tight"))
+        write_atomic(sweep.path / name, functools.partial(figure.savefig, dpi=120, bbox_inches="tight"))
         print(f"picture: {sweep.path / name}")
 
 
