@@ -74,7 +74,8 @@ def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, 
         "hydra.sweep.dir=s", *SMALL,
     )  # fmt: skip
     told = vaebench(*words, cwd=tmp_path, code=1)
-    assert "trainer.learning_rate must be a number above 0, got -1" in told
+    assert "learning_rate" in told
+    assert "got -1" in told
     sweep = Sweep.open(tmp_path / "s")
     assert [state.name for state in sweep.states().values()] == ["done", "failed"]
     accounted = subprocess.run(
@@ -105,7 +106,7 @@ def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, 
 @needs_slurm
 @pytest.mark.slow
 def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
-    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=400", "callback.checkpoint.every_seconds=0", "seed=3")
+    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=400", "seed=3")
     vaebench(
         "train", "-m", *words, "hardware=slurm", "hardware.partition=low", "hardware.threads=1", "sweep.wait=false",
         "hydra.sweep.dir=s", cwd=tmp_path,
@@ -155,13 +156,13 @@ def test_the_words_of_hydras_users_do_the_same(cluster, tmp_path):
 
 def test_the_script_carries_what_was_asked_for(tmp_path):
     options = {**vars(Slurm(partition="gpu", account="me", qos="low", mem_gb=2.5, gpus_per_node=1, timeout_min=90))}
-    options.update(constraint="a100", cpus_per_task=4, array_parallelism=7, signal_delay_s=33)
+    options.update(constraint="a100", cpus_per_task=4, array_parallelism=2, signal_delay_s=33)
     options.update(setup=["module load cuda"], additional_parameters={"mail-user": "me@here"})
     sweep = continued(tmp_path / "s", [], "slurm", [["seed=0"], ["seed=1"], ["seed=2"]])
     script = SlurmPool(options, lambda words: print).describe(sweep, sweep.jobs)
     for line in (
         "--partition=gpu", "--account=me", "--qos=low", "--mem=2560M", "--gpus-per-node=1", "--time=90",
-        "--constraint=a100", "--cpus-per-task=4", "--array=0-2%7", "--signal=USR2@33", "--mail-user=me@here",
+        "--constraint=a100", "--cpus-per-task=4", "--array=0-2%2", "--signal=USR2@33", "--mail-user=me@here",
         "--open-mode=append",
     ):  # fmt: skip
         assert f"#SBATCH {line}" in script.splitlines()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaebench.sweeps.local import read_end
 from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import Job, Sweep
 
@@ -84,7 +85,7 @@ class SlurmPool:
             return None
         result = self._paths(sweep, job).result_pickle
         if result.is_file():
-            return _outcome_of(result)
+            return _outcome_of(result, log_of(sweep, job))
         if self._is_queued(sweep, job.job_id):
             self._left.pop(job.job_id, None)
             return None
@@ -176,17 +177,19 @@ def log_of(sweep: Sweep, job: Job) -> Path | None:
     return logs[-1] if logs else None
 
 
-def _outcome_of(result: Path) -> Outcome:
+def _outcome_of(result: Path, log: Path | None = None) -> Outcome:
     """What the job wrote of its end. It was written by our own job, with the rights of this user."""
     try:
         if result.stat().st_size > 1_000_000:
             return Outcome("failed", "its result is larger than any of ours")
-        kind, value = _Plain(result.open("rb")).load()
+        with open(result, "rb") as file:
+            kind, value = _Plain(file).load()
     except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         return Outcome("failed", f"its result cannot be read: {error}")
     if kind == "success":
         return Outcome("done")
-    return Outcome("failed", last_line(str(value)))
+    told = [line for line in read_end(log).splitlines() if line.startswith("vaebench train: ")] if log else []
+    return Outcome("failed", last_line(told[-1] if told else str(value)))
 
 
 class _Plain(pickle.Unpickler):
