@@ -17,7 +17,7 @@ from vaebench.factory.configurations import conf_dir, options
 from vaebench.factory.groups import GROUPS
 from vaebench.runs.log import start_log
 
-HYDRA_VERBS = [verb for verb in VERBS if verb != "list"]
+HYDRA_VERBS = [verb for verb in VERBS if verb not in ("list", "sweep")]
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])

@@ -24,7 +24,7 @@ from vaebench.factory.targets import AUTO, ROOMS, resolve
 CONF = conf_dir()
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 OPTIONS = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
-VERBS = [verb for verb in cli.VERBS if verb != "list"]
+VERBS = [verb for verb in cli.VERBS if verb not in ("list", "sweep")]
 PUBLIC_NAMES = {
     "HamiltonianMonteCarlo": "hamiltonianmontecarlo",
     "LangevinDynamics": "langevindynamics",
