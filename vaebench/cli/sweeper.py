@@ -27,6 +27,7 @@ from vaebench.commands.sweep import notice_of, show_jobs, show_study, show_unsuc
 from vaebench.messages import counted
 from vaebench.sweeps import record
 from vaebench.sweeps.base import BaseSweep
+from vaebench.sweeps.grid import GridSweep
 from vaebench.sweeps.local import LocalPool, visible_gpus
 from vaebench.sweeps.optuna import OptunaSweep, entries_of, quiet
 from vaebench.sweeps.pool import Pool
@@ -58,7 +59,9 @@ class TrainingSweeper(Sweeper):
         Raises:
             ValueError: a mistake in the words, in a job's configuration, or in the sweep's directory.
         """
-        kind: BaseSweep = factory.sweep({"sweep": OmegaConf.to_container(self._config.sweep, resolve=True)})
+        kind: BaseSweep = GridSweep()  # where a stored configuration is repeated, which has none
+        if "sweep" in self._config:
+            kind = factory.sweep({"sweep": OmegaConf.to_container(self._config.sweep, resolve=True)})
         words = [word for word in arguments if not _is_of_the_sweep(word)]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         overrides = parser.parse_overrides(words)

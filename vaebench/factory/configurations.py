@@ -78,9 +78,12 @@ def defaults(verb: str, folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def required_keys(verb: str, folders: Sequence[Path]) -> list[str]:
-    """Return the keys at the root of a verb's configuration that are always there."""
+    """Return the keys at the root of a verb's configuration that are always there.
+
+    The kind of sweep is none of them: a stored run says nothing of the sweep that it was a job of.
+    """
     chosen = defaults(verb, folders)
-    return [key for key in keys(verb, folders) if isinstance(chosen.get(key, ""), str)]
+    return [key for key in keys(verb, folders) if isinstance(chosen.get(key, ""), str) and key != "sweep"]
 
 
 def settings(verb: str, folders: Sequence[Path]) -> list[str]:
