@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vaebench.core import Batch, Model
+from vaebench.core import Batch, Draws, Model
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.energies.analytic.gaussian import GaussianEnergy
 from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
@@ -22,6 +22,7 @@ from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.samplers.hmc import HamiltonianMonteCarlo
+from vaebench.samplers.kernel_density import KernelDensitySampler
 from vaebench.samplers.langevin import LangevinDynamics
 from vaebench.samplers.latents import prepare
 from vaebench.samplers.mala import MetropolisAdjustedLangevin
@@ -305,3 +306,16 @@ def test_a_generator_is_handed_on():
         ends.append(sampler.sample(x=x, n_steps=3, generator=torch.Generator().manual_seed(seed)))
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
+
+
+def test_kernel_density_has_the_moments_of_its_latents():
+    """Its covariance is that of the latents, plus the bandwidth's."""
+    z = torch.randn(3000, 2) @ torch.tensor([[1.0, 0.4], [0.0, 0.3]]) + 2
+    sampler = KernelDensitySampler().setup(LinearModel()).fit(Draws(z))
+    bandwidth = 3000 ** (-2 / 6) * z.double().var(0).diag()
+    assert agrees(sampler.sample(20_000).z, z.double().mean(0), z.double().T.cov() + bandwidth, 20_000)
+    sampler.temperature = 0.0
+    assert (sampler.sample(20).z[:, None] == z).all(-1).any(1).all()
+    few = KernelDensitySampler(num_centers=10).setup(LinearModel()).fit(Draws(z))
+    few.temperature = 0.0
+    assert len(few.sample(500).z.unique(dim=0)) == 10

@@ -15,8 +15,8 @@ class MAFSampler(FlowSampler):
 
     References:
         Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017),
-        https://arxiv.org/abs/1705.07057: five transforms with two hidden layers of 100 units, batches of 100, and an
-        end after 30 epochs without improvement are those of its smaller data sets.
+        https://arxiv.org/abs/1705.07057, for five transforms with two hidden layers of 100 units, batches of 100 and an
+        end after 30 epochs without improvement, as for its smaller data sets.
     Deviations:
         No batch normalisation between transforms, and a learning rate of 1e-3 instead of 1e-4: latents are
         standardised and few.

@@ -1,0 +1,83 @@
+"""A kernel density estimate on the latents after training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.hardware import collective
+from vaebench.messages import check_range
+from vaebench.samplers.base import BaseSampler
+
+
+class KernelDensitySampler(BaseSampler):
+    r"""Ex-post density estimation without a model: an encoded example, and Gaussian noise around it.
+
+    .. math:: z = z_n + h \, \mathrm{diag}(s) \, \epsilon, \quad h = N^{-1 / (D + 4)}
+
+    with s the standard deviations of the latents.
+
+    References:
+        Multivariate Density Estimation (Scott, 1992), https://doi.org/10.1002/9780470316849, for the bandwidth h.
+    Args:
+        num_centers: Most encoded examples that are kept, drawn at random, >= 2.
+        temperature: T, scale of the noise, >= 0; 0 draws encoded examples themselves.
+        refit: Whether to fit anew where a fitted estimate is stored beside the samples.
+    """
+
+    learns = True
+    needs = frozenset({"posterior"})
+    centers: Tensor
+    count: Tensor
+    scale: Tensor
+
+    def __init__(self, num_centers: int = 5000, temperature: float = 1.0, refit: bool = False) -> None:
+        super().__init__()
+        check_range("num_centers", num_centers, at_least=2, whole=True)
+        check_range("temperature", temperature, at_least=0, below=math.inf)
+        self.num_centers = num_centers
+        self.temperature = temperature
+        self.refit = refit
+
+    def setup(self, model: Any = None, split: Split | None = None) -> Self:
+        """Make room for the centers."""
+        super().setup(model, split)
+        num_features = math.prod(self.latent_shape)
+        self.register_buffer("centers", torch.zeros(self.num_centers, num_features, device=self.like.device))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=self.like.device))
+        self.register_buffer("scale", torch.zeros(num_features, device=self.like.device))
+        return self
+
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
+        """Keep latents, and set the bandwidth.
+
+        Raises:
+            ValueError: if there are fewer than two latents.
+        """
+        z = latents.z.flatten(1).float()
+        if len(z) < 2:
+            raise ValueError(f"expected at least 2 latents to fit sampler={self.name} to, got {len(z)}")
+        count = min(len(z), self.num_centers)
+        rows = collective.permutation(len(z), z.device)[:count]
+        self.centers.zero_()
+        self.centers[:count] = z[rows]
+        self.count.fill_(count)
+        self.scale.copy_(z.std(0) * count ** (-1 / (z.shape[1] + 4)))
+        return self
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
+        """Draw a center, then noise."""
+        y = self.labels(num_samples, y)
+        count = int(self.count)
+        if not count:
+            raise ValueError("the density is not fitted; call fit first")
+        rows = torch.randint(count, (num_samples,), device=self.centers.device)
+        noise = collective.standard_normal((num_samples, len(self.scale)), self.scale)
+        z = self.centers[rows] + self.temperature * self.scale * noise
+        return Draws(z.to(self.like).view(num_samples, *self.latent_shape), y)
