@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ MOST_HEADER = 10_000  # bytes; numpy's own limit, which it applies only after re
 MOST_BYTES = 2**62
 NPY, ZIP = b"\x93NUMPY", b"PK"
 # RuntimeError: an archive under a password, or packed in a way that Python does not know; or too deep a header.
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError, struct.error)
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError, struct.error),
+    *(tokenize.TokenError, SyntaxError, TypeError, OverflowError),  # of headers, which NumPy reads as Python literals
+)
 
 
 @dataclass(frozen=True)
