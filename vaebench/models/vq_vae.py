@@ -140,7 +140,7 @@ class VQVAE(LatentVariableModel):
             terms.distortion + penalty,
             distortion=terms.distortion,
             rate=terms.rate,
-            perplexity=perplexity(terms.q.codes, self.quantizer.num_codes),
+            perplexity=perplexity(collective.gather(terms.q.codes), self.quantizer.num_codes),
             **terms.q.losses,
         )
 
