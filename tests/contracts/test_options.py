@@ -117,6 +117,8 @@ REASONS: dict[str, str] = {
     "callback=tensorboard": "writes files of another package; tests/trainers/callbacks/test_trackers.py",
     "callback=throughput": "measures the clock; tests/trainers/callbacks/test_callbacks.py",
     "sampler=langevin:sampler.target_acceptance": "nothing is accepted or rejected; its constructor refuses a value",
+    "model.encoder": "a module of the user's own; tests/models/test_own_networks.py",
+    "model.decoder": "a module of the user's own; tests/models/test_own_networks.py",
     "model.condition_dim": "is the number of classes, and any other is refused; tests/models/test_conditional_vae.py",
     "model/quantizer=residual_vq:model.quantizer.distance": "only the Euclidean one is taken",
     "dataset=images:dataset.scale": "of pictures of more than 8 bits; tests/data/test_images.py",
