@@ -11,26 +11,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from tests.trainers.toy_models import DIM, History, Toy, ToyCoupled, toy_data
+from tests.trainers.toy_models import History, Toy, ToyCoupled, toy_data
 from vaebench.core import Loss
 from vaebench.data.split import DataSplit
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
-from vaebench.distributions.likelihoods import Bernoulli, Gaussian
+from vaebench.distributions.likelihoods import Bernoulli
 from vaebench.hardware.device import Hardware
-from vaebench.models.conditional_vae import ConditionalVAE
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP
-from vaebench.runs.images import BACKGROUND, FRAME
 from vaebench.runs.run import Run
 from vaebench.trainers import BaseTrainer, CoupledOptimizerTrainer
 from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.checkpoint import Checkpoint
 from vaebench.trainers.callbacks.early_stopping import EarlyStopping
 from vaebench.trainers.callbacks.ema import EMA
-from vaebench.trainers.callbacks.figures import latent_space, loss_curves, plane
 from vaebench.trainers.callbacks.images import ImagesCallback
 from vaebench.trainers.callbacks.metric_printer import MetricConsolePrinterCallback
 from vaebench.trainers.callbacks.optimizer_monitor import OptimizerMonitor
@@ -257,93 +253,6 @@ def test_bar_is_for_one_run_on_a_terminal(terminal, mode, expected, monkeypatch)
 
 
 # Pictures
-
-
-def test_pictures_are_written(tmp_path):
-    train(
-        [ImagesCallback(every_epochs=2, num_images=9, animation=True)],
-        Run(tmp_path),
-        vae(),
-        pictures_data(),
-        num_epochs=4,
-    )
-    names = {file.name for file in Run(tmp_path).images.iterdir()}
-    both = {f"{prefix}{kind}.png" for prefix in ("", "epoch-00002-", "epoch-00004-") for kind in KINDS}
-    once = {"losses.png", "latents.png", "interpolation.png", "traversal.png"}
-    assert names == both | {f"{kind}.gif" for kind in KINDS} | once
-    with (
-        Image.open(Run(tmp_path).images / "samples.gif") as film,
-        Image.open(Run(tmp_path).images / "samples.png") as last,
-    ):
-        assert film.n_frames == 2
-        assert film.size == last.size
-        assert last.getextrema()[0][1] > 100  # not black
-
-
-@pytest.mark.parametrize(("num_images", "columns"), [(6, 3), (16, 8)])
-def test_originals_lie_above_their_reconstructions(tmp_path, monkeypatch, num_images, columns):
-    model = vae()
-    monkeypatch.setattr(model, "reconstruct", lambda x, deterministic, y: 1 - x)  # each picture's negative
-    train([ImagesCallback(num_images=num_images)], Run(tmp_path), model, pictures_data(), num_epochs=1)
-    with Image.open(Run(tmp_path).images / "reconstructions.png") as image:
-        assert image.width >= 2 + columns * 58  # tiles of 56 and gaps of 2
-        for left in range(2, columns * 58, 58):
-            above, beneath = image.getpixel((left + 5, 2 + 5))[0], image.getpixel((left + 5, 60 + 5))[0]
-            assert abs(above + beneath - 255) <= 1
-            assert image.getpixel((left + 5, 1)) == FRAME  # around the original
-            assert image.getpixel((left + 5, 60 + 57)) == (BACKGROUND,) * 3
-
-
-KINDS = ("samples", "reconstructions")
-
-
-def test_data_that_are_no_images_have_curves_alone(tmp_path):
-    train(run=Run(tmp_path))
-    assert [file.name for file in Run(tmp_path).images.iterdir()] == ["losses.png"]
-
-
-def test_vectors_have_a_latent_space_to_look_at(tmp_path):
-    torch.manual_seed(0)
-    model = VAE((DIM,), likelihood=Gaussian(), latent_dim=3, network=MLP(hidden_dims=(8,)))
-    train(run=Run(tmp_path), model=model)
-    assert {file.name for file in Run(tmp_path).images.iterdir()} == {"losses.png", "latents.png"}
-
-
-def test_pictures_of_a_conditional_model_take_labels(tmp_path):
-    data = pictures_data()
-    y = torch.arange(40) % 3
-    data.train, data.validation = DataSplit(data.train.x, y[:30]), DataSplit(data.validation.x, y[30:])
-    torch.manual_seed(0)
-    network = MLP(hidden_dims=(8,))
-    model = ConditionalVAE((1, 4, 4), likelihood=Bernoulli(), latent_dim=2, network=network, num_classes=3)
-    train(run=Run(tmp_path), model=model, data=data)
-    kinds = (*KINDS, "losses", "latents", "interpolation", "traversal")
-    assert {file.name for file in Run(tmp_path).images.iterdir()} == {f"{kind}.png" for kind in kinds}
-
-
-def test_latent_space_is_seen_along_its_principal_axes():
-    torch.manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(4, 4).double()).Q
-    z = torch.randn(300, 4).double() * torch.tensor([3.0, 0.1, 1.0, 0.1])
-    z = z - z.mean(0)
-    points, names = plane(z @ basis.T)
-    _, _, directions = torch.linalg.svd(z @ basis.T, full_matrices=False)
-    torch.testing.assert_close(points.abs(), (z @ basis.T @ directions[:2].T).abs())
-    share = 100 * points[:, 0].square().sum() / z.square().sum()
-    assert names[0] == f"principal axis 1 ({share:.0f} % of the variance)"
-    two = torch.randn(5, 2).double()
-    assert torch.equal(plane(two)[0], two)
-
-
-def test_curves_follow_what_was_logged_and_labels_are_named():
-    rows = [{"step": 5 * e, "epoch": e, "split": "train", "loss": 9.0 / e, "rate": math.nan} for e in (1, 2, 3)]
-    one, two = loss_curves(rows), loss_curves([*rows, {"step": 5, "epoch": 1, "split": "validation", "loss": 3.0}])
-    assert one.size == two.size
-    assert one.tobytes() != two.tobytes()
-    assert loss_curves([{"epoch": 1, "split": "resources", "loss": 1.0}]) is None
-    z = torch.randn(40, 2)
-    assert latent_space(z).tobytes() != latent_space(z, torch.arange(40) % 3).tobytes()
-    assert latent_space(z, torch.arange(40)).width > 100  # a colour bar
 
 
 # Collapse
