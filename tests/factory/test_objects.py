@@ -40,7 +40,11 @@ def test_the_default_experiment_is_built(digits):
     assert isinstance(model.likelihood_head, Binomial)
     assert factory.trainer(cfg).name == "base"
     assert factory.hardware(cfg).device == "auto"
-    assert factory.callbacks(cfg) == []
+    assert [type(made).__name__ for made in factory.callbacks(cfg)] == [
+        "ProgressBarCallback",
+        "ImagesCallback",
+        "Checkpoint",
+    ]
 
 
 def test_values_reach_the_constructors(digits):
@@ -78,6 +82,8 @@ def test_metrics_and_callbacks_keep_names_and_order():
     assert list(factory.metrics(cfg)) == ["reconstruction", "elbo"]
     assert [type(c).__name__ for c in factory.callbacks(composed("callback=[progress,ema]"))] == [
         "ProgressBarCallback",
+        "ImagesCallback",
+        "Checkpoint",
         "EMA",
     ]
 
@@ -112,6 +118,7 @@ MISTAKES = {
     ("model.network=null",): "model.network: expected a Network, got null",
     ("model.network=mlp",): "model.network: expected a Network, got 'mlp'",
     ("~model.likelihood._target_",): f"model.likelihood: expected {LIKELIHOODS}, got a dict",
+    ("model.likelihood=null",): f"model.likelihood: expected {LIKELIHOODS}, got null",
     ("model/likelihood=binomial",):
         "model.likelihood.total_count: a value is needed; set model.likelihood.total_count=",
     ("+model.likelihood.scale=3",): "model.likelihood.scale: 'auto' takes no settings; choose model/likelihood=",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vaebench.factory.signatures import REQUIRED, convert, parameters
+from vaebench.factory.signatures import REQUIRED, convert, parameters, without_null
 from vaebench.factory.targets import ConfigError, check_targets, resolve
 from vaebench.messages import did_you_mean
 
@@ -57,7 +57,7 @@ def recipe(node: object, key: str, injected: Collection[str] = ()) -> Recipe:
     Args:
         node: A mapping with a `_target_`.
         key: Its place in the configuration.
-        injected: Arguments that the program will give; the configuration may give them too.
+        injected: Arguments that the program will give; the configuration may give them too, but not as null.
 
     Raises:
         ConfigError: the first mistake, with its key and the nearest valid name.
@@ -75,8 +75,12 @@ def recipe(node: object, key: str, injected: Collection[str] = ()) -> Recipe:
             choices = set(known) - {name for name in injected if name not in node}
             hint = did_you_mean(str(name), choices) or f"; {cls.__name__} takes no settings"
             raise ConfigError(f"{key}.{name}: {cls.__name__} has no such setting{hint}")
+        annotation = known[str(name)].annotation
         arguments[str(name)] = convert(
-            _with_recipes(value, f"{key}.{name}"), known[str(name)].annotation, f"{key}.{name}", _class_of
+            _with_recipes(value, f"{key}.{name}"),
+            without_null(annotation) if name in injected else annotation,
+            f"{key}.{name}",
+            _class_of,
         )
     for name, parameter in known.items():
         if parameter.default is REQUIRED and name not in arguments and name not in injected:

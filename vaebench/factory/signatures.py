@@ -6,11 +6,13 @@ import collections.abc
 import dataclasses
 import inspect
 import math
+import operator
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,13 @@ def convert(value: object, annotation: Any, key: str, class_of: Callable[[object
         return {name: convert(entry, item, f"{key}.{name}", class_of) for name, entry in value.items()}
     quote = f"; quote it: {key}=\"'{value}'\"" if expected is str and isinstance(value, (int, float)) else ""
     raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{quote}")
+
+
+def without_null(annotation: Any) -> Any:
+    """The annotation less the None in its union."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    return reduce(operator.or_, [option for option in typing.get_args(annotation) if option is not type(None)])
 
 
 def _convert_union(value: object, annotation: Any, key: str, class_of: Callable[[object], type | None]) -> Any:

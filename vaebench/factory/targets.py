@@ -84,7 +84,7 @@ def resolve(target: object, key: str) -> type[Any]:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise ConfigError(f"{key}: '{target}' needs the package '{error.name}', which is not installed") from error
         raise ConfigError(f"{key}: there is no module '{module_name}'{_near_module(module_name)}") from None
-    found = vars(module).get(class_name)
+    found = getattr(module, class_name, None)  # a room may import what it shows when it is asked for
     if not isinstance(found, type) or not _is_allowed(found.__module__):
         classes = [
             name
