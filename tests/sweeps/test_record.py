@@ -21,6 +21,7 @@ def sweep(tmp_path):
 
 def finished(run: Run, status: str, **values: object) -> None:
     run.path.mkdir(exist_ok=True)
+    run.config.touch()
     run.set_status(status, **values)
 
 

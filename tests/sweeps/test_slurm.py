@@ -106,7 +106,7 @@ def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, 
 @needs_slurm
 @pytest.mark.slow
 def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
-    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=400", "seed=3")
+    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=3000", "seed=3")
     vaebench(
         "train", "-m", *words, "hardware=slurm", "hardware.partition=low", "hardware.threads=1", "sweep.wait=false",
         "hydra.sweep.dir=s", cwd=tmp_path,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaebench import __version__
 from vaebench.cli.comments import annotated, gathered
-from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, explain
+from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, JobError, explain
 from vaebench.cli.overrides import Arranged, arrange
 from vaebench.cli.repeated import as_primary, is_stored
 from vaebench.cli.runs import each_run
@@ -41,19 +41,6 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # of help that goes into a file or a pipe
 WRITES_RUNS = ("train",)  # the jobs of other verbs write into the runs that they read
-
-
-class JobError(Exception):
-    """The failure of one job of a sweep, already reported where the job ran; it travels between processes.
-
-    Args:
-        code: Exit code that the failure deserves.
-        sentence: The report.
-    """
-
-    def __init__(self, code: int, sentence: str) -> None:
-        super().__init__(code, sentence)
-        self.code = code
 
 
 class Task:
@@ -210,18 +197,15 @@ def _heed_signals() -> None:
 
 def register_search_path() -> None:
     """Let Hydra search the user's folders before the built-in one, so that they can replace its options."""
-    _show_hydra_our_plugins()
     user_folders()  # a missing one is an error here; Hydra would only warn
     from hydra.core.plugins import Plugins
 
     Plugins.instance().register(_search_path_plugin())
-
-
-def _show_hydra_our_plugins() -> None:
-    """Hydra takes sweepers only from the namespace package hydra_plugins, which lies in folders of sys.path."""
+    # Hydra takes sweepers only from the namespace package hydra_plugins, which lies in folders of sys.path.
     folder = str(Path(__file__).resolve().parents[1] / "_plugins")
     if folder not in sys.path:
         sys.path.append(folder)
+    Plugins.instance().register(importlib.import_module("hydra_plugins.vaebench_sweeper").VaebenchSweeper)
 
 
 @functools.cache

@@ -18,6 +18,19 @@ class CommandError(ValueError):
     """A mistake in the command line; its text is the sentence to show."""
 
 
+class JobError(Exception):
+    """The failure of one job of a sweep, already reported where the job ran; it travels between processes.
+
+    Args:
+        code: Exit code that the failure deserves.
+        sentence: The report.
+    """
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self.code = code
+
+
 def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bool) -> tuple[int, str]:
     """Describe an error in one sentence.
 

@@ -20,8 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from vaebench import factory
-from vaebench.cli.application import JobError
-from vaebench.cli.errors import FAILED
+from vaebench.cli.errors import FAILED, JobError
 from vaebench.cli.job import CommandJob
 from vaebench.commands.sweep import notice_of, show_jobs, show_study, show_unsuccessful
 from vaebench.messages import counted

@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     """How far a job is.
 
     Attributes:
@@ -136,27 +136,27 @@ class Sweep:
             raise ValueError(f"sweep: found none under '{outputs}/multirun'; name its directory")
         return max((cls.open(folder) for folder in found), key=lambda sweep: sweep.created)
 
-    def state(self, job: Job) -> State:
+    def state(self, job: Job) -> JobState:
         """Tell how far a job is, from its run directory and from what became of its process."""
         status = _status(self.run(job))
         name = status.get("status")
         epoch, step, reason = _whole(status, "epoch"), _whole(status, "step"), _text(status, "reason")
         if job.outcome == "pruned":
-            return State("pruned", epoch, step, job.reason)
+            return JobState("pruned", epoch, step, job.reason)
         if name == "done":
-            return State("done", epoch, step, reason)
+            return JobState("done", epoch, step, reason)
         if name == "running" and is_locked(self.run(job)):
-            return State("running", epoch, step)
+            return JobState("running", epoch, step)
         if job.outcome is not None:
-            return State(job.outcome, epoch, step, job.reason or reason)
+            return JobState(job.outcome, epoch, step, job.reason or reason)
         if name == "running":
             # A cluster's node may hold the lock where this machine cannot see it.
-            return State("running" if self.place == "slurm" else "died", epoch, step)
+            return JobState("running" if self.place == "slurm" else "died", epoch, step)
         if name in ("failed", "interrupted"):
-            return State(str(name), epoch, step, reason)
-        return State("waiting" if job.job_id is None else "submitted")
+            return JobState(str(name), epoch, step, reason)
+        return JobState("waiting" if job.job_id is None else "submitted")
 
-    def states(self) -> dict[int, State]:
+    def states(self) -> dict[int, JobState]:
         """The states of all jobs, by number."""
         return {job.number: self.state(job) for job in self.jobs}
 
