@@ -10,7 +10,8 @@ import torch
 from bench_measure import Row, Settings, interleaved, rows
 from bench_training import BATCH_SIZE, Data, binary_images, new_run, new_vae, trainer
 
-from vaebench.data.io.array_rows import ArrayRows, Values
+from vaebench.data.io.array_rows import ArrayRows
+from vaebench.data.io.values import Values
 from vaebench.data.split import DataSplit
 from vaebench.hardware.device import Hardware
 from vaebench.trainers.base import BaseTrainer
@@ -56,4 +57,4 @@ def streaming(settings: Settings) -> list[Row]:
 
 def _on_disk(path: Path, split: DataSplit) -> DataSplit:
     np.save(path, split.x.to(torch.uint8).numpy())
-    return DataSplit(ArrayRows(np.load(path, mmap_mode="r"), Values("binary")), scale=1.0)
+    return DataSplit(ArrayRows(np.load(path, mmap_mode="r"), Values("binary", 1.0, torch.uint8, "")), scale=1.0)

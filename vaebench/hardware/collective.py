@@ -104,12 +104,20 @@ def standard_normal(
         dim: The batch dimension, along which processes share the global batch.
         generator: None is torch's global one.
     """
-    return _rows(lambda s: torch.randn(s, generator=generator, dtype=like.dtype, device=like.device), tuple(shape), dim)
+    options = _options(like, generator)
+    return _rows(lambda s: torch.randn(s, **options), tuple(shape), dim)
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, dim: int = 0, generator: torch.Generator | None = None) -> Tensor:
     """Draw from U[0, 1); arguments as in `standard_normal`."""
-    return _rows(lambda s: torch.rand(s, generator=generator, dtype=like.dtype, device=like.device), tuple(shape), dim)
+    options = _options(like, generator)
+    return _rows(lambda s: torch.rand(s, **options), tuple(shape), dim)
+
+
+def _options(like: Tensor, generator: torch.Generator | None) -> dict[str, Any]:
+    # torch's compiler takes no generator beside a size that varies, not even None
+    given = {} if generator is None else {"generator": generator}
+    return {"dtype": like.dtype, "device": like.device, **given}
 
 
 def permutation(n: int, device: torch.device | str = "cpu") -> Tensor:

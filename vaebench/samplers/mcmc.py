@@ -14,6 +14,9 @@ from vaebench.samplers.markov_chains import ChainSettings, MarkovChainSampler
 class MCMC(MarkovChainSampler):
     """Markov chains with any kernel on any target; its name is the kernel's.
 
+    References:
+        Monte Carlo sampling methods using Markov chains and their applications (Hastings, 1970),
+        https://doi.org/10.1093/biomet/57.1.97
     Args:
         kernel: The transition.
         target: What to draw from; by default the density that suits the model.
