@@ -218,10 +218,13 @@ def test_from_another_folder_the_data_are_found(command, tmp_path, monkeypatch):
     )  # the same file
     assert again.code == 0, again.err
     shutil.copy(tmp_path / "x.npz", "x.npz")
-    other = command(f"resume={folder}", "trainer.num_epochs=3", "dataset=arrays", "dataset.path=x.npz", *few)
+    words = (f"resume={folder}", "dataset=arrays", "dataset.path=x.npz", *few)
+    assert command(*words, "trainer.num_epochs=3").code == 0  # the same data at another place
+    np.savez("x.npz", np.random.default_rng(1).integers(0, 256, (90, 6, 6), dtype=np.uint8))
+    other = command(*words, "trainer.num_epochs=4")
     assert other.code == 2
-    assert "dataset.path was " in other.sentence
+    assert "the data are not those that" in other.sentence
 
     monkeypatch.chdir(tmp_path)
     Run(folder).config.write_text(text.replace(str(tmp_path / "x.npz"), "x.npz"))  # as someone may write it by hand
-    assert command("resume=run", "trainer.num_epochs=3").code == 0
+    assert command("resume=run", "trainer.num_epochs=4").code == 0

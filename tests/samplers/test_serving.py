@@ -83,7 +83,8 @@ def test_draws_or_says_why_not(models, name, target):
     for model, split in models.values():
         reason = sampler.why_not(model)
         if target != "auto":
-            assert (reason is None) == (sampler.needs <= model.capabilities)
+            suits = sampler.needs <= model.capabilities and not sampler.excludes & model.capabilities
+            assert (reason is None) == suits
         if reason is not None:
             assert type(model).__name__ in reason
             with pytest.raises(ValueError, match="does not serve"):

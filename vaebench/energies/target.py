@@ -10,6 +10,9 @@ from vaebench.core import Split
 if TYPE_CHECKING:
     from vaebench.energies.base import BaseEnergyFunction
 
+AGAINST = {"codes": "it describes vectors, and this model's latents are codes of a finite set; choose sampler=pixelcnn"}
+"""For each capability that some exclude, the reason."""
+
 
 class Target(ABC):
     """A density to draw from.
@@ -17,14 +20,16 @@ class Target(ABC):
     Attributes:
         needs_model: Whether `build` needs a trained model.
         needs: Capabilities that this model must have.
+        excludes: Capabilities that it must not have.
     """
 
     needs_model: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
+    excludes: ClassVar[frozenset[str]] = frozenset()
 
     def why_not(self, model: Any) -> str | None:
         """Say in one sentence why this target does not exist for `model`, or None where it does."""
-        return why_not(f"target={self.name}", self.needs, model)
+        return why_not(f"target={self.name}", self.needs, model, self.excludes)
 
     @property
     def name(self) -> str:
@@ -57,10 +62,11 @@ class Target(ABC):
         return model
 
 
-def why_not(name: str, needs: frozenset[str], model: Any) -> str | None:
-    """Say which capability `model` lacks and why, in one sentence, or None where it lacks none."""
+def why_not(name: str, needs: frozenset[str], model: Any, excludes: frozenset[str] = frozenset()) -> str | None:
+    """Say which capability `model` lacks, or has and must not have, in one sentence, or None where it suits."""
     missing = sorted(needs - model.capabilities)
-    if not missing:
-        return None
-    reason = model.reason_against(missing[0])
-    return f"{name} does not serve {type(model).__name__}: it needs the capability '{missing[0]}', but {reason}"
+    if missing:
+        reason = model.reason_against(missing[0])
+        return f"{name} does not serve {type(model).__name__}: it needs the capability '{missing[0]}', but {reason}"
+    unwanted = sorted(excludes & model.capabilities)
+    return f"{name} does not serve {type(model).__name__}: {AGAINST[unwanted[0]]}" if unwanted else None

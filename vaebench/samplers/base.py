@@ -25,6 +25,7 @@ class BaseSampler(nn.Module, ABC):
         learns: Whether `fit` must be called, with latents of the training split.
         needs_model: Whether `setup` needs a trained model.
         needs: Capabilities that this model must have.
+        excludes: Capabilities that it must not have.
         refit: Whether to fit anew where a fitted sampler is stored.
         report: How well Markov chains converged, after `sample`; None for samplers without chains.
         latent_shape: Shape of one latent, after `setup` for a model; () before.
@@ -34,6 +35,7 @@ class BaseSampler(nn.Module, ABC):
     learns: ClassVar[bool] = False
     needs_model: bool = True
     needs: frozenset[str] = frozenset()
+    excludes: frozenset[str] = frozenset()
     refit: bool = False
     report: Diagnostics | None = None
     like: Tensor
@@ -47,7 +49,7 @@ class BaseSampler(nn.Module, ABC):
 
     def why_not(self, model: Any) -> str | None:
         """Say in one sentence why this sampler does not serve `model`, or None where it does."""
-        return why_not(f"sampler={self.name}", self.needs, model)
+        return why_not(f"sampler={self.name}", self.needs, model, self.excludes)
 
     def check(self, model: Any) -> None:
         """Refuse a model that this sampler does not serve.

@@ -51,6 +51,7 @@ class FlowSampler(BaseSampler):
 
     learns = True
     needs = frozenset({"posterior"})
+    excludes = frozenset({"codes"})
     mean: Tensor
     scale: Tensor
     is_fitted: Tensor

@@ -31,6 +31,7 @@ class GaussianMixtureSampler(BaseSampler):
 
     learns = True
     needs = frozenset({"posterior"})
+    excludes = frozenset({"codes"})
     weights: Tensor
     means: Tensor
     scales: Tensor

@@ -32,6 +32,7 @@ class KernelDensitySampler(BaseSampler):
 
     learns = True
     needs = frozenset({"posterior"})
+    excludes = frozenset({"codes"})
     centers: Tensor
     count: Tensor
     scale: Tensor

@@ -92,7 +92,7 @@ class MarkovChainSampler(BaseSampler):
             raise ValueError(f"expected an energy derived from BaseEnergyFunction, got a {type(target).__name__}")
         self.kernel = kernel
         self.target = target
-        self.needs, self.needs_model = target.needs, target.needs_model
+        self.needs, self.excludes, self.needs_model = target.needs, target.excludes, target.needs_model
         self.num_chains = num_chains
         self.num_warmup = num_warmup
         self.num_draws = num_draws

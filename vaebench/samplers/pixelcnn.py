@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ class PixelCNNSampler(CodePriorSampler):
         https://arxiv.org/abs/1711.00937 (section 3.3)
     Deviations:
         Five blocks by default, for grids of some 50 codes; codes enter by a learned vector instead of their number.
+        The Q codes of a position stand side by side, as Q columns, and kernels are as many times as wide.
     Args:
         hidden_channels: Channels of a block, an even number.
         num_blocks: Residual blocks, >= 0.
@@ -36,34 +37,27 @@ class PixelCNNSampler(CodePriorSampler):
         check_range("num_blocks", num_blocks, at_least=0, whole=True)
         self.hidden_channels, self.num_blocks = hidden_channels, num_blocks
 
-    def why_not(self, model: Any) -> str | None:
-        """Say in one sentence why this sampler does not serve `model`, or None where it does."""
-        reason = super().why_not(model)
-        if reason is None and model.quantizer.depth > 1:
-            return (
-                f"sampler=pixelcnn serves one code for each position, and {type(model).__name__} has "
-                f"{model.quantizer.depth}"
-            )
-        return reason
-
     def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
-        """Return the convolutions over a grid of shape (h, w)."""
+        """Return the convolutions over codes of shape (h, w), or (Q, h, w)."""
         return _PixelCNN(num_codes, codes_shape, self.hidden_channels, self.num_blocks)
 
 
 class _PixelCNN(CausalCodes):
     def __init__(self, num_codes: int, size: tuple[int, ...], channels: int, num_blocks: int) -> None:
         super().__init__()
-        self.size = size
-        self.embedding = nn.Embedding(num_codes, channels)
-        self.first = _MaskedConv(channels, channels, 7, sees_itself=False)
+        self.num_codes = num_codes
+        self.depth = math.prod(size[:-2])
+        self.row = size[-1] * self.depth
+        self.embedding = nn.Embedding(self.depth * num_codes, channels)
+        self.first = _MaskedConv(channels, channels, 7, self.depth, sees_itself=False)
+        self.which = nn.Parameter(torch.zeros(channels, 1, self.depth))  # which of a position's codes comes next
         half = max(1, channels // 2)
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.ReLU(),
                 nn.Conv2d(channels, half, 1),
                 nn.ReLU(),
-                _MaskedConv(half, half, 3, sees_itself=True),
+                _MaskedConv(half, half, 3, self.depth, sees_itself=True),
                 nn.ReLU(),
                 nn.Conv2d(half, channels, 1),
             )
@@ -75,28 +69,30 @@ class _PixelCNN(CausalCodes):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits, shape (N, L, K), of codes (N, L); L may hold the first rows only."""
-        h = self.embedding(codes.reshape(len(codes), -1, self.size[1])).movedim(-1, 1)
-        h = self.first(h)
+        book = torch.arange(codes.shape[1], device=codes.device) % self.depth
+        h = self.embedding(codes + self.num_codes * book).unflatten(1, (-1, self.row)).movedim(-1, 1)
+        h = self.first(h) + self.which.repeat(1, 1, self.row // self.depth)
         for block in self.blocks:
             h = h + block(h)
         return self.last(h).flatten(2).transpose(1, 2)
 
     def next_logits(self, codes: Tensor, position: int) -> Tensor:
         """Logits of one position, shape (N, K), from the rows down to its own."""
-        seen = (position // self.size[1] + 1) * self.size[1]
+        seen = (position // self.row + 1) * self.row
         return self(codes[:, :seen])[:, position]
 
 
 class _MaskedConv(nn.Conv2d):
-    """A convolution of the positions before each one, and of itself where `sees_itself`."""
+    """A convolution of the columns before each one, and of itself where `sees_itself`; `depth` columns a position."""
 
     mask: Tensor
 
-    def __init__(self, before: int, after: int, kernel_size: int, sees_itself: bool) -> None:
-        super().__init__(before, after, kernel_size, padding=kernel_size // 2)
-        mask = torch.zeros(kernel_size * kernel_size)
-        mask[: kernel_size * kernel_size // 2 + sees_itself] = 1
-        self.register_buffer("mask", mask.reshape(kernel_size, kernel_size), persistent=False)
+    def __init__(self, before: int, after: int, kernel_size: int, depth: int, sees_itself: bool) -> None:
+        size = (kernel_size, (kernel_size - 1) * depth + 1)
+        super().__init__(before, after, size, padding=(size[0] // 2, size[1] // 2))
+        mask = torch.zeros(math.prod(size))
+        mask[: len(mask) // 2 + sees_itself] = 1
+        self.register_buffer("mask", mask.reshape(size), persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:
         """Shape (N, C', h, w)."""

@@ -25,6 +25,7 @@ class AggregatePosteriorTarget(Target):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"posterior", "rate"})  # a posterior with a density
+    excludes: ClassVar[frozenset[str]] = frozenset({"codes"})  # it has none over vectors
 
     def build(self, model: Any = None, split: Split | None = None) -> AggregatePosteriorEnergy:
         """Encode the whole split.
