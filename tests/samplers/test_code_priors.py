@@ -111,6 +111,39 @@ def test_codes_and_latents_are_each_others_inverse_and_weights_are_its_own(make)
     assert not any("encoder" in name or "quantizer" in name for name in sampler.state_dict())
 
 
+def test_several_codes_of_a_position_are_drawn_in_turn():
+    """As for one: normalised, causal, and the same from the rows so far."""
+    sampler = PixelCNNSampler(hidden_channels=8, num_blocks=1).setup(model(2, quantizer=ResidualVQ(2, 2)))
+    assert sampler.codes_shape == (4, 2, 2)
+    for parameter in sampler.prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    grids = every_grid(2, 16)
+    with torch.no_grad():
+        log_p = torch.cat([-sampler.nll(some) for some in grids.split(4096)])
+        assert log_p.double().logsumexp(0).item() == pytest.approx(0, abs=1e-5)
+        codes = grids[torch.randint(len(grids), (1,))]
+        before = sampler.prior(codes)
+        for position in range(16):
+            changed = codes.clone()
+            changed[0, position] = 1 - codes[0, position]
+            moved = (sampler.prior(changed) - before).abs().amax(2)[0] > 1e-7
+            assert not moved[: position + 1].any()
+            assert moved[position + 1 :].any() == (position < 15)
+            torch.testing.assert_close(sampler.prior.next_logits(codes, position), before[:, position])
+
+
+def test_several_codes_of_a_position_follow_each_other():
+    vq = model(2, (1, 8, 6), ResidualVQ(2, 2, num_quantizers=3))
+    for book, size in zip(vq.quantizer.books, (10, 1, 0.1), strict=True):
+        book.embedding.data.copy_(torch.tensor([[-size, -size], [size, size]]))
+    sampler = PixelCNNSampler().setup(vq)
+    codes = torch.randint(2, (5, 36))
+    z = sampler.latents_of(codes)
+    assert torch.equal(sampler.codes_of(z), codes)
+    by_hand = (2.0 * codes.reshape(5, 4, 3, 3) - 1) @ torch.tensor([10, 1, 0.1])
+    torch.testing.assert_close(z, by_hand.unsqueeze(1).expand(-1, 2, -1, -1))
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="needs the capability 'codes', but its latents are not codes of a finite set"):
         PixelCNNSampler().setup(VAE((1, 4, 4), likelihood="bernoulli"))

@@ -51,9 +51,10 @@ class CodePriorSampler(BaseSampler):
 
     .. math:: p(k) = \prod_i p(k_i | k_{<i})
 
-    Codes are read row by row, and where a position has several, these one after the other. A tenth of the grids is held
-    out: after each epoch their log-likelihood decides which weights are kept, and the fit ends when they have not
-    improved for `patience` epochs. -log p(k) is the rate of a discrete latent; with the distortion it bounds -log p(x).
+    Codes are read row by row, and where a position has several, these one after the other: those that the quantiser
+    gives to the latent, which need not be those whose sum it is. A tenth of the grids is held out: after each epoch
+    their log-likelihood decides which weights are kept, and the fit ends when they have not improved for `patience`
+    epochs. -log p(k) is the rate of a discrete latent; with the distortion it bounds -log p(x).
 
     Args:
         num_epochs: Most passes over the grids, >= 1.

@@ -50,7 +50,6 @@ class _PixelCNN(CausalCodes):
         self.row = size[-1] * self.depth
         self.embedding = nn.Embedding(self.depth * num_codes, channels)
         self.first = _MaskedConv(channels, channels, 7, self.depth, sees_itself=False)
-        self.which = nn.Parameter(torch.zeros(channels, 1, self.depth))  # which of a position's codes comes next
         half = max(1, channels // 2)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -71,7 +70,7 @@ class _PixelCNN(CausalCodes):
         """Logits, shape (N, L, K), of codes (N, L); L may hold the first rows only."""
         book = torch.arange(codes.shape[1], device=codes.device) % self.depth
         h = self.embedding(codes + self.num_codes * book).unflatten(1, (-1, self.row)).movedim(-1, 1)
-        h = self.first(h) + self.which.repeat(1, 1, self.row // self.depth)
+        h = self.first(h)
         for block in self.blocks:
             h = h + block(h)
         return self.last(h).flatten(2).transpose(1, 2)
