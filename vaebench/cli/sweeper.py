@@ -173,6 +173,8 @@ class TrainingSweeper(Sweeper):
         entries = entries_of(overrides)
         first = [entry if isinstance(entry, str) else word(entry, _smallest(entry)) for entry in entries]
         self._check([Job(0, first)], here=False)
+        if kind.num_trials > kind.confirm_above:
+            _log.warning("%s in this sweep", counted(kind.num_trials, "trial"))
         if kind.dry_run:
             print("\n".join(entry if isinstance(entry, str) else str(entry) for entry in entries))
             return
