@@ -6,27 +6,40 @@ equal behaviour; tests/contracts/test_options.py changes one key and looks wheth
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from vaebench import factory
+from vaebench.cli.sweeper import TrainingSweeper
 from vaebench.core import Batch
 from vaebench.data.dataset import Dataset
 from vaebench.data.examples import Examples
+from vaebench.distributions.quantizers.vq import VectorQuantizer
 from vaebench.hardware.device import Hardware
 from vaebench.hardware.random_streams import seed_everything
 from vaebench.metrics.subject import Subject
 from vaebench.models.rhvae import RHVAE
-from vaebench.networks import MLP
+from vaebench.models.vq_vae import VQVAE
+from vaebench.networks import MLP, Conv
 from vaebench.runs.run import Run
 from vaebench.samplers.latents import prepare
+from vaebench.sweeps.local import LocalPool
+from vaebench.sweeps.pool import Outcome
+from vaebench.sweeps.record import Job, Sweep, continued
+from vaebench.sweeps.slurm import SlurmPool
 
 Tree = dict[str, Any]
 
@@ -137,10 +150,9 @@ def trainer(cfg: Tree, folder: Path) -> Any:
     return plain([built.state_dict(), training.step, training.epoch, training.best, training.stop_reason])
 
 
-def callback(cfg: Tree, folder: Path) -> Any:
-    """The files that a run ends with, and what was said."""
-    seed_everything(0)
-    built = factory.model(cfg, DATA)
+@contextlib.contextmanager
+def listening() -> Iterator[list[str]]:
+    """What is logged meanwhile."""
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -149,10 +161,18 @@ def callback(cfg: Tree, folder: Path) -> Any:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        factory.trainer(cfg).train(built, DATA, run=Run(folder), callbacks=factory.callbacks(cfg), hardware=CPU, seed=1)
+        yield said
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def callback(cfg: Tree, folder: Path) -> Any:
+    """The files that a run ends with, and what was said."""
+    seed_everything(0)
+    built = factory.model(cfg, DATA)
+    with listening() as said:
+        factory.trainer(cfg).train(built, DATA, run=Run(folder), callbacks=factory.callbacks(cfg), hardware=CPU, seed=1)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     clocks = ("status.json",)
     return [said, [(str(path.relative_to(folder)), path.read_bytes()) for path in files if path.name not in clocks]]
@@ -164,7 +184,18 @@ def latent_model() -> Any:
     network = MLP(hidden_dims=(12,))
     built = RHVAE(DATA.shape, likelihood=DATA.likelihood, latent_dim=2, network=network, metric_network=network)
     with torch.no_grad():
+        built.posterior_head.linear.weight[:2] *= 10  # codes that vary, as those of a trained model
         built.end_epoch(DATA.train, 20)
+    return built.eval()
+
+
+def code_model() -> Any:
+    """A model whose latents are codes, four positions of eight."""
+    seed_everything(0)
+    network = Conv(channels=(4, 4), stride=2, hidden_dim=0)
+    quantizer = VectorQuantizer(num_embeddings=8, embedding_dim=2, kmeans_iterations=5)
+    built = VQVAE(DATA.shape, likelihood=DATA.likelihood, network=network, quantizer=quantizer)
+    built.before_training(DATA.train)
     return built.eval()
 
 
@@ -172,7 +203,7 @@ def sampler(cfg: Tree, folder: Path) -> Any:
     """Draws, and the report on their chains."""
     made, built = factory.sampler(cfg), None
     if made.needs_model:
-        built = latent_model()
+        built = code_model() if "codes" in made.needs else latent_model()
     seed_everything(3)
     prepare(made, built, DATA.train)
     draws = made.sample(7)
@@ -202,7 +233,7 @@ def dataset(cfg: Tree, folder: Path) -> Any:
 
 
 def hardware(cfg: Tree, folder: Path) -> Any:
-    """What preparing leaves set, and how a batch and a function come back."""
+    """What preparing leaves set, how a batch and a function come back, and where the jobs of a sweep go."""
     made = factory.hardware(cfg)
     before = torch.get_num_threads()
     try:
@@ -217,11 +248,85 @@ def hardware(cfg: Tree, folder: Path) -> Any:
                 picture.stride(),
                 made.compiled(plain) is plain,
                 torch.are_deterministic_algorithms_enabled(),
+                pool(cfg, folder),
             ]
         )
     finally:
         CPU.prepare()
         torch.set_num_threads(before)
+
+
+def pool(cfg: Tree, folder: Path) -> Any:
+    """The script of a Slurm job and how often it may go back into the queue; of processes how many, and how long."""
+    sweeper = TrainingSweeper()
+    config = OmegaConf.create({"hardware": cfg["hardware"], "hydra": {"launcher": {}}})
+    sweeper.setup(hydra_context=None, task_function=None, config=config)
+    place, made = sweeper._pool()
+    if isinstance(made, SlurmPool):
+        jobs = continued(folder / "s", [], place, [["seed=0"], ["seed=1"]])
+        requeues = made._executor(jobs, check=False).max_num_timeout
+        return [made.describe(jobs, jobs.jobs).replace(str(folder), ""), requeues]
+    return [made.capacity, made.timeout_min] if isinstance(made, LocalPool) else place
+
+
+class Ends:
+    """A pool whose jobs end at once, or are interrupted; what they validate follows from their words."""
+
+    capacity = None
+
+    def __init__(self) -> None:
+        self.words: list[list[str]] = []
+        self.cancelled: set[int] = set()
+
+    def submit(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.words.append(job.overrides)
+            value = dict(word.split("=") for word in job.overrides)
+            x, n = float(value["model.latent_dim"]), float(value["seed"])
+            rows = [
+                {"step": epoch, "epoch": epoch, "split": "validation", "loss": (x - 7) ** 2 + n - epoch, "rate": x}
+                for epoch in (1, 2, 3)
+            ]
+            run = sweep.run(job).path
+            run.mkdir(parents=True)
+            (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def outcome(self, sweep: Sweep, job: Job) -> Outcome:
+        return Outcome("interrupted" if job.number in self.cancelled else "done")
+
+    def cancel(self, sweep: Sweep, job: Job) -> None:
+        self.cancelled.add(job.number)
+
+    def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> str:
+        return ""
+
+
+def sweep(cfg: Tree, folder: Path) -> Any:
+    """The words of the jobs and which were given up, what was said and printed, and the files of the record."""
+    ends = Ends()
+    kind = type("Sweeper", (TrainingSweeper,), {"_pool": lambda self: ("slurm", ends), "_check": lambda *_, **__: None})
+    place = folder / "s"
+    config = OmegaConf.create({"sweep": cfg["sweep"], "hardware": {}, "hydra": {"sweep": {"dir": str(place)}}})
+    sweeper = kind()
+    sweeper.setup(hydra_context=SimpleNamespace(config_loader=None), task_function=None, config=config)
+    printed = io.StringIO()
+    with (
+        listening() as said,
+        mock.patch("vaebench.cli.sweeper._detach"),
+        mock.patch("vaebench.cli.sweeper.show_study"),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        sweeper.sweep(["model.latent_dim=range(2,20)", "seed=range(0,3)"])
+    files = sorted(path.name for path in place.glob("*"))
+    return [ends.words, sorted(ends.cancelled), said, printed.getvalue().replace(str(folder), ""), files]
+
+
+def own_list(folder: Path) -> Path:
+    """A file with two jobs."""
+    file = folder / "jobs.txt"
+    file.write_text("trainer.batch_size=20\ntrainer.batch_size=30\n")
+    return file
 
 
 def own_files(folder: Path) -> tuple[Path, Path]:
@@ -247,6 +352,7 @@ OF_GROUP: dict[str, Callable[[Tree, Path], Any]] = {
     "extractor": extractor,
     "dataset": dataset,
     "hardware": hardware,
+    "sweep": sweep,
 }
 
 

@@ -28,6 +28,7 @@ from vaebench.factory.targets import AUTO, resolve
 # Settings of the comparison itself: few and short, and such that the keys matter. By group, option, or key.
 SMALL: dict[str, dict[str, Any]] = {
     "trainer": {"trainer.num_epochs": 4, "trainer.batch_size": 20},
+    "trainer=coupled_adversarial": {"trainer.keep_best": "loss"},  # VAE-GAN has no criterion of its own
     "callback": {"trainer.num_epochs": 2, "trainer.batch_size": 20},
     "model/likelihood=binomial": {"model.likelihood.total_count": 16},
     "dataset=arrays": {"dataset.path": "x.npz", "dataset.key": "x", "dataset.labels_key": "y", "dataset.layout": "chw"},
@@ -41,6 +42,18 @@ SMALL: dict[str, dict[str, Any]] = {
     "model.free_bits_of": {"model.free_bits": 0.02},
     "model.embed_dim": {"model.condition_type": "film"},
     "sampler.patience": {"sampler.num_epochs": 6, "sampler.learning_rate": 1.0},
+    "sampler=pixelcnn": {
+        "sampler.hidden_channels": 8,
+        "sampler.num_blocks": 1,
+        "sampler.num_epochs": 3,
+        "sampler.batch_size": 20,
+        "sampler.learning_rate": 0.1,
+    },
+    "sampler=pixelcnn:sampler.patience": {"sampler.num_epochs": 8, "sampler.learning_rate": 0.03},
+    "sweep=list": {"sweep.confirm_above": 200},
+    "sweep=random": {"sweep.num_jobs": 8},
+    "sweep=optuna": {"sweep.num_trials": 12},
+    "sweep.pruner_args": {"sweep.pruner": "MedianPruner"},
     "model.network.block_channels": {"model.network.num_blocks": 1},
     "callback.images.animation": {"callback.images.every_epochs": 1},
     "callback.early_stopping.min_delta": {"callback.early_stopping.patience": 1},
@@ -98,9 +111,33 @@ CHANGES: dict[str, Any] = {
     "dataset=images:dataset.size": [4, 4],
     "dataset=xy_squares:dataset.size": 8,
     "dataset.mode": "grey",
-    "metric.fd.num_samples": 21,
+    "num_samples": 21,
+    "sampler.num_centers": 20,
+    "sampler.target.means": [[-1.0, 0.0], [2.0, 0.0], [0.0, 2.0]],
+    "sampler.target.weights": [1.0, 2.0, 3.0],
+    "metric=dci:metric.dci.num_train": 30,
+    "metric=sap:metric.sap.num_train": 30,
     "hardware.precision": "bf16",
     "hardware.threads": 2,
+    "sampler=pixelcnn:sampler.batch_size": 10,
+    "hardware=slurm:hardware.array_parallelism": 1,
+    "hardware.partition": "gpu",
+    "hardware.account": "me",
+    "hardware.qos": "low",
+    "hardware.constraint": "a100",
+    "hardware.timeout_min": 90,
+    "hardware.cpus_per_task": 4,
+    "hardware.gpus_per_node": 1,
+    "hardware.mem_gb": 2.5,
+    "hardware.setup": ["module load cuda"],
+    "hardware.additional_parameters": {"mail-user": "me@here"},
+    "sweep.confirm_above": 1,
+    "sweep.sampler": "RandomSampler",
+    "sweep.sampler_args": {"n_startup_trials": 2},
+    "sweep.pruner": "MedianPruner",
+    "sweep.pruner_args": {"n_startup_trials": 1},
+    "sweep.metrics": ["rate"],
+    "sweep.directions": ["maximize"],
     "mean": [0.5, -1.0],
     "covariance": [[2.0, 0.1], [0.1, 0.5]],
 }
@@ -122,6 +159,7 @@ REASONS: dict[str, str] = {
     "model.condition_dim": "is the number of classes, and any other is refused; tests/models/test_conditional_vae.py",
     "model/quantizer=residual_vq:model.quantizer.distance": "only the Euclidean one is taken",
     "dataset=images:dataset.scale": "of pictures of more than 8 bits; tests/data/test_images.py",
+    "sweep.path": "a place; tests/sweeps/test_kinds.py",
     "dataset.root": "a place; tests/data",
     "dataset.path": "a place; tests/data",
     "dataset.memory_gib": "bounds what is read into memory; tests/data/test_arrays.py and test_images.py",
@@ -131,6 +169,8 @@ REASONS: dict[str, str] = {
     "hardware.num_devices": "the number of processes; tests/hardware/test_processes.py",
     "hardware.data_on_device": "where data lie; tests/hardware/test_device.py",
 }
+# Packages without which an option does nothing.
+NEEDS = {("hardware", "slurm"): "submitit", ("sweep", "optuna"): "optuna"}
 # Data sets that are read from files of others.
 ELSEWHERE = ("mnist", "fashion_mnist", "binarized_mnist", "cifar10", "omniglot", "lpc_sprites")
 
@@ -194,6 +234,8 @@ def base_of(group: str, name: str, folder: Path, key: str = "") -> dict[str, Any
     if group == "dataset" and name in ("arrays", "images"):
         file, pictures = behaviour.own_files(folder)
         cfg["dataset"]["path"] = str(file if name == "arrays" else pictures)
+    if (group, name) == ("sweep", "list"):
+        cfg["sweep"]["path"] = str(behaviour.own_list(folder))
     return cfg
 
 
@@ -257,13 +299,15 @@ def other_value(cfg: Mapping[str, Any], group: str, name: str, key: str) -> Any:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, when it loads its compiler
 @pytest.mark.parametrize(("group", "name"), own_options(), ids=lambda value: value)
 def test_every_key_has_an_effect_or_a_reason_for_none(group, name, tmp_path):
+    if (group, name) in NEEDS:
+        pytest.importorskip(NEEDS[group, name], reason="an extra that is not installed")
     behave = behaviour.of(group)
     seen: dict[str, Any] = {}
     ignored = []
     for number, key in enumerate(keys(group, name)):
         if listed(REASONS, group, name, key):
             continue
-        scope = key if key in SMALL else ""
+        scope = next((line for line in (f"{group}={name}:{key}", key) if line in SMALL), "")
         folders = [tmp_path / f"{number}-{side}" for side in ("before", "after")]
         for folder in folders:
             folder.mkdir()
