@@ -12,6 +12,9 @@ from vaebench.distributions.quantizers.vq import VectorQuantizer
 from vaebench.models.vae import VAE
 from vaebench.models.vq_vae import VQVAE
 from vaebench.networks import Conv
+from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
+from vaebench.samplers.hmc import HamiltonianMonteCarlo
+from vaebench.samplers.kernel_density import KernelDensitySampler
 from vaebench.samplers.pixelcnn import PixelCNNSampler
 
 SAMPLERS = {"pixelcnn": lambda **options: PixelCNNSampler(hidden_channels=16, num_blocks=2, **options)}
@@ -142,6 +145,12 @@ def test_several_codes_of_a_position_follow_each_other():
     assert torch.equal(sampler.codes_of(z), codes)
     by_hand = (2.0 * codes.reshape(5, 4, 3, 3) - 1) @ torch.tensor([10, 1, 0.1])
     torch.testing.assert_close(z, by_hand.unsqueeze(1).expand(-1, 2, -1, -1))
+
+
+@pytest.mark.parametrize("sampler", [GaussianMixtureSampler(), KernelDensitySampler(), HamiltonianMonteCarlo()])
+def test_who_describes_vectors_refuses_codes(sampler):
+    with pytest.raises(ValueError, match=r"does not serve VQVAE: it describes vectors, .*; choose sampler=pixelcnn$"):
+        sampler.setup(model())
 
 
 def test_refusals():
