@@ -70,7 +70,7 @@ class Budget:
         """Show the table after a run of the whole suite, and keep it for scripts/test_budget.py."""
         if not self.is_whole or not self.seconds:
             return
-        if config.cache is not None:
+        if getattr(config, "cache", None) is not None:
             config.cache.set(RECORD, dict(self.seconds))
         terminalreporter.section("processor time")
         for line in table(self.seconds, NUM_SHOWN):

@@ -106,7 +106,7 @@ def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, 
 @needs_slurm
 @pytest.mark.slow
 def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
-    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=3000", "seed=3")
+    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=1500", "seed=3")
     vaebench(
         "train", "-m", *words, "hardware=slurm", "hardware.partition=low", "hardware.threads=1", "sweep.wait=false",
         "hydra.sweep.dir=s", cwd=tmp_path,
@@ -117,7 +117,7 @@ def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
     subprocess.run(
         ["sbatch", "-p", "high", "-c", "2", "-o", "/dev/null", "--wrap", "sleep 1"], check=True, cwd=tmp_path
     )
-    wait_for(lambda: sweep.state(job).name == "done")
+    wait_for(lambda: sweep.state(job).name == "done", 280)
     provenance = (sweep.run(job).path / "provenance.json").read_text()
     assert '"restarts": []' not in provenance  # it did start twice
     vaebench("train", *words, "hardware=cpu", "hardware.threads=1", "hydra.run.dir=alone", cwd=tmp_path)
