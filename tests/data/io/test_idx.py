@@ -99,14 +99,14 @@ def test_a_missing_file_without_a_network_is_one_sentence(tmp_path, offline):
     [
         (b"", "cannot read|got other content"),
         (b"no gzip at all", "cannot read"),
-        (gzip.compress(idx(np.zeros((3, 2, 2), np.uint8)))[:-9], "cannot read"),
-        (gzip.compress(b"\x00\x00\x0d\x01rest"), "an idx file of bytes, got other content"),
-        (gzip.compress(idx(np.zeros((3, 2, 2), np.uint8))[:-1]), r"array of shape \(3, 2, 2\), got 11 bytes"),
-        (gzip.compress(bytes([0, 0, 8, 3, 0])), "expected"),
-        (gzip.compress(bytes([0, 0, 8, 2]) + b"\xff" * 8), "expected"),
-        (gzip.compress(bytes([0, 0, 8, 0]) + b"x"), "expected"),
-        (gzip.compress(bytes([0, 0, 8, 4]) + struct.pack(">I", 2**16) * 4), "expected"),
-        (gzip.compress(bytes([0, 0, 8, 99]) + struct.pack(">I", 1) * 99 + b"x"), "expected"),
+        (gzip.compress(idx(np.zeros((3, 2, 2), np.uint8)), mtime=0)[:-9], "cannot read"),
+        (gzip.compress(b"\x00\x00\x0d\x01rest", mtime=0), "an idx file of bytes, got other content"),
+        (gzip.compress(idx(np.zeros((3, 2, 2), np.uint8))[:-1], mtime=0), r"array of shape \(3, 2, 2\), got 11 bytes"),
+        (gzip.compress(bytes([0, 0, 8, 3, 0]), mtime=0), "expected"),
+        (gzip.compress(bytes([0, 0, 8, 2]) + b"\xff" * 8, mtime=0), "expected"),
+        (gzip.compress(bytes([0, 0, 8, 0]) + b"x", mtime=0), "expected"),
+        (gzip.compress(bytes([0, 0, 8, 4]) + struct.pack(">I", 2**16) * 4, mtime=0), "expected"),
+        (gzip.compress(bytes([0, 0, 8, 99]) + struct.pack(">I", 1) * 99 + b"x", mtime=0), "expected"),
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path, content, sentence):
