@@ -144,8 +144,10 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
         )
     elif apart is not None or (nested is not None and nested > R_HAT_LIMIT):
         name, value = ("R-hat", apart) if apart is not None else ("nested R-hat", nested)
+        limits = [limit for r, limit in zip(diagnostics.r_hat, diagnostics.r_hat_limit, strict=True) if r == apart]
+        most = max((limit for limit in limits if limit is not None), default=R_HAT_LIMIT)
         found.append(
-            f"The chains disagree: {name} is {value:.3f}, above 1.01, so averages over these draws cannot be "
+            f"The chains disagree: {name} is {value:.3f}, above {most:.3g}, so averages over these draws cannot be "
             "trusted; raise sampler.num_draws, or sampler.num_chains where the distribution has separate modes and "
             "each chain stays in its own."
         )
