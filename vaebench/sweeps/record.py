@@ -18,6 +18,7 @@ FILE = "sweep.json"
 VERSION = 1
 FINISHED = ("done", "pruned")
 MAX_JOBS = 1_000_000
+FREE = ("sweep.num_trials=", "sweep.wait=", "sweep.dry_run=", "hydra.")  # words that may differ when a search goes on
 
 
 @dataclass
@@ -209,9 +210,7 @@ def search_in(folder: Path, words: Sequence[str], place: str) -> Sweep:
     sweep = continued(folder, words, place, []) if not (folder / FILE).is_file() else Sweep.open(folder)
 
     def space(given: Sequence[str]) -> set[str]:
-        return {
-            word for word in given if not word.lstrip("+").startswith(("sweep.num_trials=", "hydra.", "sweep.wait="))
-        }
+        return {word for word in given if not word.lstrip("+").startswith(FREE)}
 
     differing = space(sweep.words) ^ space(words)
     if differing:
