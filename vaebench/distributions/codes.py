@@ -108,13 +108,15 @@ class QuantizedPosterior:
 
     Args:
         quantizer: Description of the quantiser.
+        projects: Whether there is this convolution; without it the features are quantised as they are.
     """
 
     quantizer: Quantizer
+    projects: bool = True
 
     def build(self, num_features: int, latent_dim: int) -> CodesHead:
         """Return the module: features (B, F, h, w) -> CodeGrid over (B, D, h, w)."""
-        return CodesHead(num_features, self.quantizer)
+        return CodesHead(num_features, self.quantizer, self.projects)
 
 
 class CodesHead(nn.Module):
@@ -125,10 +127,10 @@ class CodesHead(nn.Module):
         quantizer: The quantiser.
     """
 
-    def __init__(self, num_features: int, quantizer: Quantizer) -> None:
+    def __init__(self, num_features: int, quantizer: Quantizer, projects: bool = True) -> None:
         super().__init__()
         self.quantizer = quantizer.build()
-        self.projection = nn.Conv2d(num_features, self.quantizer.dim, 1)
+        self.projection = nn.Conv2d(num_features, self.quantizer.dim, 1) if projects else nn.Identity()
 
     def forward(self, features: Tensor) -> CodeGrid:
         """Quantise features of shape (B, F, h, w)."""

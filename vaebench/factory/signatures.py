@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typing_extensions
 
@@ -61,9 +61,10 @@ def parameters(cls: type[Any]) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {}
     wanted: set[str] | None = None
     for parent in cls.__mro__:
-        init = vars(parent).get("__init__")
-        if not isinstance(init, types.FunctionType):
+        given = vars(parent).get("__init__")
+        if not isinstance(given, types.FunctionType):
             continue
+        init = cast(types.FunctionType, inspect.unwrap(given))
         hints = _hints(parent, init)
         passed_on: str | None = None
         for name, parameter in list(inspect.signature(init).parameters.items())[1:]:

@@ -51,7 +51,7 @@ class AAE(LatentVariableModel):
 
     def __init__(  # type: ignore[misc]  # names a component, for its default
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         discriminator: Network = MLP(hidden_dims=(1000, 1000)),  # noqa: B008 - a frozen description
         adversarial_weight: float = 1.0,

@@ -88,14 +88,19 @@ class Autoencoder(Model):
         mean, log_var = q
         z = q.rsample()
         image = self.decode(z, y)
-        names = {"reconstruction": image, "reconstructed": image, "mean": mean, "log_var": log_var, "logvar": log_var}
+        names = {"reconstructed": image, "reconstruction": image, "mean": mean, "log_var": log_var, "logvar": log_var}
         outputs = Outputs(**names, z=z)
         outputs.q = q
         return outputs
 
     @torch.no_grad()
     def sample(
-        self, num_samples: int = 1, temperature: float = 1.0, y: Tensor | Sequence[int] | int | None = None
+        self,
+        num_samples: int = 1,
+        temperature: float = 1.0,
+        y: Tensor | Sequence[int] | int | None = None,
+        *,
+        n_samples: int | None = None,
     ) -> Tensor:
         """Decode draws from the prior, shape (num_samples, *shape).
 
@@ -103,8 +108,10 @@ class Autoencoder(Model):
             num_samples: How many, >= 1.
             temperature: Factor on the prior's deviation from its mean, >= 0; 1 samples the model.
             y: Labels, shape (num_samples,), or one label for all; None draws labels as often as training saw them.
+            n_samples: Another name of `num_samples`.
         """
         self.require("prior")
+        num_samples = num_samples if n_samples is None else n_samples
         check_range("num_samples", num_samples, at_least=1, whole=True)
         check_range("temperature", temperature, at_least=0, below=math.inf)
         labels = self.draw_labels(num_samples) if y is None else self._labels(y, num_samples)
@@ -115,10 +122,15 @@ class Autoencoder(Model):
         return self.decode(z, labels)
 
     def generate(
-        self, num_samples: int = 1, temperature: float = 1.0, y: Tensor | Sequence[int] | int | None = None
+        self,
+        num_samples: int = 1,
+        temperature: float = 1.0,
+        y: Tensor | Sequence[int] | int | None = None,
+        *,
+        n_samples: int | None = None,
     ) -> Tensor:
         """Same as `sample`."""
-        return self.sample(num_samples, temperature, y)
+        return self.sample(num_samples, temperature, y, n_samples=n_samples)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, deterministic: bool = False, y: Tensor | int | None = None) -> Tensor:

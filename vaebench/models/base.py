@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from typing_extensions import Required, TypedDict
+from typing_extensions import TypedDict
 
 from vaebench.core import Batch, Loss
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
@@ -17,6 +17,7 @@ from vaebench.distributions.likelihoods import Likelihood, LikelihoodName, as_li
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior, Posterior
 from vaebench.distributions.priors import Prior, StandardNormalPrior
 from vaebench.messages import check_range
+from vaebench.models.aliases import also_takes, likelihood_of, weight_of_one
 from vaebench.models.autoencoder import Autoencoder
 from vaebench.networks import MLP, Network
 from vaebench.networks.network import Encoder
@@ -27,7 +28,7 @@ from vaebench.objectives.divergences import RateEstimator, rate
 class Backbone(TypedDict, total=False):
     """The components that do not depend on the kind of latent: for a model that fixes posterior and prior."""
 
-    likelihood: Required[Likelihood | LikelihoodName]
+    likelihood: Likelihood | LikelihoodName
     latent_dim: int
     network: Network
     encoder: nn.Module | None
@@ -82,6 +83,7 @@ class LatentVariableModel(Autoencoder):
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate"})
 
+    @also_takes(likelihood_of, weight_of_one)
     def __init__(
         self,
         shape: Sequence[int] | None = None,
@@ -101,7 +103,7 @@ class LatentVariableModel(Autoencoder):
         likelihood = as_likelihood("gaussian" if likelihood is None else likelihood)
         self.latent_dim = latent_dim
         self.shape = _shape_of(decoder, latent_dim, likelihood) if shape is None else tuple(shape)
-        self.encoder = network.encoder(self.shape) if encoder is None else OwnEncoder(encoder, latent_dim)
+        self.encoder = network.encoder(self.shape) if encoder is None else OwnEncoder(encoder, latent_dim, self.shape)
         self.posterior_head = _posterior_head(posterior, self.encoder, latent_dim)
         params_shape = likelihood.params_shape(self.shape)
         self.decoder = (
@@ -207,12 +209,13 @@ class LatentVariableModel(Autoencoder):
 
     def loss_fn(
         self,
-        x: Tensor,
+        x: Tensor | None = None,
         outputs: Mapping[str, Tensor] | None = None,
         beta: float | None = None,
         reconstruction_loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
         y: Tensor | None = None,
         step: int | None = None,
+        batch: Batch | Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Return the distortion plus the model's `penalty`, and its terms: means over the batch, nats.
 
@@ -223,11 +226,16 @@ class LatentVariableModel(Autoencoder):
             reconstruction_loss_fn: Replaces the negative log-likelihood: (predictions, targets) -> scalar.
             y: Labels, shape (B,).
             step: Optimiser step, for a weight that changes.
+            batch: Gives x, and y where it has labels, in the place of both; a mapping has them under these names.
 
         Returns:
             reconstruction_loss (also `recon_loss`), kl_loss, total_loss (also `loss`), and the penalty's own numbers.
         """
         self.require("rate")
+        if batch is not None:
+            x, y = (batch.x, batch.y) if isinstance(batch, Batch) else (batch["x"], batch.get("y", y))
+        if x is None:
+            raise ValueError("loss_fn needs x, or a batch that holds it")
         x = self._batched(x)
         outputs = self(x, y) if outputs is None else outputs
         q = getattr(outputs, "q", None) or DiagonalGaussian(outputs["mean"], outputs["log_var"])
@@ -278,11 +286,12 @@ def _shape_of(decoder: nn.Module | None, latent_dim: int, likelihood: Likelihood
 
 def _signature(cls: type[LatentVariableModel]) -> inspect.Signature:
     """Signature of a constructor, its `**components` replaced by the base's arguments that it stands for."""
-    own = inspect.signature(cls.__init__)
+    init = inspect.unwrap(cls.__init__)
+    own = inspect.signature(init)
     named = [p for p in list(own.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
     for passed_on in (p for p in own.parameters.values() if p.kind is p.VAR_KEYWORD):
         text = passed_on.annotation
-        unpacked = eval(text, cls.__init__.__globals__) if isinstance(text, str) else text
+        unpacked = eval(text, init.__globals__) if isinstance(text, str) else text
         (kind,) = get_args(unpacked) or (Components,)
         base = inspect.signature(LatentVariableModel.__init__).parameters
         named += [base[key] for key in kind.__annotations__ if key not in own.parameters]

@@ -44,7 +44,7 @@ class BetaTCVAE(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         alpha: float = 1.0,
         beta: float = 6.0,

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
 from vaebench.messages import check_range
+from vaebench.models.aliases import also_takes, beta_of
 from vaebench.models.base import Components, LatentVariableModel
 from vaebench.objectives.divergences import free_bits_rate, rate_per_dimension
 from vaebench.schedules import ConstantScheduler, Schedule, as_schedule
@@ -38,14 +39,16 @@ class BetaVAE(LatentVariableModel):
         A Surprisingly Effective Fix for Deep Latent Variable Modeling of Text (Li et al., 2019),
         https://arxiv.org/abs/1909.00868 (free bits of each example)
     Args: those of `LatentVariableModel`, and
-        beta: A number or a schedule, >= 0; 4, that of the paper's experiment with 2D shapes.
+        beta: A number or a schedule, >= 0; 4, that of the paper's experiment with 2D shapes. In Python also as
+            `beta_default` with `beta_warmup_steps`, the steps of a linear rise to it.
         free_bits: lambda in nats for each latent dimension, >= 0; 0 leaves the rate as it is.
         free_bits_of: What lambda bounds from below: the mean of a `batch`, or each `example`.
     """
 
+    @also_takes(beta_of)
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         beta: float | Schedule = 4.0,
         free_bits: float = 0.0,

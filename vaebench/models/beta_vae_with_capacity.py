@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from vaebench.core import Batch, Loss
 from vaebench.hardware import collective
 from vaebench.messages import check_range
+from vaebench.models.aliases import also_takes, capacity_of
 from vaebench.models.base import Components, LatentVariableModel
 from vaebench.schedules import LinearScheduler
 
@@ -39,9 +40,10 @@ class BetaVAEWithCapacity(LatentVariableModel):
 
     couples_batch: ClassVar[bool] = True
 
+    @also_takes(capacity_of)
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         gamma: float = 1000.0,
         capacity_max: float = 25.0,

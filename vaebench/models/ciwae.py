@@ -35,7 +35,12 @@ class CIWAE(LatentVariableModel):
     best_criterion: ClassVar[tuple[str, str] | None] = ("ciwae_bound", "max")
 
     def __init__(
-        self, shape: Sequence[int], *, beta: float = 0.05, num_samples: int = 64, **components: Unpack[Components]
+        self,
+        shape: Sequence[int] | None = None,
+        *,
+        beta: float = 0.05,
+        num_samples: int = 64,
+        **components: Unpack[Components],
     ) -> None:
         super().__init__(shape, **components)
         check_range("beta", beta, at_least=0, at_most=1)

@@ -52,13 +52,17 @@ class ConditionalVAE(LatentVariableModel):
         condition_type: concat, film or add, see `networks.conditioning`.
         embed_dim: Length of the vector that stands for a label, >= 1; 16, ours.
         label_dropout: Probability that training leaves a label out, in [0, 1).
+        encoder: As in `LatentVariableModel`, called with the embedded label; a `ConditionalEncoder`, with the label.
+        decoder: Likewise.
     """
+
+    embedding: LabelEmbedding | None
 
     label_frequencies: Tensor
 
     def __init__(  # type: ignore[misc]  # names two components, to tell them the label
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         num_classes: int | None = None,
         condition_dim: int | None = None,
@@ -67,9 +71,18 @@ class ConditionalVAE(LatentVariableModel):
         label_dropout: float = 0.0,
         network: Network = MLP(),  # noqa: B008 - a frozen description
         prior: Prior = StandardNormalPrior(),  # noqa: B008
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
         **components: Unpack[Components],
     ) -> None:
+        wrapped: dict[str, Any] = {
+            name: module
+            for name, module in (("encoder", encoder), ("decoder", decoder))
+            if getattr(module, "takes_labels", False)
+        }
         num_labels = num_classes if condition_dim is None else condition_dim
+        if num_labels is None and wrapped:
+            num_labels = next(module.num_classes - (label_dropout > 0) for module in wrapped.values())
         if num_labels is None:
             raise ValueError("num_classes must be given, or condition_dim for label vectors; got neither")
         if num_classes not in (None, num_labels):
@@ -77,29 +90,33 @@ class ConditionalVAE(LatentVariableModel):
         check_range("num_classes", num_labels, at_least=1, whole=True)
         check_range("embed_dim", embed_dim, at_least=1, whole=True)
         check_range("label_dropout", label_dropout, at_least=0, below=1)
+        for name, module in wrapped.items():
+            _check_wrapper(name, module, num_labels, label_dropout > 0, condition_type)
         told = _Told(network, prior, embed_dim, condition_type)
-        super().__init__(shape, network=told, prior=told, **components)
+        super().__init__(shape, network=told, prior=told, encoder=encoder, decoder=decoder, **components)
         self.num_classes = num_labels
         self.label_dropout = label_dropout
-        self.embedding = LabelEmbedding(num_labels + (label_dropout > 0), embed_dim)
+        self.has_null_label = label_dropout > 0
+        is_needed = len(wrapped) < 2 or self._prior_takes_context
+        self.embedding = LabelEmbedding(num_labels + self.has_null_label, embed_dim) if is_needed else None
         self.register_buffer("label_frequencies", torch.zeros(num_labels))
 
     # The three distributions
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
         """Return q(z|x, y) for x of shape (B, *shape) and its labels: a distribution over (B, D)."""
-        return self.posterior_head(self.encoder(x, self.context(y, len(x))))
+        return self.posterior_head(self.encoder(x, self._told_to(self.encoder, y, len(x))))
 
     def likelihood(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         """Return p(x|z, y) for z of shape (..., B, D) and labels of B examples: over (..., B, *shape)."""
-        context = self.context(y, z.shape[-2]).expand(*z.shape[:-1], -1)
-        params = self.decoder(z.flatten(0, -2), context.flatten(0, -2))
+        told = self._told_to(self.decoder, y, z.shape[-2])
+        told = told.expand(*z.shape[:-2], *told.shape).flatten(0, z.ndim - 2)
+        params = self.decoder(z.flatten(0, -2), told)
         return self.likelihood_head(params.unflatten(0, z.shape[:-1]), len(self.shape))
 
     def prior(self, y: Tensor | None = None) -> Any:
         """Return p(z|y): over (B, D) where it depends on the labels, otherwise with event shape (D,)."""
-        takes_context = getattr(self.prior_head, "context_dim", 0) > 0
-        return self.prior_head(self.context(y, 1)) if takes_context else self.prior_head()
+        return self.prior_head(self.context(y, 1)) if self._prior_takes_context else self.prior_head()
 
     def context(self, y: Tensor | None, num: int) -> Tensor:
         """Return the vectors that stand for labels, shape (B, embed_dim).
@@ -111,16 +128,8 @@ class ConditionalVAE(LatentVariableModel):
         Raises:
             ValueError: if the labels are missing without `label_dropout`, out of range, or of another shape.
         """
-        has_null = self.embedding.num_classes > self.num_classes
-        if y is None:
-            if not has_null:
-                raise ValueError(
-                    "ConditionalVAE needs labels: give y=, or train with label_dropout above 0 to leave them out"
-                )
-            y = torch.full((num,), self.num_classes, device=self.label_frequencies.device)
-        elif has_null and y.ndim == 2 and y.shape[1] == self.num_classes:
-            y = F.pad(y, (0, 1))
-        return self.embedding(y)
+        assert self.embedding is not None
+        return self.embedding(self._with_null(y, num))
 
     # Training
 
@@ -182,8 +191,40 @@ class ConditionalVAE(LatentVariableModel):
         null = F.one_hot(y.new_full((len(y),), self.num_classes, dtype=torch.long), self.num_classes + 1)
         return torch.where(is_dropped[:, None], null.to(y.dtype), F.pad(y, (0, 1)))
 
+    def _with_null(self, y: Tensor | None, num: int) -> Tensor:
+        """Labels in which the null label stands for none, and has a place in a vector."""
+        if y is None:
+            if not self.has_null_label:
+                raise ValueError(
+                    "ConditionalVAE needs labels: give y=, or train with label_dropout above 0 to leave them out"
+                )
+            return torch.full((num,), self.num_classes, device=self.label_frequencies.device)
+        return F.pad(y, (0, 1)) if self.has_null_label and y.ndim == 2 and y.shape[1] == self.num_classes else y
+
+    def _told_to(self, network: nn.Module, y: Tensor | None, num: int) -> Tensor:
+        """What a network is told about the labels: vectors, or where it embeds them itself the labels."""
+        return self._with_null(y, num) if getattr(network, "takes_labels", False) else self.context(y, num)
+
+    @property
+    def _prior_takes_context(self) -> bool:
+        return getattr(self.prior_head, "context_dim", 0) > 0
+
     def _any_label(self) -> Tensor:
         return torch.zeros(1, dtype=torch.long, device=self.label_frequencies.device)
+
+
+def _check_wrapper(name: str, module: Any, num_labels: int, has_null: bool, condition_type: str) -> None:
+    """Refuse a conditional network of another number of labels, or with another condition."""
+    kind = type(module).__name__
+    if module.num_classes != num_labels + has_null:
+        null = ", one of them for no label" if has_null else ""
+        raise ValueError(
+            f"{name}: {kind} must have num_classes={num_labels + has_null}{null}; got {module.num_classes}"
+        )
+    if condition_type not in ("concat", module.condition):
+        raise ValueError(
+            f"condition_type is what {kind}(condition=…) says where that is given; leave it out, got {condition_type}"
+        )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class DIPVAE(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         kind: Literal["I", "II"] = "I",
         lambda_od: float = 10.0,

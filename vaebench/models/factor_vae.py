@@ -54,7 +54,7 @@ class FactorVAE(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         discriminator: Network = MLP(hidden_dims=(1000,) * 6, activation="leaky_relu"),  # noqa: B008 - frozen
         gamma: float = 10.0,

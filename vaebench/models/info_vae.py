@@ -40,7 +40,7 @@ class InfoVAE(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         alpha: float = 0.0,
         lambda_mmd: float = 1000.0,

@@ -32,7 +32,9 @@ class IWAE(LatentVariableModel):
 
     best_criterion: ClassVar[tuple[str, str] | None] = ("iwae_bound", "max")
 
-    def __init__(self, shape: Sequence[int], *, num_samples: int = 5, **components: Unpack[Components]) -> None:
+    def __init__(
+        self, shape: Sequence[int] | None = None, *, num_samples: int = 5, **components: Unpack[Components]
+    ) -> None:
         super().__init__(shape, **components)
         check_range("num_samples", num_samples, at_least=1, whole=True)
         self.num_samples = num_samples

@@ -35,7 +35,12 @@ class MIWAE(LatentVariableModel):
     best_criterion: ClassVar[tuple[str, str] | None] = ("miwae_bound", "max")
 
     def __init__(
-        self, shape: Sequence[int], *, num_estimates: int = 8, num_samples: int = 8, **components: Unpack[Components]
+        self,
+        shape: Sequence[int] | None = None,
+        *,
+        num_estimates: int = 8,
+        num_samples: int = 8,
+        **components: Unpack[Components],
     ) -> None:
         super().__init__(shape, **components)
         check_range("num_estimates", num_estimates, at_least=1, whole=True)

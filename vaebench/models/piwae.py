@@ -39,7 +39,7 @@ class PIWAE(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         num_estimates: int = 8,
         num_samples: int = 8,

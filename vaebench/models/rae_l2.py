@@ -55,7 +55,7 @@ class RAEL2(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         beta: float = 6.4e-3,
         decoder_weight_decay: float = 5.12e-5,

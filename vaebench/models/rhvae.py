@@ -74,7 +74,7 @@ class RHVAE(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         metric_network: Network = MLP(hidden_dims=(400,)),  # noqa: B008 - a frozen description
         num_leapfrog: int = 3,

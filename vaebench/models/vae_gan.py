@@ -64,7 +64,7 @@ class VAEGAN(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         discriminator: Network = MLP(),  # noqa: B008 - a frozen description
         feature_scale: float = 0.3,
@@ -80,7 +80,7 @@ class VAEGAN(LatentVariableModel):
                 "set likelihood.learn_scale=false"
             )
         self.gamma = gamma
-        self.discriminator = Discriminator(discriminator, shape)
+        self.discriminator = Discriminator(discriminator, self.shape)
         self.feature_likelihood = Gaussian(scale=feature_scale)
 
     def parts(self) -> dict[str, list[nn.Module]]:

@@ -39,7 +39,7 @@ class VampVAE(LatentVariableModel):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         num_pseudo_inputs: int = 500,
         pseudo_input_init: Literal["random", "data"] = "random",

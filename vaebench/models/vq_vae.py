@@ -2,6 +2,7 @@ r"""The vector-quantised variational autoencoder, and its relatives by another q
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -15,11 +16,13 @@ from vaebench.distributions.likelihoods import Likelihood, LikelihoodName
 from vaebench.distributions.quantizers.quantizer import Quantizer, QuantizerModule, perplexity
 from vaebench.distributions.quantizers.vq import VectorQuantizer
 from vaebench.hardware import collective
+from vaebench.models.aliases import also_takes, likelihood_of, quantizer_of, weight_of_one
 from vaebench.models.autoencoder import Outputs
 from vaebench.models.base import LatentVariableModel
 from vaebench.networks import Conv
 from vaebench.networks.conditioning import Condition
 from vaebench.networks.network import Encoder, GridEncoder, GridNetwork
+from vaebench.networks.own import OwnGridDecoder, OwnGridEncoder
 
 NETWORK = Conv(
     channels=(64, 128, 128),
@@ -52,10 +55,16 @@ class VQVAE(LatentVariableModel):
         The distortion is -log p(x|z) in nats, with the likelihood's constants, instead of a mean squared error divided
         by the data's variance; the other terms are sums as well.
     Args:
-        shape: Shape of one picture, (C, H, W).
-        likelihood: Module from the decoder's output to p(x|z), or its name where it needs no settings.
+        shape: Shape of one picture, (C, H, W); None asks an encoder or a decoder of your own.
+        likelihood: As in `LatentVariableModel`.
         network: Description of the convolutions; the grid has the size that they end with.
-        quantizer: Description of the quantiser.
+        quantizer: Description of the quantiser; in Python also by `num_embeddings`, `embedding_dim` and
+            `commitment_cost`, for codes that learn by the second term.
+        encoder: A module of your own in place of the network's: x (B, *shape) -> a grid (B, D, h, w); with an attribute
+            `num_features`, features of that many channels; or one vector (B, n D) for n codes, alone or as the mean of
+            a pair.
+        decoder: A module of your own in place of the network's: what the encoder returns, quantised -> the likelihood's
+            parameters.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "rate", "codes"})
@@ -63,22 +72,26 @@ class VQVAE(LatentVariableModel):
         {"prior": "codes drawn uniformly are no pictures; fit a prior over codes with vaebench sample sampler=pixelcnn"}
     )
     posterior_head: CodesHead
-    encoder: GridEncoder
+    encoder: GridEncoder | OwnGridEncoder
 
+    @also_takes(quantizer_of, likelihood_of, weight_of_one)
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
-        likelihood: Likelihood | LikelihoodName,
+        likelihood: Likelihood | LikelihoodName | None = None,
         network: GridNetwork = NETWORK,
         quantizer: Quantizer = VectorQuantizer(),  # noqa: B008 - a frozen description
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
+        is_projected = encoder is None or isinstance(getattr(encoder, "num_features", None), int)
         super().__init__(
-            shape,
-            likelihood=likelihood,
+            _shape_of(encoder, decoder) if shape is None else shape,
+            likelihood="gaussian" if likelihood is None and decoder is not None else likelihood,
             latent_dim=quantizer.dim,
-            network=_GridTrunks(network),
-            posterior=QuantizedPosterior(quantizer),
+            network=_GridTrunks(network, quantizer.dim, encoder, decoder),
+            posterior=QuantizedPosterior(quantizer, is_projected),
         )
         self.grid_size: tuple[int, int] = self.encoder.size
         self.add_module(
@@ -115,7 +128,7 @@ class VQVAE(LatentVariableModel):
         """Replace vectors by their nearest codes.
 
         Args:
-            encoding: What the encoder returned, shape (B, D, h, w).
+            encoding: What the encoder returned, shape (B, D, h, w); or (B, n D), from an encoder that returns vectors.
 
         Returns:
             The codes' vectors, (B, D, h, w), and `commitment_loss`, `codebook_loss` (means over the batch) and
@@ -124,11 +137,14 @@ class VQVAE(LatentVariableModel):
         Raises:
             ValueError: if the encoding has another shape.
         """
-        if tuple(encoding.shape[1:]) != self.latent_shape:
+        is_flat = encoding.ndim == 2 and encoding.shape[1] == math.prod(self.latent_shape) and self.grid_size[1] == 1
+        grid = encoding.unflatten(1, (-1, self.latent_dim)).mT[..., None] if is_flat else encoding
+        if tuple(grid.shape[1:]) != self.latent_shape:
             expected = ", ".join(map(str, self.latent_shape))
             raise ValueError(f"expected an encoding of shape (B, {expected}), got {tuple(encoding.shape)}")
-        q = self.posterior_head.from_vectors(encoding)
-        return q.z, {**_named(q), "encoding_indices": q.codes}
+        q = self.posterior_head.from_vectors(grid)
+        z = q.z.squeeze(-1).mT.flatten(1) if is_flat else q.z
+        return z, {**_named(q), "encoding_indices": q.codes}
 
     # Training
 
@@ -183,19 +199,42 @@ def _named(q: CodeGrid) -> dict[str, Tensor]:
     return {f"{name}_loss": loss.mean() for name, loss in losses.items()}
 
 
-class _GridTrunks:
-    """An image network as a network whose features and latents are grids."""
+def _shape_of(encoder: nn.Module | None, decoder: nn.Module | None) -> tuple[int, ...]:
+    """The shape of an example, as an encoder or a decoder of the user's own tells it."""
+    for shape in (getattr(encoder, "input_dim", None), getattr(decoder, "output_dim", None)):
+        if isinstance(shape, tuple) and shape:
+            return shape
+    raise ValueError("shape is needed, unless the encoder has an input_dim or the decoder an output_dim")
 
-    def __init__(self, network: GridNetwork) -> None:
+
+class _GridTrunks:
+    """An image network as a network whose features and latents are grids; the user's modules in place of its own."""
+
+    def __init__(
+        self, network: GridNetwork, dim: int, own_encoder: nn.Module | None, own_decoder: nn.Module | None
+    ) -> None:
+        self.dim, self.own_encoder, self.own_decoder = dim, own_encoder, own_decoder
+        self.built: OwnGridEncoder | None = None
         if not hasattr(network, "grid_encoder"):
             name = type(network).__name__
             raise ValueError(f"network: a VQ-VAE needs a network over images, such as conv or resnet; got {name}")
         self.network = network
 
     def encoder(self, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat") -> Encoder:
-        return self.network.grid_encoder(shape)
+        if self.own_encoder is None:
+            return self.network.grid_encoder(shape)
+        self.built = OwnGridEncoder(self.own_encoder, self.dim, shape)
+        mirrored = self.built.size if self.own_decoder is not None else self.network.grid_encoder(shape).size
+        if self.built.returns_vector > (self.own_decoder is not None) or self.built.size != mirrored:
+            raise ValueError(
+                f"encoder: {type(self.own_encoder).__name__} returns a grid of {self.built.size}, from which the "
+                f"network's decoder, of {mirrored}, does not start; give a decoder too"
+            )
+        return self.built
 
     def decoder(
         self, latent_dim: int, shape: tuple[int, ...], context_dim: int = 0, condition: Condition = "concat"
     ) -> nn.Module:
-        return self.network.grid_decoder(latent_dim, shape)
+        if self.own_decoder is None:
+            return self.network.grid_decoder(latent_dim, shape)
+        return OwnGridDecoder(self.own_decoder, shape, self.built is not None and self.built.returns_vector)

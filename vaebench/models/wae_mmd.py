@@ -40,7 +40,7 @@ class WAEMMD(LatentVariableModel):
 
     def __init__(  # type: ignore[misc]  # names a component, for its default
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         *,
         lambda_mmd: float = 10.0,
         posterior: Posterior = DeterministicPosterior(),  # noqa: B008 - a frozen description

@@ -134,11 +134,18 @@ class ConditionalDecoder(nn.Module):
         condition: How the vector enters a `NetworkDecoder`: concat, film or add.
     """
 
+    takes_labels = True
+
     def __init__(self, decoder: nn.Module, num_classes: int, embed_dim: int, condition: Condition = "concat") -> None:
         super().__init__()
         self.embedding = LabelEmbedding(num_classes, embed_dim)
         self.decoder = conditioned(decoder, embed_dim, condition)
-        self.num_classes = num_classes
+        self.num_classes, self.condition = num_classes, condition
+
+    @property
+    def output_dim(self) -> Any:
+        """Shape of what is returned for one latent, where the decoder knows it."""
+        return getattr(self.decoder, "output_dim", None)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return what the decoder returns.

@@ -18,6 +18,7 @@ from vaebench.networks.images import Pool
 from vaebench.networks.labels import LabelEmbedding
 from vaebench.networks.mlp import MLP
 from vaebench.networks.network import Network
+from vaebench.networks.own import build_for
 from vaebench.networks.resnet import ResNet
 
 Shape = int | Sequence[int]
@@ -49,9 +50,10 @@ class GaussianEncoder(nn.Module):
         self.context_dim, self.condition = context_dim, condition
         self.input_dim: tuple[int, ...] | None = None
         if input_dim is not None:
-            self._build(shape_of(input_dim))
+            self.build(shape_of(input_dim))
 
-    def _build(self, shape: tuple[int, ...]) -> None:
+    def build(self, shape: tuple[int, ...]) -> None:
+        """Create the layers for examples of `shape`, where none was given to the constructor."""
         self.input_dim = shape
         self.trunk = self.network.encoder(shape, self.context_dim, self.condition)
         self.mean = nn.Linear(self.trunk.num_features, self.latent_dim)
@@ -68,7 +70,7 @@ class GaussianEncoder(nn.Module):
             ValueError: if `x` or the context has another shape.
         """
         if self.input_dim is None:
-            self._build(tuple(x.shape[1:]))
+            self.build(tuple(x.shape[1:]))
             self.to(x.device)
         if tuple(x.shape[1:]) != self.input_dim:
             raise ValueError(
@@ -159,11 +161,22 @@ class ConditionalEncoder(nn.Module):
         condition: How the vector enters a `GaussianEncoder`: concat, film or add.
     """
 
+    takes_labels = True
+
     def __init__(self, encoder: nn.Module, num_classes: int, embed_dim: int, condition: Condition = "concat") -> None:
         super().__init__()
         self.embedding = LabelEmbedding(num_classes, embed_dim)
         self.encoder = conditioned(encoder, embed_dim, condition)
-        self.num_classes = num_classes
+        self.num_classes, self.condition = num_classes, condition
+
+    @property
+    def input_dim(self) -> Any:
+        """Shape of one example, where the encoder knows it."""
+        return getattr(self.encoder, "input_dim", ())
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        """Create the layers of a `GaussianEncoder` that has no `input_dim` yet."""
+        build_for(self.encoder, shape)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Any:
         """Return what the encoder returns.

@@ -21,13 +21,19 @@ class OwnEncoder(Encoder):
     with an attribute `num_features` returns features (B, num_features) instead, from which the model's own layer makes
     the posterior.
 
+    Attributes:
+        takes_labels: Whether the module embeds labels itself, and is given these in the place of a context.
+
     Args:
         module: Called with x (B, *shape), and with the context where the model has one.
         latent_dim: Number of latent dimensions.
+        shape: Shape of one example, for a module that waits for it.
     """
 
-    def __init__(self, module: nn.Module, latent_dim: int) -> None:
+    def __init__(self, module: nn.Module, latent_dim: int, shape: tuple[int, ...]) -> None:
         super().__init__()
+        build_for(module, shape)
+        self.takes_labels = bool(getattr(module, "takes_labels", False))
         self.module, self.latent_dim = module, latent_dim
         given = getattr(module, "num_features", None)
         self.returns_features = isinstance(given, int)
@@ -59,6 +65,9 @@ class OwnEncoder(Encoder):
 class OwnDecoder(nn.Module):
     """A user's decoder in a model.
 
+    Attributes:
+        takes_labels: As in `OwnEncoder`.
+
     Args:
         module: Called with z (B, latent_dim), and with the context where the model has one.
         shape: What it must return for one latent: the shape of the likelihood's parameters.
@@ -67,6 +76,7 @@ class OwnDecoder(nn.Module):
     def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.module, self.shape = module, shape
+        self.takes_labels = bool(getattr(module, "takes_labels", False))
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Parameters of the likelihood, shape (B, *shape).
@@ -83,16 +93,101 @@ class OwnDecoder(nn.Module):
         return output
 
 
+class OwnGridEncoder(Encoder):
+    """A user's encoder in a model of codes.
+
+    It returns a grid of vectors, (B, dim, h, w); with an attribute `num_features` that many channels, from which the
+    model's own layer makes the vectors. Or it returns one vector (B, n dim) for n codes; of a pair, the mean.
+
+    Attributes:
+        size: (h, w), or (n, 1).
+        returns_vector: Whether it returns one vector.
+        returns_features: Whether it returns features.
+
+    Args:
+        module: Called with x (B, *shape), and once here with zeros.
+        dim: Length of a code's vector.
+        shape: Shape of one example.
+    """
+
+    def __init__(self, module: nn.Module, dim: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        build_for(module, shape)
+        self.module, self.dim = module, dim
+        given = getattr(module, "num_features", None)
+        self.returns_features = isinstance(given, int)
+        self.num_features = given if isinstance(given, int) else dim
+        was_training = module.training
+        with torch.no_grad():
+            like = next(module.parameters(), torch.empty(0))
+            output = self._tensor(module.eval()(like.new_zeros(1, *shape)))
+        module.train(was_training)
+        self.returns_vector = output.ndim == 2
+        self.size: tuple[int, int] = (
+            (output.shape[1] // dim, 1) if output.ndim == 2 else (output.shape[2], output.shape[3])
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Grid of vectors or of features, shape (B, num_features, h, w).
+
+        Raises:
+            ValueError: if the module returns something else; the sentence says what came.
+        """
+        output = self._tensor(self.module(x))
+        return output.unflatten(1, (-1, self.dim)).mT[..., None] if self.returns_vector else output
+
+    def _tensor(self, output: Any) -> Tensor:
+        pair = _pair(output)
+        tensor = output if pair is None else pair[0]
+        if isinstance(tensor, Tensor):
+            is_grid = tensor.ndim == 4 and tensor.shape[1] == self.num_features
+            is_vector = tensor.ndim == 2 and tensor.shape[1] % self.dim == 0 and not self.returns_features
+            if is_grid or is_vector:
+                return tensor
+        vector = "" if self.returns_features else f", or a vector (B, n * {self.dim})"
+        raise ValueError(
+            f"encoder: {type(self.module).__name__} must return a grid (B, {self.num_features}, h, w){vector}; "
+            f"got {_described(output)}"
+        )
+
+
+class OwnGridDecoder(OwnDecoder):
+    """A user's decoder in a model of codes.
+
+    Args:
+        module: Called with the codes' vectors, (B, D, h, w), or (B, n D) where `takes_vector`.
+        shape: What it must return for one example.
+        takes_vector: Whether the encoder returned one vector.
+    """
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], takes_vector: bool) -> None:
+        super().__init__(module, shape)
+        self.takes_vector = takes_vector
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Parameters of the likelihood, shape (B, *shape), for z (B, D, h, w)."""
+        return super().forward(z.squeeze(-1).mT.flatten(1) if self.takes_vector else z)
+
+
+def build_for(encoder: nn.Module, shape: tuple[int, ...]) -> None:
+    """Give the shape of one example to an encoder that would take it from the first batch."""
+    if getattr(encoder, "input_dim", shape) is None and callable(getattr(encoder, "build", None)):
+        encoder.build(shape)  # type: ignore[operator]
+
+
 @torch.no_grad()
 def output_shape(decoder: nn.Module, latent_dim: int) -> tuple[int, ...]:
-    """Return the shape of what a decoder returns for one latent, by calling it once in eval mode.
+    """Return the shape of what a decoder returns for one latent: its `output_dim`, or by calling it once.
 
     Raises:
         ValueError: if it does not return a tensor.
     """
+    if isinstance(known := getattr(decoder, "output_dim", None), tuple):
+        return known
     was_training = decoder.training
     like = next(decoder.parameters(), torch.empty(0))
-    output = decoder.eval()(like.new_zeros(1, latent_dim))
+    label = (torch.zeros(1, dtype=torch.long, device=like.device),) if getattr(decoder, "takes_labels", False) else ()
+    output = decoder.eval()(like.new_zeros(1, latent_dim), *label)
     decoder.train(was_training)
     if not isinstance(output, Tensor):
         raise ValueError(f"decoder: {type(decoder).__name__} must return a tensor; got {_described(output)}")
