@@ -21,6 +21,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "rate": "it has no normalised q(z|x) and p(z)",
         "codes": "its latents are not codes of a finite set",
         "manifold": "it has no Riemannian metric",
+        "groups": "its latents are no hierarchy of groups",
     }
 )
 """What a model can be asked for, each with the default reason of a model that lacks it: a clause that completes

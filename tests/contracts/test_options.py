@@ -91,6 +91,7 @@ CHANGES: dict[str, Any] = {
     "model.likelihood.num_levels": 17,
     "decoder_hidden_dims": [7],
     "activation": "tanh",
+    "latent_dims": [5, 4, 3, 2, 1],
     "norm": "group",
     "pool": "gap",
     "decoder_channels": [5, 6],
@@ -156,6 +157,7 @@ REASONS: dict[str, str] = {
     "sampler=langevin:sampler.target_acceptance": "nothing is accepted or rejected; its constructor refuses a value",
     "model.encoder": "a module of the user's own; tests/models/test_own_networks.py",
     "model.decoder": "a module of the user's own; tests/models/test_own_networks.py",
+    "model.gradient_checkpointing": "saves memory and changes no number; tests/models/test_hierarchy.py",
     "model.condition_dim": "is the number of classes, and any other is refused; tests/models/test_conditional_vae.py",
     "model/quantizer=residual_vq:model.quantizer.distance": "only the Euclidean one is taken",
     "dataset=images:dataset.scale": "of pictures of more than 8 bits; tests/data/test_images.py",
@@ -205,6 +207,7 @@ MODEL_OF = {  # where the option needs another than the default
     "trainer=coupled_adversarial": "vae_gan",
     "model/beta": "beta_vae",
     "model/quantizer": "vq_vae",
+    "model/network=ladder": "ladder_vae",
     "model/prior=conditional_gaussian": "conditional_vae",
 }
 

@@ -45,7 +45,9 @@ def models():
         words = [f"model={name}"]
         settings = compose("train", words).model
         words += ["model.latent_dim=2"] if "latent_dim" in settings else []
-        words += ["model.network.hidden_dims=[8]"] if "hidden_dims" in settings.get("network", {}) else []
+        network = settings.get("network", {})
+        words += ["model.network.hidden_dims=[8]"] if "hidden_dims" in network else []
+        words += ["model.network.latent_dims=[2]"] if "latent_dims" in network else []
         cfg = compose("train", words)
         data = factory.dataset(cfg)
         model = factory.model(cfg, data).eval()

@@ -10,7 +10,10 @@ from vaebench.core import Split
 if TYPE_CHECKING:
     from vaebench.energies.base import BaseEnergyFunction
 
-AGAINST = {"codes": "it describes vectors, and this model's latents are codes of a finite set; choose sampler=pixelcnn"}
+AGAINST = {
+    "codes": "it describes vectors, and this model's latents are codes of a finite set; choose sampler=pixelcnn",
+    "groups": "it needs one Gaussian for each example, and a hierarchy has a posterior of each group given those above",
+}
 """For each capability that some exclude, the reason."""
 
 

@@ -28,12 +28,27 @@ class ImportanceEstimate:
 
 def distortion_and_rate(model: Any, batch: Batch, num_samples: int = 1) -> tuple[Tensor, Tensor]:
     """Average -log p(x|z) and the rate over posterior samples; nats, float64, each of shape (B,)."""
-    distortion, rate = torch.zeros(len(batch)).double(), torch.zeros(len(batch)).double()
+    distortion, rates = distortion_and_rates(model, batch, num_samples)
+    return distortion, rates[0]
+
+
+def distortion_and_rates(model: Any, batch: Batch, num_samples: int = 1) -> tuple[Tensor, Tensor]:
+    """Average -log p(x|z), the rate, and what each group of a hierarchy adds to it, over posterior samples.
+
+    Returns: nats, float64, shapes (B,) and (1 + G, B): the rate, then the groups', of which there are none without a
+        hierarchy.
+    """
+    distortion, rates = [], []
     for _ in range(num_samples):
-        d, r = model.distortion_and_rate(batch.x, batch.y)
-        distortion += d.double().cpu() / num_samples
-        rate += r.double().cpu() / num_samples
-    return distortion, rate
+        if "groups" in model.capabilities:
+            terms = model.elbo_terms(batch.x, batch.y)
+            d, r = terms.distortion, torch.cat([terms.rate[None], terms.rate_of_groups.mT])
+        else:
+            d, rate = model.distortion_and_rate(batch.x, batch.y)
+            r = rate[None]
+        distortion.append(d.double().cpu())
+        rates.append(r.double().cpu())
+    return torch.stack(distortion).mean(0), torch.stack(rates).mean(0)
 
 
 def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int) -> ImportanceEstimate:

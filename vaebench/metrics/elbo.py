@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
-from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate
+from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rates
 
 
 class ELBO(Metric):
@@ -32,20 +32,23 @@ class ELBO(Metric):
         self.num_samples = num_samples
 
     def measure(self, subject: Subject) -> Result:
-        """Return elbo_nats, distortion_nats and rate_nats."""
+        """Return elbo_nats, distortion_nats, rate_nats, and of a hierarchy rate_group_<l>_nats, the top group first."""
         parts = []
         caution: str | None = None
         for batch in subject.batches():
             check_on_grid(subject.model.likelihood_head, batch.x)
             caution = caution or subject.model.likelihood_head.caution(batch.x)
-            parts.append(torch.stack(distortion_and_rate(subject.model, batch, self.num_samples)))
-        distortion, rate = torch.cat(parts, dim=1)
+            distortion, rates = distortion_and_rates(subject.model, batch, self.num_samples)
+            parts.append(torch.cat([distortion[None], rates]))
+        distortion, rate, *of_groups = torch.cat(parts, dim=1)
+        width = len(str(len(of_groups) - 1))
         samples = f"{self.num_samples} posterior sample{'s' * (self.num_samples > 1)} per example"
         return Result(
             {
                 "elbo_nats": Estimate.mean(-distortion - rate, "nats", "higher"),
                 "distortion_nats": Estimate.mean(distortion, "nats", "lower"),
                 "rate_nats": Estimate.mean(rate, "nats"),
+                **{f"rate_group_{i:0{width}d}_nats": Estimate.mean(own, "nats") for i, own in enumerate(of_groups)},
             },
             f"{samples}; rate {subject.model.rate_estimator}" + (f"; {caution}" if caution else ""),
             {"num_samples": self.num_samples, "rate_estimator": subject.model.rate_estimator},

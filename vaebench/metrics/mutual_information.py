@@ -27,6 +27,11 @@ class MutualInformation(Metric):
 
     def measure(self, subject: Subject) -> Result:
         """Return mutual_information_nats and marginal_kl_nats."""
+        if "groups" in subject.model.capabilities:
+            raise NotApplicableError(
+                "in a hierarchy q(z|x) of every pair of an example and a draw takes a pass through the networks; the "
+                "aggregate posterior is not computed for it"
+            )
         posteriors, draws, log_priors, own = [], [], [], []
         for batch in subject.batches():
             q = subject.model.posterior(batch.x, batch.y)

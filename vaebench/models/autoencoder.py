@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from vaebench.core import Model
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
+from vaebench.distributions.temperature import check_temperature, tempered
 from vaebench.messages import check_range
 
 
@@ -38,6 +39,11 @@ class Autoencoder(Model):
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of one latent: (D,), or (K, H, W) for a grid of codes."""
         return (self.latent_dim,)
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """How many latents each group has, the top group first; a model without a hierarchy has one group."""
+        return [math.prod(self.latent_shape)]
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
         """Return q(z|x) for x of shape (B, *shape): a distribution over (B, *latent_shape)."""
@@ -97,7 +103,7 @@ class Autoencoder(Model):
     def sample(
         self,
         num_samples: int = 1,
-        temperature: float = 1.0,
+        temperature: float | Sequence[float] = 1.0,
         y: Tensor | Sequence[int] | int | None = None,
         *,
         n_samples: int | None = None,
@@ -106,25 +112,25 @@ class Autoencoder(Model):
 
         Args:
             num_samples: How many, >= 1.
-            temperature: Factor on the prior's deviation from its mean, >= 0; 1 samples the model.
+            temperature: Factor on the prior's deviation from its mean, >= 0; 1 samples the model. Of a hierarchy also
+                one for each group, the top group first.
             y: Labels, shape (num_samples,), or one label for all; None draws labels as often as training saw them.
             n_samples: Another name of `num_samples`.
         """
         self.require("prior")
         num_samples = num_samples if n_samples is None else n_samples
         check_range("num_samples", num_samples, at_least=1, whole=True)
-        check_range("temperature", temperature, at_least=0, below=math.inf)
+        check_temperature(temperature)
         labels = self.draw_labels(num_samples) if y is None else self._labels(y, num_samples)
         z = self.draw_from_prior(num_samples, labels)
         if temperature != 1:
-            mean = self.prior(labels).mean
-            z = mean + temperature * (z - mean)
+            z = tempered(z, self.prior(labels).mean, temperature, self.group_sizes)
         return self.decode(z, labels)
 
     def generate(
         self,
         num_samples: int = 1,
-        temperature: float = 1.0,
+        temperature: float | Sequence[float] = 1.0,
         y: Tensor | Sequence[int] | int | None = None,
         *,
         n_samples: int | None = None,

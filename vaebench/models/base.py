@@ -54,6 +54,7 @@ class ELBOTerms(NamedTuple):
         z: One draw of each posterior, shape (B, D).
         distortion: -log p(x|z), nats, shape (B,).
         rate: KL(q || p) or its estimate at z, nats, shape (B,).
+        rate_of_groups: What each group of a hierarchy adds to the rate, nats, shape (B, G); None without groups.
     """
 
     q: Any
@@ -61,6 +62,7 @@ class ELBOTerms(NamedTuple):
     z: Tensor
     distortion: Tensor
     rate: Tensor
+    rate_of_groups: Tensor | None = None
 
 
 class LatentVariableModel(Autoencoder):
@@ -100,6 +102,11 @@ class LatentVariableModel(Autoencoder):
         check_range("latent_dim", latent_dim, at_least=1, whole=True)
         if decoder is None and (shape is None or likelihood is None):
             raise ValueError("shape and likelihood are needed where there is no decoder of your own")
+        if not hasattr(network, "encoder"):
+            raise ValueError(
+                f"network: {type(self).__name__} takes no {type(network).__name__}, which is for a hierarchy; choose "
+                "another network, or model=ladder_vae"
+            )
         likelihood = as_likelihood("gaussian" if likelihood is None else likelihood)
         self.latent_dim = latent_dim
         self.shape = _shape_of(decoder, latent_dim, likelihood) if shape is None else tuple(shape)
@@ -285,7 +292,7 @@ def _shape_of(decoder: nn.Module | None, latent_dim: int, likelihood: Likelihood
 
 
 def _signature(cls: type[LatentVariableModel]) -> inspect.Signature:
-    """Signature of a constructor, its `**components` replaced by the base's arguments that it stands for."""
+    """Signature of a constructor, its `**components` replaced by its parents' arguments that it stands for."""
     init = inspect.unwrap(cls.__init__)
     own = inspect.signature(init)
     named = [p for p in list(own.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
@@ -293,6 +300,7 @@ def _signature(cls: type[LatentVariableModel]) -> inspect.Signature:
         text = passed_on.annotation
         unpacked = eval(text, init.__globals__) if isinstance(text, str) else text
         (kind,) = get_args(unpacked) or (Components,)
-        base = inspect.signature(LatentVariableModel.__init__).parameters
+        parents = [parent.__init__ for parent in reversed(cls.__mro__[1:]) if issubclass(parent, LatentVariableModel)]
+        base = {name: p for parent in parents for name, p in inspect.signature(parent).parameters.items()}
         named += [base[key] for key in kind.__annotations__ if key not in own.parameters]
     return own.replace(parameters=named)

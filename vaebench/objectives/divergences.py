@@ -10,7 +10,7 @@ from torch.distributions import kl_divergence
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.hardware import collective
 
-RateEstimator = Literal["in closed form", "one sample"]
+RateEstimator = Literal["in closed form", "one sample", "in closed form for each group, at one draw of those above"]
 
 
 def rate(q: Any, p: Any, z: Tensor) -> tuple[Tensor, RateEstimator]:

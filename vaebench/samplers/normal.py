@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from vaebench.core import Draws, ProgressFunction, Split
-from vaebench.messages import check_range
+from vaebench.distributions.temperature import check_temperature, tempered
 from vaebench.samplers.base import BaseSampler
 
 
@@ -20,20 +21,20 @@ class NormalSampler(BaseSampler):
         Auto-Encoding Variational Bayes (Kingma & Welling, 2014), https://arxiv.org/abs/1312.6114
     Args:
         temperature: T, scale of the deviations from the prior's mean, >= 0. Below 1 samples are more typical and less
-            diverse, and no longer the model's.
+            diverse, and no longer the model's. Of a hierarchy also a list, one for each group, the top group first.
     """
 
     needs = frozenset({"prior"})
 
-    def __init__(self, temperature: float = 1.0) -> None:
+    def __init__(self, temperature: float | Sequence[float] = 1.0) -> None:
         super().__init__()
-        check_range("temperature", temperature, at_least=0, below=float("inf"))
+        check_temperature(temperature)
         self.temperature = temperature
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Take the model's prior; no data is needed."""
         super().setup(model, split)
-        self._prior = model.prior
+        self._prior, self._group_sizes = model.prior, getattr(model, "group_sizes", [])
         return self
 
     @torch.no_grad()
@@ -49,6 +50,5 @@ class NormalSampler(BaseSampler):
         z = prior.sample() if len(prior.batch_shape) else prior.sample((num_samples,))
         z = z.detach()
         if self.temperature != 1:
-            mean = prior.mean.detach()
-            z = mean + self.temperature * (z - mean)
+            z = tempered(z, prior.mean.detach(), self.temperature, self._group_sizes)
         return Draws(z, y)

@@ -25,7 +25,7 @@ class AggregatePosteriorTarget(Target):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"posterior", "rate"})  # a posterior with a density
-    excludes: ClassVar[frozenset[str]] = frozenset({"codes"})  # it has none over vectors
+    excludes: ClassVar[frozenset[str]] = frozenset({"codes", "groups"})
 
     def build(self, model: Any = None, split: Split | None = None) -> AggregatePosteriorEnergy:
         """Encode the whole split.

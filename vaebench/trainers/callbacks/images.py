@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +135,7 @@ def _interpolation(model: Any, batch: Batch, z: Tensor) -> Image.Image:
 def _traversal(model: Any, batch: Batch, z: Tensor) -> Image.Image:
     """One example with one dimension moved in each row, over the range of the posterior means."""
     spread, centre = z.std(0, correction=0), z.mean(0)
-    chosen = spread.argsort(descending=True, stable=True)[:MOST_DIMENSIONS].tolist()
+    chosen = _most_varying(spread, model.group_sizes)
     steps = torch.linspace(-REACH, REACH, NUM_STEPS, device=z.device, dtype=z.dtype)
     labels = None if batch.y is None else batch.y[:1].repeat(NUM_STEPS, *[1] * (batch.y.ndim - 1))
     rows = []
@@ -143,9 +146,27 @@ def _traversal(model: Any, batch: Batch, z: Tensor) -> Image.Image:
     return to_image(
         torch.cat(rows),
         NUM_STEPS,
-        row_labels=[f"z {dimension}" for dimension in chosen],
+        row_labels=_row_labels(chosen, model.group_sizes),
         caption=f"one example, each dimension from -{REACH:g} to {REACH:g} standard deviations of the posterior means",
     )
+
+
+def _most_varying(spread: Tensor, group_sizes: Sequence[int]) -> list[int]:
+    """The dimensions that vary most; of a hierarchy as many from each group, the top group first."""
+    found, share, first = [], max(1, MOST_DIMENSIONS // len(group_sizes)), 0
+    for part in spread.split(list(group_sizes)):
+        found += (first + part.argsort(descending=True, stable=True)[:share]).tolist()
+        first += len(part)
+    return found if len(found) <= MOST_DIMENSIONS else found[:: -(-len(found) // MOST_DIMENSIONS)]
+
+
+def _row_labels(chosen: Sequence[int], group_sizes: Sequence[int]) -> list[str]:
+    """The dimension, and before it the group where there are several."""
+    if len(group_sizes) == 1:
+        return [f"z {dimension}" for dimension in chosen]
+    starts = [0, *itertools.accumulate(group_sizes)]
+    groups = [bisect.bisect_right(starts, dimension) - 1 for dimension in chosen]
+    return [f"{group}: {dimension - starts[group]}" for group, dimension in zip(groups, chosen, strict=True)]
 
 
 def save_animation(path: Path, frames: list[Path], seconds: float = 0.2) -> None:

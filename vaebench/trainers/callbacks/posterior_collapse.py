@@ -89,9 +89,9 @@ class PosteriorCollapse(Callback):
 
 
 def kl_per_dimension(q: Any, model: Any, y: Tensor | None = None) -> Tensor | None:
-    """KL(q(z_d|x) || p(z_d)), shape (B, D), nats; None unless both are diagonal Gaussians."""
-    if "prior" not in model.capabilities:
-        return None
+    """KL(q(z_d|x) || p(z_d)), shape (B, D), nats; None unless both are Gaussians with diagonal covariance."""
+    if "prior" not in model.capabilities or "groups" in model.capabilities:
+        return None  # a hierarchy logs the rate of each group
     p = model.prior(y)
     if not all(isinstance(getattr(d, "log_var", None), Tensor) for d in (q, p)) or p.mean.ndim > q.mean.ndim:
         return None
