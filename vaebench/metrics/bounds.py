@@ -41,8 +41,8 @@ def distortion_and_rates(model: Any, batch: Batch, num_samples: int = 1) -> tupl
     distortion, rates = [], []
     for _ in range(num_samples):
         if "groups" in model.capabilities:
-            terms = model.elbo_terms(batch.x, batch.y)
-            d, r = terms.distortion, torch.cat([terms.rate[None], terms.rate_of_groups.mT])
+            terms, of_groups = model.group_terms(batch.x, batch.y)
+            d, r = terms.distortion, torch.cat([terms.rate[None], of_groups.mT])
         else:
             d, rate = model.distortion_and_rate(batch.x, batch.y)
             r = rate[None]

@@ -54,7 +54,6 @@ class ELBOTerms(NamedTuple):
         z: One draw of each posterior, shape (B, D).
         distortion: -log p(x|z), nats, shape (B,).
         rate: KL(q || p) or its estimate at z, nats, shape (B,).
-        rate_of_groups: What each group of a hierarchy adds to the rate, nats, shape (B, G); None without groups.
     """
 
     q: Any
@@ -62,7 +61,6 @@ class ELBOTerms(NamedTuple):
     z: Tensor
     distortion: Tensor
     rate: Tensor
-    rate_of_groups: Tensor | None = None
 
 
 class LatentVariableModel(Autoencoder):

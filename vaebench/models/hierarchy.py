@@ -108,11 +108,15 @@ class HierarchicalModel(LatentVariableModel):
 
     def elbo_terms(self, x: Tensor, y: Tensor | None = None) -> ELBOTerms:
         """Encode and pass once from the top to the bottom: what an objective is made of."""
+        return self.group_terms(x, y)[0]
+
+    def group_terms(self, x: Tensor, y: Tensor | None = None) -> tuple[ELBOTerms, Tensor]:
+        """Return the `elbo_terms`, and what each group adds to the rate, nats, shape (B, G), the top group first."""
         q = self.posterior(x, y)
         descent = q.draw()
         distortion = -self._likelihood_below(descent.state).log_prob(x)
         rates = self._by_group(descent.mean, descent.log_var)
-        return ELBOTerms(q, self.prior(y), descent.z, distortion, rates.sum(-1), rates)
+        return ELBOTerms(q, self.prior(y), descent.z, distortion, rates.sum(-1)), rates
 
     def log_weights(self, x: Tensor, num_samples: int, y: Tensor | None = None) -> Tensor:
         """Return log w = log p(x, z) - log q(z|x) for z ~ q(z|x); nats, shape (num_samples, B)."""
@@ -126,14 +130,14 @@ class HierarchicalModel(LatentVariableModel):
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return D + beta(step) R; nats per example."""
-        terms = self.elbo_terms(batch.x, batch.y)
+        terms, rates = self.group_terms(batch.x, batch.y)
         beta = self.beta(step)
-        return Loss.mean(terms.distortion + beta * terms.rate, **self._logged(terms, beta))
+        return Loss.mean(terms.distortion + beta * terms.rate, **logged(terms, rates, beta))
 
     def validation_loss(self, batch: Batch, step: int) -> Loss:
         """Return the negative ELBO at beta = 1."""
-        terms = self.elbo_terms(batch.x, batch.y)
-        return Loss.mean(terms.distortion + terms.rate, **self._logged(terms))
+        terms, rates = self.group_terms(batch.x, batch.y)
+        return Loss.mean(terms.distortion + terms.rate, **logged(terms, rates))
 
     def penalty(
         self, q: Any, p: Any, rate: Tensor, step: int | None = None, beta: float | None = None
@@ -159,11 +163,12 @@ class HierarchicalModel(LatentVariableModel):
     def _likelihood_below(self, state: Tensor) -> Any:
         return self.likelihood_head(self.decoder.output(state), len(self.shape))
 
-    def _logged(self, terms: ELBOTerms, beta: float | None = None) -> dict[str, Tensor]:
-        assert terms.rate_of_groups is not None
-        groups = dict(zip(group_names(len(self.group_sizes)), terms.rate_of_groups.unbind(-1), strict=True))
-        weight = {} if beta is None else {"beta": terms.rate.new_tensor(beta)}
-        return {"distortion": terms.distortion, "rate": terms.rate, **groups, **weight}
+
+def logged(terms: ELBOTerms, rates_BG: Tensor, beta: float | None = None) -> dict[str, Tensor]:
+    """Return what logs show of a pass: distortion, rate, the rate of each group, each of shape (B,), and beta."""
+    groups = dict(zip(group_names(rates_BG.shape[-1]), rates_BG.unbind(-1), strict=True))
+    weight = {} if beta is None else {"beta": rates_BG.new_tensor(beta)}
+    return {"distortion": terms.distortion, "rate": terms.rate, **groups, **weight}
 
 
 def group_names(num_groups: int) -> list[str]:
