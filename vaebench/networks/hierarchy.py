@@ -34,6 +34,10 @@ class LatentGroup(nn.Module):
 
     shape: tuple[int, ...]
 
+    def begin(self, state: Tensor) -> Tensor:
+        """Return the state that `prior` and `posterior` see, shape (B, ...): that from above, enlarged for instance."""
+        return state
+
     def prior(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean and log-variance of p(z|above), and the state to which z is added, shape (B, ...)."""
         raise NotImplementedError
@@ -154,6 +158,7 @@ def _pass_through(
     group: LatentGroup, state: Tensor, values: Tensor, evidence: Tensor | None, draws: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """State below a group, its latents, and mean and log-variance of their posterior; all but the state (B, size)."""
+    state = group.begin(state)
     p_mean, p_log_var, below = group.prior(state)
     mean = log_var = values[:, :0]
     if evidence is not None:
