@@ -76,7 +76,7 @@ def narrow(node: dict[str, Any]) -> None:
 
 def takes_images_only(name: str) -> bool:
     network = configuration(name)["model"].get("network") or {}
-    return "channels" in network
+    return "channels" in network or "base_channels" in network
 
 
 def make(name: str, dataset: Dataset | None = None, seed: int = 0) -> Any:

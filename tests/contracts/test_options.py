@@ -55,6 +55,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "sweep=optuna": {"sweep.num_trials": 12},
     "sweep.pruner_args": {"sweep.pruner": "MedianPruner"},
     "model.network.block_channels": {"model.network.num_blocks": 1},
+    "model.skip_channels": {"model.skip_mode": "stochastic"},
+    "model.negatives": {"model.network.activation": "tanh"},  # after a ReLU no cosine is negative
+    "model.context_dim": {"model.context": "labels"},
     "callback.images.animation": {"callback.images.every_epochs": 1},
     "callback.early_stopping.min_delta": {"callback.early_stopping.patience": 1},
 }
@@ -89,6 +92,9 @@ CHANGES: dict[str, Any] = {
     "model.posterior.log_var_bound": 1e-3,
     "model.likelihood.total_count": 32,
     "model.likelihood.num_levels": 17,
+    "model.network.num_levels": 1,
+    "model.level": "C2",
+    "model.negatives": "keep",
     "decoder_hidden_dims": [7],
     "activation": "tanh",
     "latent_dims": [5, 4, 3, 2, 1],
@@ -105,6 +111,7 @@ CHANGES: dict[str, Any] = {
     "sampler.target_acceptance": 0.6,
     "dataset=arrays:dataset.key": "other",
     "dataset=arrays:dataset.labels_key": "z",
+    "dataset=arrays:dataset.context_key": "z",
     "dataset=arrays:dataset.layout": "hwc",
     "dataset.scale": 510.0,
     "dataset.binarization": "threshold",

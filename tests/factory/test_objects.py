@@ -102,7 +102,7 @@ def test_the_configuration_is_not_changed(digits):
     assert OmegaConf.to_yaml(cfg) == before
 
 
-LIKELIHOODS = "a Likelihood or one of bernoulli, continuous_bernoulli, discretized_logistic, gaussian"
+LIKELIHOODS = "a Likelihood or one of bernoulli, continuous_bernoulli, discretized_logistic, gaussian, logistic_mixture"
 MISTAKES = {
     ("model.latent_dim=abc",): "model.latent_dim: expected an integer, got 'abc'",
     ("model.latent_dim=1.5",): "model.latent_dim: expected an integer, got 1.5",

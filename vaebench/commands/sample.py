@@ -147,7 +147,7 @@ def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any]
         if fitted is not None:
             write_atomic(staging / FITTED, fitted)
         write_atomic(staging / "samples.safetensors", save(tensors))
-        if images.ndim == 4:
+        if images.ndim in (4, 5):
             grid = to_image(images[:GRID])
             write_atomic(staging / "grid.png", lambda path: grid.save(path, format="PNG"))
         write_json(staging / "diagnostics.json", record)

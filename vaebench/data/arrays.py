@@ -14,6 +14,7 @@ from vaebench.data.dataset import Dataset
 from vaebench.data.examples import Examples, fill_parts
 from vaebench.data.io.array_files import ArrayFile, open_arrays
 from vaebench.data.io.array_rows import LAYOUTS, ArrayRows, is_channels_last
+from vaebench.data.io.contexts import read_contexts
 from vaebench.data.io.own_path import memory_limit, own_path
 from vaebench.data.io.values import Range, Scale, Values, check_scale, scan, understand
 from vaebench.messages import did_you_mean
@@ -29,14 +30,15 @@ LABELS_COPIES = 4  # of the labels in memory while they are numbered
 
 
 class Arrays(Dataset):
-    """A user's own .npz or .npy file of pictures of any size, grey or colour, or of vectors.
+    """A user's own .npz or .npy file of pictures of any size, grey or colour, of videos, or of vectors.
 
-    Shapes (N, H, W), (N, C, H, W) and (N, H, W, C) are pictures, x of shape (C, H, W); (N, D) are vectors, x of shape
-    (D,). Whole numbers are grey levels of 8 bits, x = k / 255, or of 16, x = k / 65535, unless all are 0 and 1 (or 0
-    and 255); floats stay as they are; `scale` decides otherwise. The likelihood follows: Bernoulli for two values,
-    DiscretizedLogistic(256) for 8-bit colour, Binomial for the levels of a scale below 255, a continuous Bernoulli for
-    other values in [0, 1], a Gaussian of learned scale for the rest. What was found is told in one line, and what is
-    ambiguous is a warning with the key that settles it.
+    Shapes (N, H, W), (N, C, H, W) and (N, H, W, C) are pictures, x of shape (C, H, W); (N, T, C, H, W) and (N, T, H, W,
+    C) are videos, x of shape (T, C, H, W); (N, D) are vectors, x of shape (D,). Whole numbers are grey levels of 8
+    bits, x = k / 255, or of 16, x = k / 65535, unless all are 0 and 1 (or 0 and 255); floats stay as they are; `scale`
+    decides otherwise. The likelihood follows: Bernoulli for two values, DiscretizedLogistic(256) for 8-bit colour,
+    Binomial for the levels of a scale below 255, a continuous Bernoulli for other values in [0, 1], a Gaussian of
+    learned scale for the rest. What was found is told in one line, and what is ambiguous is a warning with the key that
+    settles it.
 
     In a .npz the arrays are found by name, words joined by "_": train, valid and test (or x_train, images_test and the
     like) keep their parts; otherwise x, images or data is split by a fixed shuffle, and so is train where a part is
@@ -49,6 +51,8 @@ class Arrays(Dataset):
         root: The folder from which a relative path counts; the working directory by default.
         key: The array of pictures or vectors; auto finds it by name.
         labels_key: The array of labels; auto finds it by name, none leaves labels out.
+        context_key: The array of contexts, for a model that is told one: (N, E), over time (N, T, E), or pictures
+            (N, C, H, W), of which bytes are k / 255. They stand in the place of labels. none for no contexts.
         scale: A value k stands for k / scale; auto is 255 or 65535 for whole numbers, 1 for floats.
         layout: chw, hwc, or auto, where the channels are the dimension of 1, 3 or 4.
         validation_fraction: Share that validates, where the file has no such part.
@@ -70,6 +74,7 @@ class Arrays(Dataset):
         root: str | None = None,
         key: str = "auto",
         labels_key: str = "auto",
+        context_key: str = "none",
         scale: float | Literal["auto"] = "auto",
         layout: str = "auto",
         validation_fraction: float = 0.1,
@@ -87,15 +92,17 @@ class Arrays(Dataset):
         limit = memory_limit(memory_gib)
         file = open_arrays(own_path(path, root, "pictures.npz"), "dataset.path")
         names = _find_data(file, key)
-        labels_of = _find_labels(file, names, labels_key)
+        labels_of = _find_labels(file, names, labels_key) if context_key == "none" else {}
         rows = _read_rows(file, names, labels_of, layout, limit)
         shape = _common_shape(file, rows)
         values = _understood(file, names, rows, scale)
         labels, num_classes = _numbered(file, labels_of)
+        contexts = {} if context_key == "none" else {"train": read_contexts(file, names, context_key)}
         parts = {}
         for part, (array, channels_last) in rows.items():
             source = ArrayRows(array, values, channels_last)
-            parts[part] = Examples(source if isinstance(array, np.memmap) else source.read_all(), labels.get(part))
+            x = source if isinstance(array, np.memmap) else source.read_all()
+            parts[part] = Examples(x, contexts.get(part, labels.get(part)), contexts.get(part))
         if binarization != "none" and values.kind == "real":
             raise ValueError(f"expected values from 0 to 1 for dataset.binarization={binarization}, got others")
         likelihood_name, likelihood_arguments = values.likelihood(shape)
@@ -164,10 +171,10 @@ def _read_rows(
     for part, name in names.items():
         shape, dtype = file.headers[name]
         where = _where(file, name)
-        if len(shape) not in (2, 3, 4):
+        if len(shape) not in (2, 3, 4, 5):
             raise ValueError(
-                f"expected shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C) in {where}, got {shape}"
-                + ("" if not name else "; set dataset.key to another array")
+                f"expected shape (N, D), (N, H, W), (N, C, H, W), (N, H, W, C) or (N, T, C, H, W) in {where}, "
+                f"got {shape}" + ("" if not name else "; set dataset.key to another array")
             )
         if dtype.kind not in "buif":
             raise ValueError(f"expected numbers in {where}, got type {dtype}")

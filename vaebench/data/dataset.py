@@ -23,6 +23,7 @@ _CLASSES = {
     "gaussian": "Gaussian",
     "binomial": "Binomial",
     "discretized_logistic": "DiscretizedLogistic",
+    "logistic_mixture": "LogisticMixture",
 }
 
 

@@ -19,7 +19,7 @@ class Examples:
 
     Attributes:
         x: Shape (N, *shape), or a `Source` of N examples.
-        y: Labels, int64, shape (N,), or None.
+        y: Labels, int64, shape (N,), or contexts in their place, float32, shape (N, ...); or None.
         context: What a model is told about each example, float32, shape (N, ...), or None.
         factors: Ground-truth factors of variation, int64, shape (N, F), or None.
     """

@@ -29,7 +29,7 @@ class DataSplit:
 
     Args:
         x: All examples as one tensor, shape (N, *shape), floating or uint8; or a `Source` that reads them from disk.
-        y: Labels, int64, shape (N,), or None.
+        y: Labels, int64, shape (N,), or contexts in their place, floating, shape (N, ...); or None.
         context: What a model is told about each example, float32, shape (N, ...), or None.
         factors: Ground-truth factors of variation, int64, shape (N, F), or None.
         scale: A stored uint8 value k stands for k / scale.
@@ -61,7 +61,7 @@ class DataSplit:
             fits = x.dtype == torch.uint8 and 4 * x.numel() <= float_budget
             x = self._to_float(x) if fits or x.dtype != torch.uint8 else x
         self._x = x
-        self.y = None if y is None else y.to(torch.int64)
+        self.y = None if y is None else y.to(dtype if y.is_floating_point() else torch.int64)
         self.context = None if context is None else context.to(dtype)
         self.factors = None if factors is None else factors.to(torch.int64)
         self._device = x.device if isinstance(x, Tensor) else torch.device("cpu")

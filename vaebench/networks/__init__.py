@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from vaebench.networks.decoders import CNNDecoder, ConditionalDecoder, MLPDecoder, ResNetDecoder, create_decoder
     from vaebench.networks.encoders import CNNEncoder, ConditionalEncoder, MLPEncoder, ResNetEncoder, create_encoder
     from vaebench.networks.resnet import ResNet
+    from vaebench.networks.unet import UNet
+    from vaebench.networks.vae_decoder import VAEDecoder
+    from vaebench.networks.vae_encoder import VAEEncoder
 
 _MODULES = {
     "ResNet": "resnet",
+    "UNet": "unet",
+    "VAEEncoder": "vae_encoder",
+    "VAEDecoder": "vae_decoder",
     **dict.fromkeys(("MLPEncoder", "CNNEncoder", "ResNetEncoder", "ConditionalEncoder", "create_encoder"), "encoders"),
     **dict.fromkeys(("MLPDecoder", "CNNDecoder", "ResNetDecoder", "ConditionalDecoder", "create_decoder"), "decoders"),
 }
@@ -33,6 +39,9 @@ __all__ = [
     "ResNet",
     "ResNetDecoder",
     "ResNetEncoder",
+    "UNet",
+    "VAEDecoder",
+    "VAEEncoder",
     "create_decoder",
     "create_encoder",
 ]

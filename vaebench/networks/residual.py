@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from vaebench.networks.conditioning import Condition, Injection, Stack, StackBuilder
 from vaebench.networks.images import Size, add_crop, group_norm
 from vaebench.networks.network import activation
+from vaebench.networks.squeeze_excitation import SqueezeExcitation
 
 
 class Residual(Injection):
@@ -42,6 +43,7 @@ def pre_activation(
     *,
     stride: int = 1,
     up: tuple[Size, Size] | None = None,
+    squeeze: bool = False,
 ) -> Residual:
     """(GroupNorm, activation, 3x3) twice, with a 1x1 shortcut where the shape changes.
 
@@ -55,6 +57,7 @@ def pre_activation(
         condition: How the context enters; with `concat` it does not, here.
         stride: 2 halves the size, in the first convolution.
         up: A size and the one, twice as large, to which the block takes it: every pixel twice, and the excess cut off.
+        squeeze: Whether squeeze-and-excitation follows the second convolution.
     """
     injected = context_dim if condition != "concat" else 0
     layers, shortcut = StackBuilder(injected, condition), StackBuilder(0, "concat")
@@ -68,6 +71,8 @@ def pre_activation(
     layers.add(nn.Conv2d(before, after, 3, stride, 1), group_norm(after))
     layers.activate(activation(name), after)
     layers.add(nn.Conv2d(after, after, 3, 1, 1))
+    if squeeze:
+        layers.add(SqueezeExcitation(after))
     if before != after or stride != 1:
         shortcut.add(nn.Conv2d(before, after, 1, stride))
     return Residual(layers.build(), shortcut.build(), after)

@@ -32,7 +32,7 @@ def to_image(
 
     Args:
         images: Shape (N, C, H, W) with C = 1 or 3 (other channel counts show the first), values in [0, 1]; values
-            outside are cut for display.
+            outside are cut for display. Videos (N, T, C, H, W) are shown as strips of their frames.
         columns: Tiles in a row; by default the grid is about square.
         gap: Pixels between tiles.
         framed: Positions of tiles with a frame in a colour of its own.
@@ -42,12 +42,17 @@ def to_image(
     Raises:
         ValueError: if `images` is not a non-empty (N, C, H, W) tensor.
     """
-    if images.ndim != 4 or images.shape[0] == 0:
-        raise ValueError(f"expected images of shape (N, C, H, W) with N >= 1, got {tuple(images.shape)}")
+    if images.ndim not in (4, 5) or images.shape[0] == 0:
+        raise ValueError(
+            f"expected images (N, C, H, W) or videos (N, T, C, H, W) with N >= 1, got {tuple(images.shape)}"
+        )
+    factor = max(1, math.ceil(MIN_TILE / max(images.shape[-2:])))
+    if images.ndim == 5:
+        columns = columns or max(1, round(math.sqrt(images.shape[0] / images.shape[1])))
+        images = film_strips(images)
     n, channels, height, width = images.shape
     images = images if channels in (1, 3) else images[:, :1]
     pixels = images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
-    factor = max(1, math.ceil(MIN_TILE / max(height, width)))
     pixels = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2).expand(-1, 3, -1, -1)
     height, width = height * factor, width * factor
     columns = min(n, columns or math.ceil(math.sqrt(n)))
@@ -61,6 +66,12 @@ def to_image(
         canvas[:, top : top + height, left : left + width] = tile
     grid = Image.fromarray(canvas.permute(1, 2, 0).numpy(), mode=None)
     return _with_words(grid, height + gap, row_labels, caption) if row_labels or caption else grid
+
+
+def film_strips(videos: Tensor) -> Tensor:
+    """Lay the frames of videos (N, T, C, H, W) side by side, a white line between them: (N, C, H, T (W + 1) - 1)."""
+    with_line = torch.nn.functional.pad(videos, (0, 1), value=1.0)
+    return with_line.movedim(1, -2).flatten(-2)[..., :-1]
 
 
 def _with_words(grid: Image.Image, row_height: int, row_labels: Sequence[str], caption: str | None) -> Image.Image:
@@ -77,17 +88,18 @@ def _with_words(grid: Image.Image, row_height: int, row_labels: Sequence[str], c
     return canvas
 
 
-def side_by_side(originals: Tensor, reconstructions: Tensor) -> Tensor:
-    """Interleave rows for a grid of min(8, N) columns: one row of originals, beneath it their reconstructions.
+def side_by_side(originals: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
+    """Interleave rows for a grid of min(columns, N) columns: one row of originals, beneath it their reconstructions.
 
-    Rows are whole: past 8 examples, those beyond the last multiple of 8 are left out.
+    Rows are whole: past `columns` examples, those beyond its last multiple are left out.
 
     Args:
-        originals: Shape (N, C, H, W).
+        originals: Shape (N, C, H, W), or videos (N, T, C, H, W).
         reconstructions: The same shape.
+        columns: Tiles in a row.
     """
-    n = originals.shape[0] // 8 * 8 or originals.shape[0]
-    step = min(8, n)
+    n = originals.shape[0] // columns * columns or originals.shape[0]
+    step = min(columns, n)
     rows = []
     for i in range(0, n, step):
         rows += [originals[i : i + step], reconstructions[i : i + step]]

@@ -98,7 +98,8 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
     if objects and not readable:
         raise ValueError(
             f"expected numbers in '{path}' ({key}), got Python objects in "
-            f"{', '.join(map(repr, filter(None, objects))) or 'its array'}, which are not read: they can run code"
+            f"{', '.join(map(repr, filter(None, objects))) or 'its array'}, which are not read: they can run code; "
+            "bring examples of unequal length, such as videos, to one length"
         )
     return ArrayFile(path, key, readable, objects)
 

@@ -13,20 +13,21 @@ LAYOUTS = ("auto", "chw", "hwc")
 
 
 def is_channels_last(shape: tuple[int, ...], layout: str, where: str) -> bool:
-    """Whether the last dimension of (N, *example) holds the channels.
+    """Whether the last dimension of (N, *example), pictures or videos, holds the channels.
 
     Raises:
         ValueError: The layout is `auto` and the shape does not tell.
     """
-    if len(shape) != 4:
+    if len(shape) not in (4, 5):
         return False
     if layout != "auto":
         return layout == "hwc"
-    first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
+    first, last = shape[-3] in CHANNELS, shape[-1] in CHANNELS
     if first == last:
         reason = "both could be" if first else "neither is 1, 3 or 4"
         raise ValueError(
-            f"expected the second or the last dimension of {where} to be the channels, got shape {shape}, "
+            f"expected the {'second' if len(shape) == 4 else 'third'} or the last dimension of {where} to be the "
+            f"channels, got shape {shape}, "
             f"where {reason}; set dataset.layout to chw or hwc"
         )
     return last
@@ -36,7 +37,7 @@ class ArrayRows(Source):
     """Rows of an array, which may be a mapped file.
 
     Args:
-        array: Shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C).
+        array: Shape (N, D), (N, H, W), (N, C, H, W), (N, H, W, C), (N, T, C, H, W) or (N, T, H, W, C).
         values: What its numbers stand for.
         channels_last: Whether the last dimension is the channels.
         rows: Which rows, in which order; all by default.
@@ -49,7 +50,7 @@ class ArrayRows(Source):
         self._rows = torch.arange(len(array)) if rows is None else rows
         shape = array.shape[1:]
         if channels_last:
-            shape = (shape[2], shape[0], shape[1])
+            shape = (*shape[:-3], shape[-1], *shape[-3:-1])
         self.shape = (1, *shape) if len(shape) == 2 else tuple(shape)
         self.dtype = values.dtype
 
@@ -73,5 +74,5 @@ class ArrayRows(Source):
 
     def _convert(self, part: np.ndarray) -> Tensor:
         if self._channels_last:
-            part = part.transpose(0, 3, 1, 2)
+            part = np.moveaxis(part, -1, -3)
         return torch.from_numpy(self._values.convert(part)).reshape(len(part), *self.shape)

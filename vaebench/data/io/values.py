@@ -84,7 +84,7 @@ class Values:
 
     def likelihood(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
         """Name the likelihood that suits such values, and its arguments, for examples of this shape."""
-        is_colour = len(shape) == 3 and shape[0] in CHANNELS[1:]
+        is_colour = len(shape) >= 3 and shape[-3] in CHANNELS[1:]
         if self.kind == "bytes" and is_colour:
             return "discretized_logistic", {"num_levels": BYTE + 1}
         if self.kind == "levels":

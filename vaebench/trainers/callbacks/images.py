@@ -76,7 +76,7 @@ class ImagesCallback(Callback):
     def _drawn(self, training: Training) -> dict[str, Image.Image]:
         """Samples and reconstructions."""
         model: Any = training.model
-        if len(model.shape) != 3:
+        if len(model.shape) not in (3, 4):
             return {}
         found = {}
         with training.evaluating(), fixed_rng(training.seed, Stream.IMAGES):
@@ -86,8 +86,9 @@ class ImagesCallback(Callback):
             if {"posterior", "likelihood"} <= model.capabilities:
                 batch = _examples(training, self.num_images // 2 or 1)
                 pictures = model.reconstruct(batch.x, deterministic=True, y=batch.y)
-                rows = side_by_side(batch.x.float().cpu(), pictures.float().cpu())
-                columns = min(8, len(rows) // 2)
+                widest = 8 if len(model.shape) == 3 else 2  # videos are strips of frames
+                rows = side_by_side(batch.x.float().cpu(), pictures.float().cpu(), widest)
+                columns = min(widest, len(rows) // 2)
                 framed = {i for i in range(len(rows)) if i // columns % 2 == 0}
                 found["reconstructions"] = to_image(
                     rows, columns, framed=framed, caption="framed: originals; beneath them: reconstructions"
