@@ -92,14 +92,19 @@ class TestSkips:
         assert sum(model.group_sizes) == model.latent_dim
         torch.manual_seed(2)
         loss = model.loss(Batch(x), 0)
-        assert list(loss.terms) == ["distortion", "rate", "rate_z", "rate_C3", "rate_C2"]
-        parts = sum(loss.terms[f"rate_{name}"] for name in ("z", "C3", "C2"))
+        assert list(loss.terms) == ["distortion", "rate", "rate_group_0", "rate_group_1", "rate_group_2"]
+        parts = sum(loss.terms[f"rate_group_{number}"] for number in range(3))
         torch.testing.assert_close(parts, loss.terms["rate"])
         torch.manual_seed(2)
         distortion, rate = model.distortion_and_rate(x)
         torch.testing.assert_close(loss.total, (distortion + rate).mean())
-        q, p = model.posterior(x), model.prior()
-        torch.testing.assert_close(model.rate_of_groups(q, p).sum(-1), model.rate(q, p, q.mean)[0])
+        rates = model.elbo_terms(x).rate_of_groups
+        q = model.posterior(x)
+        mean, log_var = (t[:, : frames * 3] for t in q)
+        torch.testing.assert_close(rates[:, 0], 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(-1))
+        torch.testing.assert_close(rates.sum(-1), model.rate(q, model.prior(), q.mean)[0])
+        assert "groups" in model.capabilities
+        assert model.sample(2, temperature=[1.0, 0.0, 0.5]).shape == (2, *shape)
 
     def test_every_group_changes_the_picture(self):
         model = _model(skip_mode="stochastic")

@@ -170,7 +170,7 @@ def test_contexts_enter_both_networks(condition):
             "num_levels: a picture of 8x8 is too small for 5 levels, C2 to C6; it has room for 3",
         ),
         (lambda: UNet(num_levels=5).decoder(2, (1, 64, 16)), "a picture of 64x16 is too small for 5 levels"),
-        (lambda: UNet(num_levels=6), "num_levels must be null or a whole number from 1 to 5; got 6"),
+        (lambda: UNet(num_levels=6), "num_levels must be a whole number of at least 1 and at most 5, or null; got 6"),
         (lambda: UNet(base_channels=0), "base_channels must be a whole number of at least 1; got 0"),
         (lambda: UNet(num_blocks=0), "num_blocks must be a whole number of at least 1; got 0"),
         (lambda: UNet(activation="glu"), "activation: UNet takes no 'glu'"),

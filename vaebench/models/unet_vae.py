@@ -15,10 +15,11 @@ from vaebench.distributions.likelihoods import Likelihood, LikelihoodName, as_li
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
 from vaebench.distributions.priors import Prior, StandardNormalPrior
 from vaebench.messages import check_range, did_you_mean
-from vaebench.models.base import LatentVariableModel
+from vaebench.models.base import ELBOTerms, LatentVariableModel
 from vaebench.networks.contexts import Contexts, ContextSource
 from vaebench.networks.unet import UNet
 from vaebench.networks.unet_frames import UNetFramesDecoder, UNetFramesEncoder
+from vaebench.objectives.divergences import rate as rate_of
 from vaebench.objectives.divergences import rate_per_dimension
 
 SkipMode = Literal["none", "stochastic", "context", "deterministic"]
@@ -43,7 +44,7 @@ class UNetVAE(LatentVariableModel):
 
     none            nothing: an ordinary VAE;
     stochastic      a map of latents for each level, with its own rate, and z above them: groups of latents, each with
-                    a standard normal prior, whose rates are logged as rate_z, rate_C2, …;
+                    a standard normal prior, whose rates are logged as rate_group_0 for z, then the lowest level, …;
     context         features of other data: of the frame before, for videos, whose p(x|z) then is a product of
                     p(x_t | z_t, x_{t-1}); or of pictures that the data set gives as contexts;
     deterministic   features of x. No likelihood, no bound and no samples then, which the model says; it reconstructs.
@@ -130,6 +131,8 @@ class UNetVAE(LatentVariableModel):
         if skip_mode == "context":
             self.context_encoder = network.encoder(picture or frame)
             self.context_encoder.top = nn.Sequential()  # its levels are all that is asked for
+        if skip_mode == "stochastic":
+            self.capabilities = self.capabilities | {"groups"}  # type: ignore[misc]
         if skip_mode == "deterministic":
             self.capabilities = frozenset({"posterior"})  # type: ignore[misc]
             self.why_not = {name: _DETERMINISTIC.format(why) for name, why in _WITHOUT.items()}  # type: ignore[misc]
@@ -204,25 +207,29 @@ class UNetVAE(LatentVariableModel):
         """How many latents each group has: z, then the maps from the lowest level on."""
         return list(self.encoder.group_sizes.values())
 
+    def elbo_terms(self, x: Tensor, y: Tensor | None = None) -> ELBOTerms:
+        """Encode, draw once and decode; with stochastic skips also what each group adds to the rate."""
+        terms = super().elbo_terms(x, y)
+        if len(self.group_sizes) == 1:
+            return terms
+        rates_BD = rate_per_dimension(terms.q, terms.p)
+        return terms._replace(
+            rate_of_groups=torch.stack([part.sum(-1) for part in rates_BD.split(self.group_sizes, -1)], -1)
+        )
+
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return D + R; nats per example. With deterministic skips it is no bound."""
         x, y = batch.x, batch.y
         if self.skip_mode == "deterministic":
             pair, levels = self.encoder.with_levels(x, self._context(y, len(x)))
             q, p = self.posterior_head(pair), self.prior(y)
-            distortion = -self._with_skips_of_x(q.rsample(), levels, y).log_prob(x)
-        else:
-            q, p, _, distortion, _ = self.elbo_terms(x, y)
-        rates = self.rate_of_groups(q, p)
-        names = [f"rate_{name}" for name in self.encoder.group_sizes]
-        logged = dict(zip(names, rates.unbind(-1), strict=True)) if len(names) > 1 else {}
-        rate = rates.sum(-1)
-        return Loss.mean(distortion + rate, distortion=distortion, rate=rate, **logged)
-
-    def rate_of_groups(self, q: Any, p: Any) -> Tensor:
-        """Return KL(q || p) of each group of latents, nats, shape (B, G)."""
-        rates = rate_per_dimension(q, p)
-        return torch.stack([part.sum(-1) for part in rates.split(self.group_sizes, -1)], -1)
+            z = q.rsample()
+            distortion, rate = -self._with_skips_of_x(z, levels, y).log_prob(x), rate_of(q, p, z)[0]
+            return Loss.mean(distortion + rate, distortion=distortion, rate=rate)
+        terms = self.elbo_terms(x, y)
+        groups = () if terms.rate_of_groups is None else terms.rate_of_groups.unbind(-1)
+        of_groups = {f"rate_group_{number}": rate for number, rate in enumerate(groups)}
+        return Loss.mean(terms.distortion + terms.rate, distortion=terms.distortion, rate=terms.rate, **of_groups)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, deterministic: bool = False, y: Tensor | int | None = None) -> Tensor:
