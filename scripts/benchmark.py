@@ -20,6 +20,7 @@ from pathlib import Path
 
 import bench_files
 import bench_memory
+import bench_pictures
 import bench_reference
 import bench_sampler
 import bench_start
@@ -44,6 +45,8 @@ BENCHMARKS = {
     "checkpoint": bench_files.checkpoint,
     "streaming": bench_files.streaming,
     "conv": bench_training.conv,
+    "unet_vae": bench_pictures.unet_vae,
+    "likelihood": bench_pictures.likelihood,
     "compiled": bench_training.compiled,
 }
 WIDTH = 130
