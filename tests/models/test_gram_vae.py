@@ -1,14 +1,22 @@
 """The VAE with a Gram loss: its teacher is the average that it says, and nothing but an average."""
 
 import copy
+import os
+import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.trainers.test_resume import At, contents
 from vaebench.core import Batch
+from vaebench.data.split import DataSplit
+from vaebench.hardware.signals import Interrupted
 from vaebench.models import VAE, GramVAE
 from vaebench.networks import MLP, Conv, UNet
 from vaebench.objectives import GramLoss
+from vaebench.runs.run import Run
+from vaebench.trainers import BaseTrainer
 
 SHAPE = (1, 8, 8)
 NETWORK = Conv(channels=[6, 8], hidden_dim=16)
@@ -76,6 +84,23 @@ def test_teacher_is_saved_and_no_parameter():
     other = _model()
     other.load_state_dict(copy.deepcopy(model.state_dict()))
     torch.testing.assert_close(other.gram(_batch().x), model.gram(_batch().x), rtol=0, atol=0)
+
+
+def test_a_training_that_stopped_goes_on_to_the_same_bytes(tmp_path):
+    x = torch.rand(24, *SHAPE, generator=torch.Generator().manual_seed(1)).round()
+    data = SimpleNamespace(train=DataSplit(x), validation=DataSplit(x[:6]))
+
+    def train(name, callbacks=()):
+        trainer = BaseTrainer(num_epochs=2, batch_size=8)
+        trainer.train(_model(teacher_decay=0.5), data, run=Run(tmp_path / name), callbacks=callbacks, seed=5)
+
+    train("whole")
+    with pytest.raises(Interrupted):
+        train("parted", [At(4, lambda: os.kill(os.getpid(), signal.SIGTERM))])
+    train("parted")
+    whole, parted = (contents(tmp_path / name / "checkpoints") for name in ("whole", "parted"))
+    assert whole.keys() == parted.keys()
+    assert [name for name in whole if whole[name] != parted[name]] == []
 
 
 @pytest.mark.parametrize("img_level", [True, False])

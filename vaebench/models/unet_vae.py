@@ -207,15 +207,11 @@ class UNetVAE(LatentVariableModel):
         """How many latents each group has: z, then the maps from the lowest level on."""
         return list(self.encoder.group_sizes.values())
 
-    def elbo_terms(self, x: Tensor, y: Tensor | None = None) -> ELBOTerms:
-        """Encode, draw once and decode; with stochastic skips also what each group adds to the rate."""
-        terms = super().elbo_terms(x, y)
-        if len(self.group_sizes) == 1:
-            return terms
+    def group_terms(self, x: Tensor, y: Tensor | None = None) -> tuple[ELBOTerms, Tensor]:
+        """Return what `elbo_terms` returns, and the rate of each group, nats, (B, G)."""
+        terms = self.elbo_terms(x, y)
         rates_BD = rate_per_dimension(terms.q, terms.p)
-        return terms._replace(
-            rate_of_groups=torch.stack([part.sum(-1) for part in rates_BD.split(self.group_sizes, -1)], -1)
-        )
+        return terms, torch.stack([part.sum(-1) for part in rates_BD.split(self.group_sizes, -1)], -1)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return D + R; nats per example. With deterministic skips it is no bound."""
@@ -226,8 +222,8 @@ class UNetVAE(LatentVariableModel):
             z = q.rsample()
             distortion, rate = -self._with_skips_of_x(z, levels, y).log_prob(x), rate_of(q, p, z)[0]
             return Loss.mean(distortion + rate, distortion=distortion, rate=rate)
-        terms = self.elbo_terms(x, y)
-        groups = () if terms.rate_of_groups is None else terms.rate_of_groups.unbind(-1)
+        terms, rates = self.group_terms(x, y)
+        groups = rates.unbind(-1) if "groups" in self.capabilities else ()
         of_groups = {f"rate_group_{number}": rate for number, rate in enumerate(groups)}
         return Loss.mean(terms.distortion + terms.rate, distortion=terms.distortion, rate=terms.rate, **of_groups)
 
