@@ -215,6 +215,8 @@ MODEL_OF = {  # where the option needs another than the default
     "model/beta": "beta_vae",
     "model/quantizer": "vq_vae",
     "model/network=ladder": "ladder_vae",
+    "model/network=vdvae": "vdvae",
+    "model/network=nvae": "nvae",
     "model/prior=conditional_gaussian": "conditional_vae",
 }
 

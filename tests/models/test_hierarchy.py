@@ -12,10 +12,14 @@ from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
 from vaebench.metrics.elbo import ELBO
 from vaebench.models.ladder_vae import LadderVAE
+from vaebench.models.nvae import NVAE
 from vaebench.models.vae import VAE
+from vaebench.models.vdvae import VDVAE
 from vaebench.networks.batch_norm import BatchNorm
 from vaebench.networks.hierarchy import TopDown
 from vaebench.networks.ladder import Ladder, precision_weighted
+from vaebench.networks.nvae import NVAENetwork
+from vaebench.networks.vdvae import VDVAENetwork
 from vaebench.samplers.normal import NormalSampler
 
 SIGMA = 1.0
@@ -30,7 +34,27 @@ def pictures(n=6, shape=(1, 4, 3)):
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)).round()
 
 
-MODELS = {"ladder_vae": ladder}
+def very_deep(shape=(1, 4, 3), channels=(8, 8), **network):
+    torch.manual_seed(0)
+    small = {"channels": channels, "groups": (2, 1), "encoder_blocks": (1, 1), "strides": (2,), "latent_channels": 2}
+    return moved(VDVAE(shape, likelihood="bernoulli", network=VDVAENetwork(**(small | network))))
+
+
+def moved(model):
+    """Away from the start, where some weights are zero and the rate is small."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def nouveau(shape=(1, 4, 3), **arguments):
+    torch.manual_seed(0)
+    network = NVAENetwork(channels=(4, 8), groups=(2, 1), strides=(2,), latent_channels=2, expansion=2)
+    return moved(NVAE(shape, likelihood="bernoulli", network=network, beta=1.0, **arguments))
+
+
+MODELS = {"ladder_vae": ladder, "vdvae": very_deep, "nvae": nouveau}
 
 
 @pytest.fixture(params=MODELS, ids=str)
