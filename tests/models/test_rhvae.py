@@ -232,7 +232,7 @@ def test_the_default_bounds_the_centroids_and_tells_how_many_there_are(caplog):
     kept = len(torch.cdist(small.posterior(x).mean, small.centroids).argmin(0).unique())
     assert first == [f"the metric keeps {kept} of 60 examples as centroids; model.max_centroids=null keeps all"]
     assert caplog.messages == first  # once
-    assert RHVAE((2,), likelihood=Gaussian(), latent_dim=2).max_centroids == 2000
+    assert RHVAE((2,), likelihood=Gaussian(), latent_dim=2).max_centroids == 500
     every = RHVAE((2,), likelihood=Gaussian(), latent_dim=2, max_centroids=None)
     every.end_epoch(train, 30)
     assert len(every.centroids) == 60

@@ -60,8 +60,9 @@ class RHVAE(LatentVariableModel):
         temperature: T of the metric, > 0.
         regularization: lambda of the metric, > 0.
         max_centroids: Bound on the centroids kept after an epoch, >= 1; the examples nearest to as many k-means centres
-            stand for the rest. None keeps all. With 2,000, ours, a validation batch of MNIST costs 0.7 training steps,
-            with 20,000 it costs 6.
+            stand for the rest. None keeps all, as the authors do. After two epochs on 5,000 pictures of MNIST, where
+            the implicit equations are hardest, a validation batch costs 2 training steps with 500, ours, and 14 with
+            2,000.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "prior", "rate", "manifold"})
@@ -82,7 +83,7 @@ class RHVAE(LatentVariableModel):
         beta_zero: float = 0.09,
         temperature: float = 1.5,
         regularization: float = 0.01,
-        max_centroids: int | None = 2000,
+        max_centroids: int | None = 500,
         **components: Unpack[Components],
     ) -> None:
         super().__init__(shape, **components)
