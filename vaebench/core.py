@@ -106,6 +106,20 @@ class Loss:
         return cls(per_example.mean(), {name: value.detach().mean() for name, value in terms.items()})
 
 
+def as_loss(value: object) -> Loss:
+    """Return what a model's loss function returned.
+
+    Raises:
+        ValueError: if it is not a `Loss`.
+    """
+    if isinstance(value, Loss):
+        return value
+    raise ValueError(
+        f"expected a model's loss to be a vaebench.core.Loss, got {type(value).__name__}; return Loss.mean(per_example), "
+        "where per_example has shape (B,) and is in nats"
+    )
+
+
 @dataclass(frozen=True)
 class Draws:
     """Latents from a sampler, and the labels that belong to them.

@@ -139,6 +139,14 @@ def test_a_misspelt_target_is_told_the_nearest_name(target, hint):
     assert str(caught.value) == f"model._target_: {hint}"
 
 
+def test_a_module_that_python_cannot_find_is_told_where_it_looks(monkeypatch):
+    monkeypatch.setenv("VAEBENCH_ALLOW", "nowhere")
+    with pytest.raises(
+        ConfigError, match=r"no module 'nowhere.models'; a module of your own must be installed, or its"
+    ):
+        resolve("nowhere.models.VAE", "model._target_")
+
+
 def test_a_package_of_the_users_is_allowed_by_name(tmp_path, monkeypatch):
     package = tmp_path / "their_models"
     package.mkdir()

@@ -218,3 +218,12 @@ def test_no_two_files_of_the_trainers_know_each_other():
     graph = {name: imported & graph.keys() for name, imported in graph.items()}
     assert graph["vaebench.trainers.trainer"]
     TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+
+
+def test_a_loss_that_is_no_loss_is_told():
+    class Bare(Toy):
+        def loss(self, batch, step):
+            return super().loss(batch, step).total
+
+    with pytest.raises(ValueError, match="a vaebench.core.Loss, got Tensor; return Loss.mean"):
+        BaseTrainer(num_epochs=1, batch_size=10).train(Bare(), toy_data(), hardware=CPU)

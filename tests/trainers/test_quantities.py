@@ -104,6 +104,10 @@ def test_divergence_is_ten_times_the_first_loss_above_it(first, mean, diverges, 
     watch.note({"rate": torch.tensor(1.0), "loss": torch.tensor(1e9)})  # not the first step
     watch.check(3, {"rate": 1e9, "loss": mean})
     assert (watch.sentence is not None) == diverges == ("training has diverged: loss was" in caplog.text)
+    moving = DivergenceWatch(enabled=False)
+    moving.note({"loss": torch.tensor(first)})
+    moving.check(3, {"loss": 1e9})
+    assert moving.sentence is None
     again = DivergenceWatch()
     again.load_state_dict(watch.state_dict())
     caplog.clear()

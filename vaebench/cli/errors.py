@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,12 @@ def _no_option(missing: str, valid: Sequence[str], folders: Sequence[Path]) -> s
         return f"{group}={name}: it comes with the package {package}, which is not installed: pip install {package}"
     hint = did_you_mean(name, valid)
     everything = f" (options: {', '.join(valid)})" if valid and "valid names" not in hint else ""
-    return f"{group}={name}: there is no such {group}{hint}{everything}"
+    own = (
+        ""
+        if os.environ.get("VAEBENCH_CONF")
+        else "; options of your own need --config-dir FOLDER or VAEBENCH_CONF=FOLDER"
+    )
+    return f"{group}={name}: there is no such {group}{hint}{everything}{own}"
 
 
 def _no_key(error: Any, folders: Sequence[Path]) -> str:

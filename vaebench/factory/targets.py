@@ -83,7 +83,9 @@ def resolve(target: object, key: str) -> type[Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise ConfigError(f"{key}: '{target}' needs the package '{error.name}', which is not installed") from error
-        raise ConfigError(f"{key}: there is no module '{module_name}'{_near_module(module_name)}") from None
+        near = _near_module(module_name)
+        hint = near or "; a module of your own must be installed, or its folder be on PYTHONPATH"
+        raise ConfigError(f"{key}: there is no module '{module_name}'{hint}") from None
     found = getattr(module, class_name, None)  # a room may import what it shows when it is asked for
     if not isinstance(found, type) or not _is_allowed(found.__module__):
         classes = [

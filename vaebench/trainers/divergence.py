@@ -17,17 +17,22 @@ FLOOR = 10.0  # nats that the first loss counts for at least: one near zero is n
 class DivergenceWatch:
     """Compares the mean losses of each epoch with those of the first step.
 
+    Args:
+        enabled: False for a model whose losses measure a moving target, such as a critic's features: they may grow
+            without end while all is well.
+
     Attributes:
         sentence: What is wrong with the last epoch, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
         self.sentence: str | None = None
         self._first: dict[str, Tensor] = {}
 
     def note(self, terms: Mapping[str, Tensor]) -> None:
         """Keep the losses of the first step; nothing is read from the device."""
-        if not self._first:
+        if self.enabled and not self._first:
             self._first = {name: value for name, value in terms.items() if name == "loss" or name.endswith("_loss")}
 
     def check(self, epoch: int, means: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch, Loss, Model
+from vaebench.core import Batch, Loss, Model, as_loss
 from vaebench.hardware.device import Hardware
 from vaebench.hardware.random_streams import Stream, fixed_rng
 from vaebench.runs.run import Run
@@ -115,7 +115,7 @@ class Trainer(TrainerOptions, ABC):
 
     def eval_step(self, training: Training, batch: Batch) -> Loss:
         """Return the validation loss of one batch."""
-        return training.model.validation_loss(batch, training.step)
+        return as_loss(training.model.validation_loss(batch, training.step))
 
     def predict(self, training: Training, x: Tensor) -> Tensor:
         """Return reconstructions of x, shape (B, *shape), through the posterior mean, on the CPU.

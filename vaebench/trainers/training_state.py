@@ -110,7 +110,7 @@ class TrainingState:
         self.closed_step = -1
         self.unfinished: str | None = None
         self.means = RunningMeans()
-        self.divergence = DivergenceWatch()
+        self.divergence = DivergenceWatch(enabled=model.best_criterion is not None)
         self.average: Average | None = None
         self.best_by = trainer.best_by(model.best_criterion)
         self.best: float | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch, Loss, Model
+from vaebench.core import Batch, Loss, Model, as_loss
 from vaebench.hardware import collective
 from vaebench.hardware.device import Hardware
 from vaebench.hardware.random_streams import rng_state, set_rng_state
@@ -91,12 +91,13 @@ class Updates:
     def loss(self, batch: Batch) -> Loss:
         """Return the model's loss."""
         with self._hardware.autocast():
-            return self._loss(batch, self.step)
+            return as_loss(self._loss(batch, self.step))
 
     def losses(self, batch: Batch, part: str | None = None) -> dict[str, Loss]:
         """Return the model's losses, or the one of `part`."""
         with self._hardware.autocast():
-            return self._losses(batch, self.step, part)
+            losses = self._losses(batch, self.step, part)
+        return {name: as_loss(loss) for name, loss in losses.items()}
 
     def record(self, values: Mapping[str, Tensor], weight: float) -> None:
         """Add one piece's share to the step's log values."""
