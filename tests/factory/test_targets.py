@@ -141,9 +141,7 @@ def test_a_misspelt_target_is_told_the_nearest_name(target, hint):
 
 def test_a_module_that_python_cannot_find_is_told_where_it_looks(monkeypatch):
     monkeypatch.setenv("VAEBENCH_ALLOW", "nowhere")
-    with pytest.raises(
-        ConfigError, match=r"no module 'nowhere.models'; a module of your own must be installed, or its"
-    ):
+    with pytest.raises(ConfigError, match=r"no module 'nowhere.models'; a module of your own must be"):
         resolve("nowhere.models.VAE", "model._target_")
 
 

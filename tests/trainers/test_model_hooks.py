@@ -225,5 +225,5 @@ def test_a_loss_that_is_no_loss_is_told():
         def loss(self, batch, step):
             return super().loss(batch, step).total
 
-    with pytest.raises(ValueError, match="a vaebench.core.Loss, got Tensor; return Loss.mean"):
+    with pytest.raises(ValueError, match=r"a vaebench.core.Loss, got Tensor; return Loss.mean"):
         BaseTrainer(num_epochs=1, batch_size=10).train(Bare(), toy_data(), hardware=CPU)
