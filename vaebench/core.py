@@ -115,8 +115,8 @@ def as_loss(value: object) -> Loss:
     if isinstance(value, Loss):
         return value
     raise ValueError(
-        f"expected a model's loss to be a vaebench.core.Loss, got {type(value).__name__}; return Loss.mean(per_example), "
-        "where per_example has shape (B,) and is in nats"
+        f"expected a model's loss to be a vaebench.core.Loss, got {type(value).__name__}; "
+        "return Loss.mean(per_example), where per_example has shape (B,) and is in nats"
     )
 
 
