@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 WIDTH = 120  # of help that goes into a file or a pipe
-WRITES_RUNS = ("train",)  # the jobs of other verbs write into the runs that they read
+WRITES_RUNS = ("train", "benchmark")  # the jobs of other verbs write into the runs that they read
 
 
 class Task:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
+from vaebench.messages import counted
+from vaebench.runs.provenance import num_requeues
 from vaebench.sweeps.local import JOB
 
 
@@ -19,23 +22,34 @@ class CommandJob:
 
     Args:
         words: The words after `vaebench`. Its run directory is among them, so that a second call continues it.
+        max_requeues: How often the job may come back from the queue, whatever put it there; None for any number.
     """
 
     words: tuple[str, ...]
+    max_requeues: int | None = None
 
     def __call__(self) -> None:
         """Run the command.
 
         Raises:
-            UnsuccessfulJobError: it failed; the cluster then counts the job as failed.
+            UnsuccessfulJobError: it failed, or came back too often; the cluster then counts the job as failed.
         """
         from vaebench.cli.main import main
 
+        self._refuse_requeue(num_requeues(os.environ))
         os.environ[JOB] = "cluster"
         join_process_group(os.environ)
         code = main(list(self.words))
         if code != 0:
             raise UnsuccessfulJobError(f"exit code {code}: vaebench {' '.join(self.words)}")
+
+    def _refuse_requeue(self, count: int) -> None:
+        if self.max_requeues is not None and count > self.max_requeues:
+            sentence = (
+                f"put back into the queue {counted(count, 'time')}, more than hardware.max_requeues={self.max_requeues}"
+            )
+            print(f"vaebench {self.words[0]}: {sentence}", file=sys.stderr)
+            raise UnsuccessfulJobError(sentence)
 
     def checkpoint(self) -> Any:
         """What submitit puts back into the queue before the time limit: the same command, which resumes its run."""

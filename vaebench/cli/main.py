@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "Score a trained run, with standard errors.",
     "encode": "Write the latents of a split of the data.",
     "report": "Compare runs: a table over models, with the spread over seeds.",
+    "benchmark": "Train, sample, evaluate and report, for every combination.",
     "sweep": "Look after a sweep: status, resume, cancel, logs.",
     "list": "Show what there is: models, samplers, data sets, metrics, …",
 }
@@ -28,12 +29,13 @@ HELP = f"""vaebench {__version__}: experiments with variational autoencoders.
 
 usage: vaebench VERB [group=option …] [key=value …] [-m]
 
-{chr(10).join(f"  {verb:<10}{line}" for verb, line in VERBS.items())}
+{chr(10).join(f"  {verb:<11}{line}" for verb, line in VERBS.items())}
 
   vaebench train model=rhvae                     one run, on the data that travel with the installation
   vaebench sample sampler=hmc                    from the newest run; from another with run=DIRECTORY
   vaebench evaluate                              numbers for the newest run
   vaebench train -m model=vae,rhvae seed=0,1     every combination
+  vaebench benchmark model=vae,iwae seed=0,1     train, sample, evaluate and report each combination
   vaebench train --help                          groups, options and defaults of a verb
   vaebench list models                           one line and the paper of each
 
@@ -96,13 +98,13 @@ def _dispatch(words: list[str]) -> int:
         from vaebench.commands import sweep
 
         try:
-            words_of_training = sweep.main(rest)
+            words_to_go_on = sweep.main(rest)
         except ValueError as error:
             print(f"vaebench sweep: {error}", file=sys.stderr)
             return MISTAKE
-        if words_of_training is None:
+        if words_to_go_on is None:
             return DONE
-        first, rest = "train", words_of_training
+        first, *rest = words_to_go_on
     if first in VERBS:
         from vaebench.cli import application
 

@@ -18,6 +18,8 @@ from vaebench.messages import did_you_mean
 from vaebench.runs.run import Run
 from vaebench.sweeps.local import JOB
 
+ALWAYS_SEVERAL = ("benchmark",)  # verbs of which each command is a sweep
+TOGETHER = {"benchmark": ("metric",)}  # of which several options are one choice also in a sweep
 SUBMITTING = ("hardware=slurm", "hardware=slurm_ddp", "hardware=submitit_local")
 
 
@@ -44,6 +46,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
     """
     parser = _parser(verb, words, folders)
     parsed = parser.parse_intermixed_args(list(words))
+    parsed.multirun = parsed.multirun or verb in ALWAYS_SEVERAL
     if parsed.config_dir is not None:
         parsed.config_dir = expanded(parsed.config_dir)
         if not Path(parsed.config_dir).is_dir():
@@ -57,7 +60,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
     _refuse_submission_of_one(verb, overrides, parsed.multirun)
     overrides = [with_quoted_path(word, parsed.multirun) for word in overrides]
     overrides = _checked(verb, overrides, folders)
-    overrides = _as_choices(overrides, defaults(verb, folders), parsed.multirun)
+    overrides = _as_choices(verb, overrides, defaults(verb, folders), parsed.multirun)
     if parsed.multirun and any(_key(word) == "hydra.run.dir" for word in overrides):
         raise CommandError("hydra.run.dir is the place of one run; with -m give hydra.sweep.dir")
     if any(_key(word) == "resume" for word in overrides):
@@ -154,7 +157,7 @@ def _check_glob(word: str, key: str, groups: dict[str, list[str]]) -> None:
         raise CommandError(f"'{word}' matches none of: {', '.join(groups[key])}")
 
 
-def _as_choices(overrides: list[str], chosen: dict[str, Any], is_sweep: bool) -> list[str]:
+def _as_choices(verb: str, overrides: list[str], chosen: dict[str, Any], is_sweep: bool) -> list[str]:
     """Write choices as Hydra wants them.
 
     `group=null`, as the configuration shows it, is no choice; `metric=a,b` chooses both unless it is a sweep: brackets
@@ -163,10 +166,10 @@ def _as_choices(overrides: list[str], chosen: dict[str, Any], is_sweep: bool) ->
     written = []
     for word in overrides:
         key, _, value = word.partition("=")
-        is_list = isinstance(chosen.get(key), list)
+        is_list, is_one = isinstance(chosen.get(key), list), not is_sweep or key in TOGETHER.get(verb, ())
         if value == "null" and key in chosen:
             written += [f"{key}=[]"] * is_list
-        elif is_list and "," in value and value[0] not in "[('\"" and not is_sweep:
+        elif is_list and "," in value and value[0] not in "[('\"" and is_one:
             written.append(f"{key}=[{value}]")
         else:
             written.append(word)

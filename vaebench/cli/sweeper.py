@@ -1,18 +1,16 @@
-"""`vaebench train -m` under Hydra: jobs from the words, checked, recorded, and run here or elsewhere."""
+"""`vaebench train -m` and `vaebench benchmark` under Hydra: jobs from words, checked, recorded, run."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -20,10 +18,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from vaebench import factory
+from vaebench.cli.benchmark import plan
+from vaebench.cli.checks import examine, mistakes_here, refuse_mistakes
+from vaebench.cli.composing import Composer
 from vaebench.cli.errors import FAILED, JobError
 from vaebench.cli.job import CommandJob
-from vaebench.commands.sweep import notice_of, show_jobs, show_study, show_unsuccessful
+from vaebench.commands.sweep import notice_of, show_jobs, show_study, show_unsuccessful, words_to_go_on
+from vaebench.hardware.signals import raise_interrupts
 from vaebench.messages import counted
+from vaebench.runs.regular import open_regular
 from vaebench.sweeps import record
 from vaebench.sweeps.base import BaseSweep
 from vaebench.sweeps.grid import GridSweep
@@ -31,17 +34,25 @@ from vaebench.sweeps.local import LocalPool, visible_gpus
 from vaebench.sweeps.optuna import OptunaSweep, entries_of, quiet
 from vaebench.sweeps.pool import Pool
 from vaebench.sweeps.record import Job, Sweep
-from vaebench.sweeps.runner import run_to_end, submit_all
+from vaebench.sweeps.runner import catch_up, run_to_end, submit_all
 from vaebench.sweeps.search import search
 from vaebench.sweeps.slurm import SlurmPool
 from vaebench.sweeps.space import Axis, word
 
+BENCHMARK = "benchmark"
 OF_THE_SWEEP = ("sweep", "hydra/launcher", "hydra.launcher", "hydra.sweep", "hydra/sweeper", "hydra.sweeper")
 _log = logging.getLogger(__name__)
 
 
 class TrainingSweeper(Sweeper):
-    """Runs the jobs of a sweep and keeps its record."""
+    """Runs the jobs of a sweep, or the steps of a benchmark, and keeps their record.
+
+    Args:
+        params: Words as on the command line, which has the last word: what an experiment varies.
+    """
+
+    def __init__(self, params: Mapping[str, Any] | None = None) -> None:
+        self._params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives."""
@@ -58,19 +69,27 @@ class TrainingSweeper(Sweeper):
         Raises:
             ValueError: a mistake in the words, in a job's configuration, or in the sweep's directory.
         """
+        raise_interrupts()  # nothing is imported now that an interruption could break
+        compose = Composer(self._context, self._config)
+        words = self._with_params(arguments, compose)
         kind: BaseSweep = GridSweep()  # where a stored configuration is repeated, which has none
         if "sweep" in self._config:
             kind = factory.sweep({"sweep": OmegaConf.to_container(self._config.sweep, resolve=True)})
-        words = [word for word in arguments if not _is_of_the_sweep(word)]
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        overrides = parser.parse_overrides(words)
+        command = OmegaConf.select(self._config, "hydra.job.name")
         folder = Path(str(self._config.hydra.sweep.dir))
         place, pool = self._pool()
-        if kind.is_adaptive:
+        if command == BENCHMARK:
+            pool = pool or LocalPool(1, None, visible_gpus())
+            place = "local" if place == "here" else place
+            steps: Sequence[Any] = plan(kind, compose, words, examine)
+        elif kind.is_adaptive:
             assert isinstance(kind, OptunaSweep)
-            return self._search(kind, overrides, record.search_in(folder, arguments, place), pool)
-        sweep = record.continued(folder, arguments, place, kind.jobs(overrides))
-        self._check(sweep.jobs, here=pool is None)
+            return self._search(kind, compose, words, record.search_in(folder, arguments, place), pool)
+        else:
+            steps = kind.jobs(compose.parse(words))
+            jobs = [[number, job, compose(job)] for number, job in enumerate(steps)]
+            refuse_mistakes(mistakes_here(jobs)) if pool is None else examine({"jobs": jobs})
+        sweep = record.continued(folder, arguments, place, steps, "benchmark" if command == BENCHMARK else "train")
         if len(sweep.jobs) > kind.confirm_above:
             _log.warning("%s in this sweep", counted(len(sweep.jobs), "job"))
         if kind.dry_run:
@@ -78,6 +97,8 @@ class TrainingSweeper(Sweeper):
             if pool is not None and (script := pool.describe(sweep, sweep.unfinished())):
                 print(script)
             return None
+        if pool is not None:
+            catch_up(sweep, pool)
         pending = sweep.unfinished()
         sweep.save()
         if not pending:
@@ -86,6 +107,19 @@ class TrainingSweeper(Sweeper):
         if pool is None:
             return self._run_here(sweep, pending)
         return self._run_elsewhere(kind, sweep, pool, pending)
+
+    def _with_params(self, arguments: Sequence[str], compose: Composer) -> list[str]:
+        """The words of jobs: those of an experiment, and those that were typed; the configuration then holds both."""
+        typed = {word.partition("=")[0].lstrip("+~") for word in arguments}
+        named = [f"{key}={value}" for key, value in self._params.items() if key not in typed]
+        if named:
+            single = [
+                word
+                for word, override in zip([*named, *arguments], compose.parse([*named, *arguments]), strict=True)
+                if not override.is_sweep_override()
+            ]
+            self._config = compose.whole(single)
+        return [word for word in [*named, *arguments] if not _is_of_the_sweep(word)]
 
     def _pool(self) -> tuple[str, Pool | None]:
         """Where the jobs run: None is this process, one job after the other, through Hydra's own launcher."""
@@ -96,38 +130,12 @@ class TrainingSweeper(Sweeper):
         if target.endswith(".SubmititLocal"):
             return "local", _local(hardware)
         if target.endswith(".Slurm"):
-            return "slurm", SlurmPool(hardware, lambda words: CommandJob(tuple(words)))
+            return "slurm", _slurm(hardware, hardware["max_requeues"])
         if named.endswith(".submitit_launcher.LocalLauncher"):
             return "local", _local({"array_parallelism": _cores(), **launcher})
         if named.endswith(".submitit_launcher.SlurmLauncher"):
-            options = {**launcher, "max_requeues": launcher.get("max_num_timeout", 0)}
-            return "slurm", SlurmPool(options, lambda words: CommandJob(tuple(words)))
+            return "slurm", _slurm({**launcher, "max_requeues": launcher.get("max_num_timeout", 0)}, None)
         return "here", None
-
-    def _check(self, jobs: Sequence[Job], *, here: bool) -> None:
-        """Compose and check every job's configuration before the first one starts.
-
-        The check needs the classes, and so torch: where the jobs run elsewhere, so does the check.
-        """
-        trees = []
-        for job in jobs:
-            composed = self._compose(job)
-            trees.append([job.number, job.overrides, factory.plain(composed)])
-        if here:
-            _refuse(_mistakes(trees))
-            return
-        done = subprocess.run(
-            [sys.executable, "-m", "vaebench.sweeps.check"], input=json.dumps(trees), capture_output=True, text=True
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"the jobs could not be checked: {done.stderr.strip()[-500:]}")
-        _refuse(json.loads(done.stdout))
-
-    def _compose(self, job: Job) -> DictConfig:
-        config = self._context.config_loader.load_sweep_config(self._config, job.overrides)
-        tree = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "sweep", "resume")])
-        assert isinstance(tree, DictConfig)
-        return tree
 
     def _run_here(self, sweep: Sweep, pending: Sequence[Job]) -> Sequence[JobReturn]:
         from hydra.core.plugins import Plugins
@@ -139,11 +147,23 @@ class TrainingSweeper(Sweeper):
         for _, run in itertools.groupby(enumerate(pending), lambda pair: pair[1].number - pair[0]):
             jobs = [job for _, job in run]  # numbers that follow each other, as Hydra counts them
             returns += launcher.launch([job.overrides for job in jobs], initial_job_idx=jobs[0].number)
+        unsuccessful = []
+        for job, found in zip(pending, returns, strict=True):
+            try:
+                found.return_value  # noqa: B018 - raises what the job raised
+                job.outcome = job.reason = None
+            except JobError as error:
+                job.outcome, job.reason = "failed", str(error.args[1])
+                unsuccessful.append(job)
+        sweep.save()
+        if unsuccessful:
+            show_unsuccessful(sweep, unsuccessful)
         for found in returns:
-            found.return_value  # noqa: B018 - raises what the job raised
+            found.return_value  # noqa: B018
         return returns
 
     def _run_elsewhere(self, kind: BaseSweep, sweep: Sweep, pool: Pool, pending: Sequence[Job]) -> None:
+        verb = f"vaebench {sweep.command}"
         if not kind.wait:
             if pool.capacity is None:
                 submit_all(sweep, pool, pending)
@@ -165,14 +185,20 @@ class TrainingSweeper(Sweeper):
                 f"{len(unsuccessful)} of {counted(len(pending), 'job')} did not succeed; run them again with: "
                 f"vaebench sweep resume {sweep.path}"
             )
-            print(f"vaebench train: {sentence}", file=sys.stderr)
+            print(f"{verb}: {sentence}", file=sys.stderr)
             raise JobError(FAILED, sentence)
 
-    def _search(self, kind: OptunaSweep, overrides: Any, sweep: Sweep, pool: Pool | None) -> None:
+    def _search(
+        self, kind: OptunaSweep, compose: Composer, words: Sequence[str], sweep: Sweep, pool: Pool | None
+    ) -> None:
         """Run a search: each trial is a job of its own process, so that one that dies is a failed trial."""
-        entries = entries_of(overrides)
-        first = [entry if isinstance(entry, str) else word(entry, _smallest(entry)) for entry in entries]
-        self._check([Job(0, first)], here=False)
+        entries = entries_of(compose.parse(words))
+        ends = {
+            tuple(entry if isinstance(entry, str) else word(entry, end(entry)) for entry in entries)
+            for end in (_smallest, _largest)
+        }
+        jobs = [[number, list(job), compose(job)] for number, job in enumerate(sorted(ends))]
+        examine({"jobs": jobs})
         if kind.num_trials > kind.confirm_above:
             _log.warning("%s in this sweep", counted(kind.num_trials, "trial"))
         if kind.dry_run:
@@ -197,6 +223,10 @@ def _smallest(space: Axis) -> Any:
     return space.choices[0] if space.choices is not None else int(space.low) if space.is_whole else space.low
 
 
+def _largest(space: Axis) -> Any:
+    return space.choices[-1] if space.choices is not None else int(space.high) if space.is_whole else space.high
+
+
 def _plain(node: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
@@ -208,27 +238,20 @@ def _local(options: dict[str, Any]) -> LocalPool:
     return LocalPool(parallelism, options.get("timeout_min"), visible_gpus())
 
 
+def _slurm(options: dict[str, Any], max_requeues: int | None) -> SlurmPool:
+    return SlurmPool(options, lambda words: CommandJob(tuple(words), max_requeues))
+
+
 def _detach(sweep: Sweep) -> None:
     """Leave a process behind that runs the jobs."""
+    sweep.refuse_links([])
     sweep.logs.mkdir(parents=True, exist_ok=True)
-    with open(sweep.logs / "sweep.log", "ab") as log:
+    words = [*words_to_go_on(sweep), "sweep.wait=true"]
+    with open_regular(sweep.logs / "sweep.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND) as log:
         subprocess.Popen(
-            [sys.executable, "-m", "vaebench", "sweep", "resume", str(sweep.path)],
+            [sys.executable, "-m", "vaebench", sweep.command, *words],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-
-
-def _mistakes(trees: Sequence[Any]) -> list[list[Any]]:
-    from vaebench.sweeps.check import mistakes
-
-    return mistakes(trees)
-
-
-def _refuse(found: Sequence[Sequence[Any]]) -> None:
-    if found:
-        number, overrides, sentence = found[0]
-        more = f" (and {counted(len(found) - 1, 'more job')})" if len(found) > 1 else ""
-        raise ValueError(f"job {number} ({' '.join(overrides)}): {sentence}{more}")
 
 
 def _is_of_the_sweep(word: str) -> bool:

@@ -26,6 +26,12 @@ ACTIONS = {
     "cancel": "Ask the jobs that are under way to save and end.",
     "logs": "Show what the jobs printed last.",
 }
+OF_LAUNCHERS = ("hydra/launcher", "hydra.launcher", "hydra.sweep.dir")
+RUNS_PROGRAMS = (
+    "hardware.setup", "hardware.additional_parameters", "hydra.launcher.setup", "hydra.launcher.additional_parameters",
+    "hydra.launcher.python", "hydra.launcher._target_", "hydra.launcher.srun_args",
+)  # fmt: skip
+FEW = 6  # jobs to wait for that are named one by one
 USAGE = (
     "usage: vaebench sweep status|resume|cancel|logs [DIRECTORY]\n\n"
     + "".join(f"  {name:<8}{line}\n" for name, line in ACTIONS.items())
@@ -39,7 +45,7 @@ def main(words: Sequence[str]) -> list[str] | None:
     Args:
         words: An action, and a directory.
 
-    Returns: for `resume` the words of `vaebench train` that go on; otherwise None.
+    Returns: for `resume` the verb and the words that go on; otherwise None.
 
     Raises:
         ValueError: an unknown action, or a directory that holds no sweep.
@@ -54,39 +60,65 @@ def main(words: Sequence[str]) -> list[str] | None:
         raise ValueError(f"expected one directory, got {len(rest)}: {' '.join(rest)}")
     sweep = Sweep.open(rest[0]) if rest else Sweep.newest()
     if action == "resume":
-        kept = [
-            word for word in sweep.words if not word.startswith(("hydra.sweep.dir=", "sweep.wait=", "sweep.dry_run="))
-        ]
-        return ["-m", *kept, f"hydra.sweep.dir='{sweep.path}'"]
+        _refuse_programs(sweep)
+        return [sweep.command, *words_to_go_on(sweep)]
     {"status": show_jobs, "cancel": _cancel, "logs": _show_logs}[action](sweep)
     return None
+
+
+def words_to_go_on(sweep: Sweep) -> list[str]:
+    """The words after the verb with which a sweep goes on."""
+    typed_anew = ("hydra.sweep.dir=", "sweep.wait=", "sweep.dry_run=")
+    return ["-m", *(word for word in sweep.words if not word.startswith(typed_anew)), f"hydra.sweep.dir='{sweep.path}'"]
+
+
+def _refuse_programs(sweep: Sweep) -> None:
+    """Refuse words that make another program run: the record may be a stranger's, and its owner can type them."""
+    for word in sweep.words:
+        key = word.partition("=")[0].lstrip("+~")
+        is_hydras = key.split(".")[0].split("/")[0] == "hydra" and not key.startswith(OF_LAUNCHERS)
+        if is_hydras or key.startswith(RUNS_PROGRAMS):
+            command = shlex.join(["vaebench", sweep.command, *words_to_go_on(sweep)])
+            raise ValueError(f"'{word}' can start other programs; if the sweep is yours, type its command: {command}")
 
 
 def show_jobs(sweep: Sweep) -> None:
     """Print the table of jobs, and a line that counts them by state."""
     states = sweep.states()
-    common = set.intersection(*(set(job.overrides) for job in sweep.jobs)) if len(sweep.jobs) > 1 else set()
+    trainings = [set(job.overrides) for job in sweep.jobs if job.verb == "train"]
+    common = set.intersection(*trainings) if len(trainings) > 1 else set()
+    has_steps = sweep.command != "train"
     rows = []
     for job in sweep.jobs:
         state = states[job.number]
-        own = " ".join(word for word in job.overrides if word not in common)
-        rows.append((str(job.number), own, state.name, _text(state.epoch), job.job_id or "", state.reason or ""))
+        own = " ".join(word for word in job.overrides if word not in common or job.verb != "train")
+        after = " ".join(map(str, job.needs)) if len(job.needs) < FEW else f"{len(job.needs)} others"
+        row = [str(job.number), job.verb, own, after, state.name, _text(state.epoch), job.job_id or "", state.reason]
+        rows.append([_text(entry) for place, entry in enumerate(row) if has_steps or place not in (1, 3)])
+    columns = ["job", "verb", "overrides", "after", "state", "epoch", "id", "reason"]
     show_table(
         f"sweep {sweep.path}" + (f": {' '.join(sorted(common))}" if common else ""),
-        ("job", "overrides", "state", "epoch", "id", "reason"),
+        [name for place, name in enumerate(columns) if has_steps or place not in (1, 3)],
         rows,
     )
     counts = Counter(state.name for state in states.values())
     print(", ".join(f"{number} {name}" for name, number in counts.most_common()))
 
 
+def describe(sweep: Sweep, job: Job) -> str:
+    """What a job does, in words of the command line."""
+    if job.verb == "train":
+        return " ".join(job.overrides)
+    return " ".join([job.verb, *job.overrides, f"run={sweep.run(job).path}"])
+
+
 def show_unsuccessful(sweep: Sweep, jobs: Sequence[Job]) -> None:
     """Print which jobs did not succeed, why, and where their logs lie."""
     rows = [
-        (str(job.number), job.outcome or "", job.reason or "", str(_log_of(sweep, job) or "no log"))
+        (str(job.number), describe(sweep, job), job.outcome or "", job.reason or "", _place_of_log(sweep, job))
         for job in sorted(jobs, key=lambda job: job.number)
     ]
-    show_table("jobs that did not succeed", ("job", "state", "reason", "log"), rows, on_stderr=True)
+    show_table("jobs that did not succeed", ("job", "overrides", "state", "reason", "log"), rows, on_stderr=True)
 
 
 def show_study(kind: Any, study: Any, sweep: Sweep) -> None:
@@ -139,7 +171,7 @@ def notice_of(sweep: Sweep) -> Callable[[Job, Outcome], None]:
         reason = f": {outcome.reason}" if outcome.reason else ""
         seconds = time.monotonic() - started
         print(
-            f"job {job.number} ({' '.join(job.overrides)}) {outcome.name}{reason} [{ended[0]} ended, {seconds:.0f} s]",
+            f"job {job.number} ({describe(sweep, job)}) {outcome.name}{reason} [{ended[0]} ended, {seconds:.0f} s]",
             file=sys.stderr,
             flush=True,
         )
@@ -162,12 +194,17 @@ def _show_logs(sweep: Sweep) -> None:
     for job in sweep.jobs:
         log = _log_of(sweep, job)
         if log is not None and log.is_file():
-            print(f"== job {job.number} ({' '.join(job.overrides)}): {log}")
+            print(f"== job {job.number} ({describe(sweep, job)}): {log}")
             print("\n".join(_printable(local.read_end(log)).splitlines()[-10:]))
 
 
 def _log_of(sweep: Sweep, job: Job) -> Path | None:
     return slurm.log_of(sweep, job) if sweep.place == "slurm" else local.log_of(sweep, job)
+
+
+def _place_of_log(sweep: Sweep, job: Job) -> str:
+    logs = [sweep.run(job).log if sweep.place == "here" else _log_of(sweep, job)]
+    return next((str(log) for log in logs if log is not None and log.is_file()), "no log")
 
 
 def _printable(text: str) -> str:

@@ -25,24 +25,24 @@ class OptionGroup:
 
 
 TABLE = (
-    OptionGroup("model", "models", ("train",), room="models"),
-    OptionGroup("trainer", "trainers", ("train",), room="trainers"),
-    OptionGroup("dataset", "datasets", ("train",), room="data"),
-    OptionGroup("sampler", "samplers", ("sample",), room="samplers"),
-    OptionGroup("target", "targets", ("sample",), room="energies"),
-    OptionGroup("kernel", "kernels", ("sample",), room="mcmc"),
-    OptionGroup("metric", "metrics", ("evaluate",), room="metrics", is_many=True),
-    OptionGroup("extractor", "extractors", ("evaluate",), room="metrics"),
-    OptionGroup("callback", "callbacks", ("train",), room="trainers", is_many=True),
+    OptionGroup("model", "models", ("train", "benchmark"), room="models"),
+    OptionGroup("trainer", "trainers", ("train", "benchmark"), room="trainers"),
+    OptionGroup("dataset", "datasets", ("train", "benchmark"), room="data"),
+    OptionGroup("sampler", "samplers", ("sample", "benchmark"), room="samplers"),
+    OptionGroup("target", "targets", ("sample", "benchmark"), room="energies"),
+    OptionGroup("kernel", "kernels", ("sample", "benchmark"), room="mcmc"),
+    OptionGroup("metric", "metrics", ("evaluate", "benchmark"), room="metrics", is_many=True),
+    OptionGroup("extractor", "extractors", ("evaluate", "benchmark"), room="metrics"),
+    OptionGroup("callback", "callbacks", ("train", "benchmark"), room="trainers", is_many=True),
     OptionGroup("model/network", "networks", ("train",)),
     OptionGroup("model/posterior", "posteriors", ("train",)),
     OptionGroup("model/prior", "priors", ("train",)),
     OptionGroup("model/quantizer", "quantizers", ("train",)),
     OptionGroup("model/likelihood", "likelihoods", ("train",)),
     OptionGroup("model/beta", "betas", ("train",)),
-    OptionGroup("hardware", "hardware", ("train", "sample", "evaluate", "encode"), room="hardware"),
-    OptionGroup("sweep", "sweeps", ("train",), room="sweeps"),
-    OptionGroup("experiment", "experiments", ("train",)),
+    OptionGroup("hardware", "hardware", ("train", "sample", "evaluate", "encode", "benchmark"), room="hardware"),
+    OptionGroup("sweep", "sweeps", ("train", "benchmark"), room="sweeps"),
+    OptionGroup("experiment", "experiments", ("train", "benchmark")),
 )
 
 GROUPS = {group.name: group for group in TABLE}

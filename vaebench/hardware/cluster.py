@@ -53,7 +53,7 @@ class Slurm(Hardware):
         mem_gb: Memory of a job on each node, GB, > 0; null takes the cluster's default.
         array_parallelism: Jobs that run at the same time, >= 1.
         signal_delay_s: Seconds before the time limit at which a job is told to save, >= 1.
-        max_requeues: How often a job may go on after its time limit, >= 0.
+        max_requeues: How often a job may come back from the queue, after its time limit or pre-empted, >= 0.
         setup: Lines of the job script before the program starts.
         additional_parameters: Other options of sbatch, by their long names: {mail-user: me}.
     """

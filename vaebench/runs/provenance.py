@@ -46,6 +46,7 @@ def describe(
         "platform": platform.platform(),
         "host": platform.node(),
         "process": os.getpid(),
+        "slurm": _slurm(os.environ),
         "cpu_count": os.cpu_count(),
         "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": gpus(),
@@ -119,6 +120,21 @@ def gpus() -> list[str]:
             if line.startswith("Model:"):
                 names.append(line.partition(":")[2].strip())
     return names
+
+
+def num_requeues(environment: Mapping[str, str]) -> int:
+    """How often Slurm has put this job back into the queue, for whatever reason; 0 outside of a cluster."""
+    count = environment.get("SLURM_RESTART_COUNT", "")
+    return int(count) if count.isdigit() else 0
+
+
+def _slurm(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """The job of a cluster that this process belongs to."""
+    if "SLURM_JOB_ID" not in environment:
+        return None
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    job = environment["SLURM_JOB_ID"] if array is None else f"{array}_{task}"
+    return {"job": job, "partition": environment.get("SLURM_JOB_PARTITION"), "requeues": num_requeues(environment)}
 
 
 def _version(package: str) -> str | None:

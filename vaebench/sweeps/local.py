@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaebench.runs.regular import open_regular
 from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import Job, Sweep
 
@@ -46,12 +47,12 @@ class LocalPool:
 
     def submit(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
         """Start a process for each job."""
+        sweep.refuse_links(jobs)
         sweep.logs.mkdir(parents=True, exist_ok=True)
         for job in jobs:
-            words = ["train", *job.overrides, f"hydra.run.dir={sweep.run(job).path}"]
-            with open(log_of(sweep, job), "ab") as log:
+            with open_regular(log_of(sweep, job), os.O_WRONLY | os.O_CREAT | os.O_APPEND) as log:
                 process = subprocess.Popen(
-                    [*self.program, *words],
+                    [*self.program, *sweep.words_of(job)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -62,11 +63,15 @@ class LocalPool:
             job.job_id, job.host, job.submissions = str(process.pid), platform.node(), job.submissions + 1
             job.outcome = job.reason = None
 
+    def is_under_way(self, sweep: Sweep, job: Job) -> bool:
+        """Whether a process of an earlier command still runs here."""
+        return job.number not in self._processes and job.outcome is None and _is_ours(sweep, job)
+
     def outcome(self, sweep: Sweep, job: Job) -> Outcome | None:
         """Look at the process, and end it where its time is over."""
         process = self._processes.get(job.number)
         if process is None:  # of an earlier command
-            return None if _is_ours(job) else Outcome("died", "its process is gone")
+            return None if _is_ours(sweep, job) else _left_behind(sweep, job)
         code = process.poll()
         if code is None:
             self._limit(job, process)
@@ -78,7 +83,8 @@ class LocalPool:
         if code == 130:
             return Outcome("interrupted", "it was asked to end, and saved")
         if code < 0:
-            return Outcome("died", f"killed by {signal.Signals(-code).name}")
+            kill = ", as the system does where memory runs out" if code == -signal.SIGKILL else ""
+            return Outcome("died", f"killed by {signal.Signals(-code).name}{kill}")
         return Outcome("failed", last_line(read_end(log_of(sweep, job))) or f"exit code {code}")
 
     def cancel(self, sweep: Sweep, job: Job) -> None:
@@ -86,7 +92,7 @@ class LocalPool:
         process = self._processes.get(job.number)
         if process is not None:
             process.terminate()
-        elif _is_ours(job) and job.job_id is not None:
+        elif _is_ours(sweep, job) and job.job_id is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(job.job_id), signal.SIGTERM)
 
@@ -131,22 +137,36 @@ def log_of(sweep: Sweep, job: Job) -> Path:
 def read_end(path: Path, size: int = 10_000) -> str:
     """Return the last bytes of a file as text; "" where there is none."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-            return file.read().decode(errors="replace")
+            return bytes(file.read(size)).decode(errors="replace")
     except OSError:
         return ""
 
 
-def _is_ours(job: Job) -> bool:
-    """Whether the process of a job still runs here, and is what we started."""
+def _is_ours(sweep: Sweep, job: Job) -> bool:
+    """Whether the process of a job still runs here, and is what we started: the same command on the same directory."""
     if job.job_id is None or job.host != platform.node() or not job.job_id.isdigit():
         return False
+    process = Path("/proc", job.job_id)
     try:
-        command = Path(f"/proc/{job.job_id}/cmdline").read_bytes().split(b"\0")
+        command = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")]
+        folder = os.readlink(process / "cwd")
     except OSError:
         return False
-    return b"train" in command
+    places = [word.partition("=")[2] for word in command if word.startswith(("hydra.run.dir=", "run="))]
+    is_there = any(
+        os.path.realpath(os.path.join(folder, place)) == os.path.realpath(sweep.run(job)) for place in places
+    )
+    return is_there and {job.verb, *job.overrides} <= set(command)
+
+
+def _left_behind(sweep: Sweep, job: Job) -> Outcome:
+    """What the files say of a job whose process nobody waited for."""
+    state = sweep.state(job)
+    if state.name in ("done", "failed", "interrupted"):
+        return Outcome(state.name, state.reason)
+    return Outcome("died", "its process is gone")
 
 
 def _cores() -> int:

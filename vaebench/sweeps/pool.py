@@ -14,7 +14,7 @@ class Outcome:
     """How a job's process ended.
 
     Attributes:
-        name: "done", or a reason in one word: "failed", "interrupted", "died", "cancelled".
+        name: "done", or a reason in one word: "failed", "interrupted", "died", "cancelled", "skipped".
         reason: In one line, or None.
     """
 
@@ -32,7 +32,14 @@ class Pool(Protocol):
     capacity: int | None
 
     def submit(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
-        """Start jobs or queue them; sets `job_id`, `host` and `submissions` of each."""
+        """Start jobs or queue them; sets `job_id`, `host` and `submissions` of each.
+
+        A pool that queues them itself also holds each back until those that it needs are done.
+        """
+        ...
+
+    def is_under_way(self, sweep: Sweep, job: Job) -> bool:
+        """Whether an earlier command submitted the job, and it is still queued or runs."""
         ...
 
     def outcome(self, sweep: Sweep, job: Job) -> Outcome | None:

@@ -14,15 +14,25 @@ Notice = Callable[[Job, Outcome], None]
 
 
 def submit_all(sweep: Sweep, pool: Pool, jobs: Sequence[Job]) -> None:
-    """Queue all jobs at once, for a pool that queues them itself."""
-    pool.submit(sweep, jobs)
+    """Queue all jobs at once, for a pool that queues them itself; those that are under way stay as they are."""
+    pool.submit(sweep, [job for job in jobs if not pool.is_under_way(sweep, job)])
     sweep.save()
+
+
+def catch_up(sweep: Sweep, pool: Pool) -> None:
+    """Put into the record how the jobs of an earlier command ended that nobody waited for."""
+    for job in sweep.jobs:
+        if job.job_id is not None and job.outcome is None and not pool.is_under_way(sweep, job):
+            outcome = pool.outcome(sweep, job)
+            if outcome is not None:
+                settle(job, outcome)
 
 
 def run_to_end(sweep: Sweep, pool: Pool, jobs: Sequence[Job], notice: Notice, pause: float = PAUSE) -> list[Job]:
     """Submit jobs as the pool takes them, wait for all, and return those that did not succeed.
 
-    A job that dies takes no other with it. On an interruption, running jobs on this machine are asked to save and end.
+    A job that dies takes no other with it, except those that need it. What an earlier command left under way is waited
+    for, not submitted again. On an interruption, running jobs on this machine are asked to save and end.
 
     Args:
         sweep: The sweep.
@@ -35,23 +45,37 @@ def run_to_end(sweep: Sweep, pool: Pool, jobs: Sequence[Job], notice: Notice, pa
         ValueError: the pool refuses a job.
         KeyboardInterrupt: an interruption; the record says what was under way.
     """
-    waiting, running, unsuccessful = list(jobs), list[Job](), list[Job]()
+    running = [job for job in jobs if pool.is_under_way(sweep, job)]
+    waiting = [job for job in jobs if job not in running]
+    unsuccessful: list[Job] = []
+
+    def end(job: Job, outcome: Outcome) -> None:
+        settle(job, outcome)
+        if outcome.name != "done":
+            unsuccessful.append(job)
+        notice(job, outcome)
+
     try:
         while waiting or running:
-            room = len(waiting) if pool.capacity is None else pool.capacity - len(running)
-            if waiting and room > 0:
-                started, waiting = waiting[:room], waiting[room:]
+            lost = [(job, need) for job in [*waiting, *running] if (need := lost_need(job, unsuccessful)) is not None]
+            for job, need in lost:
+                if job in running:
+                    pool.cancel(sweep, job)
+                (running if job in running else waiting).remove(job)
+                end(job, Outcome("skipped", f"job {need}, which it needs, did not succeed"))
+            under_way = {job.number for job in [*waiting, *running]}
+            ready = [job for job in waiting if pool.capacity is None or under_way.isdisjoint(job.needs)]
+            room = len(ready) if pool.capacity is None else max(0, pool.capacity - len(running))
+            if started := ready[:room]:
+                waiting = [job for job in waiting if job not in started]
                 pool.submit(sweep, started)
                 running += started
                 sweep.save()
             ended = [(job, outcome) for job in running if (outcome := pool.outcome(sweep, job)) is not None]
             for job, outcome in ended:
                 running.remove(job)
-                settle(job, outcome)
-                if outcome.name != "done":
-                    unsuccessful.append(job)
-                notice(job, outcome)
-            if ended:
+                end(job, outcome)
+            if ended or lost:
                 sweep.save()
             elif running:
                 time.sleep(pause)
@@ -66,6 +90,13 @@ def run_to_end(sweep: Sweep, pool: Pool, jobs: Sequence[Job], notice: Notice, pa
         sweep.save()
         raise
     return unsuccessful
+
+
+def lost_need(job: Job, unsuccessful: Sequence[Job]) -> int | None:
+    """Return the number of a job that this one needs and that did not succeed; a report does without."""
+    if job.verb == "report":
+        return None
+    return next((other.number for other in unsuccessful if other.number in job.needs), None)
 
 
 def settle(job: Job, outcome: Outcome) -> None:

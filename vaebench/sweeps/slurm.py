@@ -15,7 +15,7 @@ from typing import Any
 
 from vaebench.sweeps.local import read_end
 from vaebench.sweeps.pool import Outcome, last_line
-from vaebench.sweeps.record import Job, Sweep
+from vaebench.sweeps.record import VERBS, Job, Sweep
 
 INSTALL = "pip install 'vaebench[cluster]'"
 SETTLE = 10.0  # seconds that a file system may take to show the result of a job that has left the queue
@@ -55,19 +55,30 @@ class SlurmPool:
         self._left: dict[str, float] = {}
 
     def submit(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
-        """Submit the jobs as one array.
+        """Submit the jobs as arrays: one of those that need nothing, and one for each set of jobs to wait for.
 
         Raises:
             ValueError: Slurm refuses them, in its own words.
         """
+        sweep.refuse_links(jobs)
         if shutil.which("sbatch") is None:
             raise ValueError(
                 "hardware=slurm: there is no Slurm on this machine (no sbatch); choose hardware=submitit_local"
             )
+        for group in _arrays(jobs):
+            self._submit_array(sweep, group, {job.number for job in jobs})
+
+    def _submit_array(self, sweep: Sweep, jobs: Sequence[Job], submitted_now: set[int]) -> None:
+        waits_for = [
+            need
+            for number in jobs[0].needs
+            if (need := sweep.jobs[number]).job_id is not None
+            and (number in submitted_now or self.is_under_way(sweep, need))
+        ]
         try:
-            executor = self._executor(sweep)
+            executor = self._executor(sweep, jobs[0].verb, [str(need.job_id) for need in waits_for])
             with executor.batch():
-                submitted = [executor.submit(self.call(self._words(sweep, job))) for job in jobs]
+                submitted = [executor.submit(self.call(sweep.words_of(job))) for job in jobs]
         except (
             subprocess.CalledProcessError,
             self._submitit.core.utils.FailedJobError,
@@ -78,6 +89,12 @@ class SlurmPool:
         for job, entry in zip(jobs, submitted, strict=True):
             job.job_id, job.submissions = entry.job_id, job.submissions + 1
             job.outcome = job.reason = None
+
+    def is_under_way(self, sweep: Sweep, job: Job) -> bool:
+        """Whether an earlier command submitted the job, and the queue still lists it."""
+        if job.job_id is None or job.outcome is not None or self._paths(sweep, job).result_pickle.is_file():
+            return False
+        return self._is_queued(sweep, job.job_id)
 
     def outcome(self, sweep: Sweep, job: Job) -> Outcome | None:
         """Read the job's result, or ask the queue whether it is still there."""
@@ -104,16 +121,26 @@ class SlurmPool:
         cancel(job)
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> str:
-        """The script that sbatch would get."""
+        """The scripts that sbatch would get, one for each kind of job."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        parameters = dict(self._executor(sweep, check=False).parameters)
-        text: str = _make_sbatch_string(
-            command="vaebench train …", folder=sweep.path / ".submitit" / "%j", map_count=len(jobs), **parameters
-        )
-        return text
+        texts, shown = [], set()
+        for group in _arrays(jobs):
+            first = group[0]
+            if first.verb in shown:
+                continue
+            shown.add(first.verb)
+            needs = [f"<id of job {number}>" for number in first.needs]
+            text: str = _make_sbatch_string(
+                command=f"vaebench {first.verb} …",
+                folder=sweep.path / ".submitit" / "%j",
+                map_count=len(group),
+                **self._executor(sweep, first.verb, needs[:5], check=False).parameters,
+            )
+            texts.append(text)
+        return "\n".join(texts)
 
-    def _executor(self, sweep: Sweep, check: bool = True) -> Any:
+    def _executor(self, sweep: Sweep, verb: str = "train", needs: Sequence[str] = (), check: bool = True) -> Any:
         kind = self._submitit.SlurmExecutor
         folder = sweep.path / ".submitit" / "%j"
         if not check:  # a dry run needs no Slurm
@@ -122,21 +149,18 @@ class SlurmPool:
         named = {name: self.options[name] for name in OPTIONS if self.options.get(name) is not None}
         if "mem_gb" in named:
             named["mem"] = f"{round(1024 * named.pop('mem_gb'))}M"
+        is_training = verb == "train"  # only a training is shared by several processes
         executor.update_parameters(
             **named,
             job_name="vaebench",
             time=self.options["timeout_min"],
-            nodes=self.options["nodes"],
-            ntasks_per_node=self.options["tasks_per_node"],
+            nodes=self.options["nodes"] if is_training else 1,
+            ntasks_per_node=self.options["tasks_per_node"] if is_training else 1,
             array_parallelism=self.options["array_parallelism"],
             signal_delay_s=self.options["signal_delay_s"],
-            additional_parameters=dict(self.options.get("additional_parameters") or {}),
+            additional_parameters=_with_dependency(self.options.get("additional_parameters") or {}, verb, needs),
         )
         return executor
-
-    @staticmethod
-    def _words(sweep: Sweep, job: Job) -> list[str]:
-        return ["train", *job.overrides, f"hydra.run.dir={sweep.run(job).path}"]
 
     def _paths(self, sweep: Sweep, job: Job) -> Any:
         return self._submitit.core.utils.JobPaths(sweep.path / ".submitit" / "%j", job.job_id, 0)
@@ -160,6 +184,23 @@ class SlurmPool:
             "OUT_OF_MEMORY",
             "NODE_FAIL",
         )
+
+
+def _arrays(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that can be one array: of one kind, and waiting for the same others. Whatever is waited for comes before."""
+    groups: dict[tuple[str, tuple[int, ...]], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.verb, tuple(job.needs)), []).append(job)
+    return sorted(groups.values(), key=lambda group: VERBS.index(group[0].verb))
+
+
+def _with_dependency(parameters: Mapping[str, Any], verb: str, needs: Sequence[str]) -> dict[str, Any]:
+    """The other options of sbatch, and what to wait for: success, or for a report any end."""
+    if not needs:
+        return dict(parameters)
+    own = "afterany" if verb == "report" else "afterok"
+    given = [str(parameters["dependency"])] if "dependency" in parameters else []
+    return {**parameters, "dependency": ",".join([*given, f"{own}:{':'.join(needs)}"]), "kill-on-invalid-dep": "yes"}
 
 
 def cancel(job: Job) -> None:
@@ -188,7 +229,7 @@ def _outcome_of(result: Path, log: Path | None = None) -> Outcome:
         return Outcome("failed", f"its result cannot be read: {error}")
     if kind == "success":
         return Outcome("done")
-    told = [line for line in read_end(log).splitlines() if line.startswith("vaebench train: ")] if log else []
+    told = [line for line in read_end(log).splitlines() if re.match(r"vaebench \w+: ", line)] if log else []
     return Outcome("failed", last_line(told[-1] if told else str(value)))
 
 

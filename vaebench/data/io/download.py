@@ -19,6 +19,10 @@ TIMEOUT_SECONDS = 30.0
 _is_forbidden = contextvars.ContextVar("downloads are forbidden", default=False)
 
 
+class DownloadForbiddenError(ValueError):
+    """A file is missing, and this is no moment to download it."""
+
+
 def data_root(root: str | os.PathLike[str]) -> Path:
     """Return `root` as a path.
 
@@ -63,7 +67,7 @@ def download(folder: Path, filename: str, urls: Sequence[str], md5: str) -> Path
         existing = existing.parent
     where = f"'{folder / filename}' is not there (looked for by dataset.root)"
     if _is_forbidden.get():
-        raise ValueError(f"{where}; what a stored configuration names is not downloaded unasked")
+        raise DownloadForbiddenError(f"{where}; what a stored configuration names is not downloaded unasked")
     try:
         # Beside its destination, so that the last step is a rename, and nothing is left where the download fails.
         temporary = tempfile.mkdtemp(prefix=".download-", dir=existing)
