@@ -19,9 +19,10 @@ from vaebench import __version__
 from vaebench.cli.comments import annotated, gathered
 from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, JobError, explain
 from vaebench.cli.overrides import Arranged, arrange
+from vaebench.cli.paths import unquoted
 from vaebench.cli.repeated import as_primary, is_stored
 from vaebench.cli.runs import each_run
-from vaebench.cli.sweeps import discard_folder, folder_of, new_folder, remove_empty
+from vaebench.cli.sweeps import discard_folder, folder_of, new_folder, refuse_foreign, remove_empty
 from vaebench.factory.configurations import (
     ENVIRONMENT,
     conf_dir,
@@ -133,9 +134,13 @@ def run(verb: str, words: list[str]) -> int:
         register_search_path()
         arranged = arrange(verb, words, folders())
         flags, overrides = arranged.parsed, arranged.overrides
-        if flags.multirun and verb not in WRITES_RUNS and not any("hydra.sweep.dir=" in word for word in overrides):
-            sweep = new_folder()
-            overrides = [*overrides, f"hydra.sweep.dir={sweep}"]
+        if flags.multirun and verb not in WRITES_RUNS:
+            named = [word.partition("=")[2] for word in overrides if word.lstrip("+").startswith("hydra.sweep.dir=")]
+            if not named:
+                sweep = new_folder()
+                overrides = [*overrides, f"hydra.sweep.dir={sweep}"]
+            elif "${" not in named[0]:
+                refuse_foreign(Path(unquoted(named[0])))
         with _primary(verb, arranged) as words_of_flags:
             call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
     except JobError as failed:  # the first failure of a sweep, reported when it happened

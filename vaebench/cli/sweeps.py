@@ -7,10 +7,36 @@ import traceback
 from datetime import datetime
 from pathlib import Path
 
+from vaebench.cli.errors import CommandError
+
 
 def new_folder() -> str:
     """Return a folder for the sweep of a verb whose jobs write into the runs that they read."""
     return f"outputs/multirun/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}"
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder of other things for the sweep of a verb whose jobs write into the runs that they read.
+
+    Raises:
+        CommandError: it holds more than such a sweep leaves.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"hydra.sweep.dir: '{folder}' is a file; name a new directory")
+    others = [
+        entry.name
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if entry.name not in ("multirun.yaml", ".submitit") and not (entry.name.isdigit() and _is_empty(entry))
+    ]
+    if others:
+        raise CommandError(
+            f"hydra.sweep.dir: '{folder}' holds other things ({', '.join(sorted(others)[:3])}); nothing was changed; "
+            "results go into the runs, so leave hydra.sweep.dir out, or name a new directory"
+        )
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
 
 
 def remove_empty(folder: Path) -> None:

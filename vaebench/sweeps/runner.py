@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from vaebench.sweeps.pool import Outcome, Pool
 from vaebench.sweeps.record import Job, Sweep
 
-PAUSE = 0.5  # seconds between two looks at the jobs
+PAUSE = 0.5  # seconds between two looks at the jobs, at most
+FIRST_PAUSE = 0.02  # after a look that found something; each that finds nothing doubles it
 
 Notice = Callable[[Job, Outcome], None]
 
@@ -39,7 +40,7 @@ def run_to_end(sweep: Sweep, pool: Pool, jobs: Sequence[Job], notice: Notice, pa
         pool: Where the jobs run.
         jobs: Which of them.
         notice: Called with each job that ended.
-        pause: Seconds between two looks.
+        pause: Seconds between two looks, at most.
 
     Raises:
         ValueError: the pool refuses a job.
@@ -48,6 +49,7 @@ def run_to_end(sweep: Sweep, pool: Pool, jobs: Sequence[Job], notice: Notice, pa
     running = [job for job in jobs if pool.is_under_way(sweep, job)]
     waiting = [job for job in jobs if job not in running]
     unsuccessful: list[Job] = []
+    nap = min(FIRST_PAUSE, pause)
 
     def end(job: Job, outcome: Outcome) -> None:
         settle(job, outcome)
@@ -77,8 +79,10 @@ def run_to_end(sweep: Sweep, pool: Pool, jobs: Sequence[Job], notice: Notice, pa
                 end(job, outcome)
             if ended or lost:
                 sweep.save()
+                nap = min(FIRST_PAUSE, pause)
             elif running:
-                time.sleep(pause)
+                time.sleep(nap)
+                nap = min(2 * nap, pause)
     except KeyboardInterrupt:
         if pool.capacity is not None:  # jobs of a cluster go on without this command
             for job in running:

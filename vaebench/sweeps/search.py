@@ -12,7 +12,7 @@ from typing import Any
 from vaebench.sweeps.optuna import OptunaSweep, suggest
 from vaebench.sweeps.pool import Outcome, Pool
 from vaebench.sweeps.record import Job, Sweep
-from vaebench.sweeps.runner import PAUSE, Notice, settle
+from vaebench.sweeps.runner import FIRST_PAUSE, PAUSE, Notice, settle
 from vaebench.sweeps.space import Axis
 
 
@@ -52,6 +52,7 @@ def search(
 
     study = kind.study(sweep.path)
     running: list[_Running] = []
+    nap = min(FIRST_PAUSE, pause)
     left_over = [trial for trial in study.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.RUNNING]
     try:
         while True:
@@ -64,7 +65,8 @@ def search(
                     trial = study.ask()
                     number = trial.number
                 job = _job(sweep, number, suggest(trial, entries))
-                pool.submit(sweep, [job])
+                if not pool.is_under_way(sweep, job):  # its process may have outlived that command
+                    pool.submit(sweep, [job])
                 sweep.save()
                 running.append(_Running(job, trial))
                 trials = study.get_trials(deepcopy=False)
@@ -79,8 +81,10 @@ def search(
                     settle(entry.job, outcome)
                     sweep.save()
                     notice(entry.job, outcome)
+                    nap = min(FIRST_PAUSE, pause)
             if running:
-                time.sleep(pause)
+                time.sleep(nap)
+                nap = min(2 * nap, pause)
     except KeyboardInterrupt:
         if pool.capacity is not None:
             for entry in running:
