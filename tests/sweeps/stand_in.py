@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# What a job does follows from the word `trainer.optimizer=`, which needs no class here; `active` and `log` say which ran at the same time, and how often.
+# What a job does follows from the word `trainer.optimizer=`, which needs no class here; `active` and `log` say which
+# ran at the same time, and how often.
 JOB = r"""#!/bin/sh
 kind=done
 verb=$1
@@ -39,7 +40,9 @@ esac
 case $verb in
     train) echo '{"status": "done", "epoch": 1, "step": 1}' > "$run/status.json" ;;
     sample) mkdir -p "$run/samples/$sampler"; echo '{}' > "$run/samples/$sampler/diagnostics.json" ;;
-    evaluate) mkdir -p "$run/evaluation"; for name in $metric; do echo '{}' > "$run/evaluation/$name$samples.json"; done ;;
+    evaluate)
+        mkdir -p "$run/evaluation"
+        for name in $metric; do echo '{}' > "$run/evaluation/$name$samples.json"; done ;;
     report) mkdir -p "$output"; : > "$output/report.html" ;;
 esac
 rm -f "$here/active/$$"
@@ -52,12 +55,17 @@ from vaebench.cli.main import main
 program, *words = sys.argv[1:]
 local = sweeper.LocalPool
 sweeper.LocalPool = lambda *options: local(*options, program=(program,))
-sweeper.examine = lambda question: {
-    "mistakes": [],
-    "names": [word.partition("=")[2] for words, _ in question.get("samplers", []) for word in words if "sampler=" in word],
-    "reasons": [[None] * len(question["jobs"]) for _ in question.get("samplers", [])],
-    "judges": ["fd"],
-}
+
+
+def examine(question):
+    samplers = [words for words, _ in question.get("samplers", [])]
+    names = [word.partition("=")[2] for words in samplers for word in words if word.startswith("sampler=")]
+    serves = lambda name, job: not (name == "hmc" and "model=rae_l2" in job)
+    reasons = [[None if serves(name, job) else "no density" for _, job, _ in question["jobs"]] for name in names]
+    return {"mistakes": [], "names": names, "reasons": reasons, "judges": ["fd"]}
+
+
+sweeper.examine = examine
 sys.exit(main(words))
 """
 

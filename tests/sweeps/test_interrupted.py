@@ -1,4 +1,4 @@
-"""Sweeps that are stopped in their middle, by Ctrl-C, by a kill, by nobody's fault, and go on; long ones; and failures."""
+"""Sweeps that are stopped in their middle, by Ctrl-C or by a kill, and go on; long ones; and failures."""
 
 import os
 import signal

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaebench import __version__
 from vaebench.cli.comments import annotated, gathered
-from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, JobError, explain
+from vaebench.cli.errors import DONE, FAILED, MISTAKE, CommandError, JobError, SweepError, explain
 from vaebench.cli.overrides import Arranged, arrange
 from vaebench.cli.paths import unquoted
 from vaebench.cli.repeated import as_primary, is_stored
@@ -144,7 +144,9 @@ def run(verb: str, words: list[str]) -> int:
         with _primary(verb, arranged) as words_of_flags:
             call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
     except JobError as failed:  # the first failure of a sweep, reported when it happened
-        if not task.failures:  # the job ran in another process, which reported to its own log
+        if isinstance(failed, SweepError):
+            print(f"vaebench {verb}: {failed.args[1]}", file=sys.stderr)
+        elif not task.failures:  # the job ran in another process, which reported to its own log
             print(f"vaebench {verb}: a job failed: {failed.args[1]}{_where_the_logs_are(failed)}", file=sys.stderr)
         else:
             print(

@@ -32,6 +32,10 @@ class JobError(Exception):
         self.code = code
 
 
+class SweepError(JobError):
+    """Some jobs of a sweep did not succeed; a table has said which."""
+
+
 def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bool) -> tuple[int, str]:
     """Describe an error in one sentence.
 

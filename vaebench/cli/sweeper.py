@@ -21,7 +21,7 @@ from vaebench import factory
 from vaebench.cli.benchmark import plan
 from vaebench.cli.checks import examine, mistakes_here, refuse_mistakes
 from vaebench.cli.composing import Composer
-from vaebench.cli.errors import FAILED, JobError
+from vaebench.cli.errors import FAILED, JobError, SweepError
 from vaebench.cli.job import CommandJob
 from vaebench.commands.sweep import notice_of, show_jobs, show_study, show_unsuccessful, words_to_go_on
 from vaebench.hardware.signals import raise_interrupts
@@ -163,7 +163,6 @@ class TrainingSweeper(Sweeper):
         return returns
 
     def _run_elsewhere(self, kind: BaseSweep, sweep: Sweep, pool: Pool, pending: Sequence[Job]) -> None:
-        verb = f"vaebench {sweep.command}"
         if not kind.wait:
             if pool.capacity is None:
                 submit_all(sweep, pool, pending)
@@ -185,8 +184,7 @@ class TrainingSweeper(Sweeper):
                 f"{len(unsuccessful)} of {counted(len(pending), 'job')} did not succeed; run them again with: "
                 f"vaebench sweep resume {sweep.path}"
             )
-            print(f"{verb}: {sentence}", file=sys.stderr)
-            raise JobError(FAILED, sentence)
+            raise SweepError(FAILED, sentence)
 
     def _search(
         self, kind: OptunaSweep, compose: Composer, words: Sequence[str], sweep: Sweep, pool: Pool | None

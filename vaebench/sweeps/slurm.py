@@ -198,7 +198,9 @@ def _with_dependency(parameters: Mapping[str, Any], verb: str, needs: Sequence[s
     """The other options of sbatch, and what to wait for: success, or for a report any end."""
     if not needs:
         return dict(parameters)
-    own = "afterany" if verb == "report" else "afterok"
+    own = "afterok"
+    if verb == "report":  # it waits for everything: whole arrays
+        own, needs = "afterany", list(dict.fromkeys(need.partition("_")[0] for need in needs))
     given = [str(parameters["dependency"])] if "dependency" in parameters else []
     return {**parameters, "dependency": ",".join([*given, f"{own}:{':'.join(needs)}"]), "kill-on-invalid-dep": "yes"}
 
