@@ -25,7 +25,7 @@ def complete(command, monkeypatch):
 
 
 def test_verbs(complete):
-    assert complete("vaebench ") == ["train", "sample", "evaluate", "encode", "report", "sweep", "list"]
+    assert complete("vaebench ") == ["train", "sample", "evaluate", "encode", "report", "benchmark", "sweep", "list"]
     assert complete("vaebench tr") == ["train"]
 
 

@@ -149,6 +149,26 @@ def test_a_benchmark_from_its_line_to_its_report_and_again(command):
     assert "holds another sweep; it differs in num_samples" in command.run(*WORDS[:-1], "num_samples=60", code=2)
 
 
+def test_an_experiment_names_what_is_varied(command):
+    place = command.folder / "mine" / "experiment"
+    place.mkdir(parents=True)
+    (place / "pair.yaml").write_text(
+        "# @package _global_\n# A pair\nhydra:\n  sweeper:\n    params:\n      model: vae,rae_l2\n"
+        "      sampler: normal\n      seed: 0,1\n      num_samples: 30\nmodel:\n  latent_dim: 3\n"
+    )
+    words = ("--config-dir", "mine", "experiment=pair", "metric=fd", "seed=7", "hydra.sweep.dir=s")
+    command.run("benchmark", *words)
+    mine = f"--config-dir {command.folder / 'mine'}"  # or the jobs would not find it
+    assert [line for line in command.started if line.startswith("train")] == [
+        f"train model={model} experiment=pair seed=7 hydra.run.dir=s/{number} {mine}"
+        for number, model in enumerate(("vae", "rae_l2"))
+    ]
+    assert "sample sampler=normal num_samples=30 seed=7 run=s/0 " + mine in command.started
+    told = command.run("train", "-m", *words[:3], "seed=7", "hydra.sweep.dir=t", "sweep.dry_run=true")
+    assert "2 waiting" in told
+    assert "can start other programs; if the sweep is yours, type" in command.run("sweep", "resume", "s", code=2)
+
+
 def test_what_needs_a_failed_step_is_skipped_and_the_rest_goes_on(command):
     told = command.run(*WORDS[:2], *WORDS[2:], "trainer.optimizer=raises,done", "hardware=submitit_local", code=1)
     found = states(command)

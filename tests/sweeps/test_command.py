@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vaebench.cli.main import main
@@ -47,29 +48,45 @@ def test_only_what_is_missing_runs_again(capsys):
 
 @pytest.mark.slow
 def test_processes_of_this_machine(capsys):
-    words = ("hardware=submitit_local", "hardware.array_parallelism=2", "trainer.learning_rate=1e-3,-1")
+    words = ("hardware=submitit_local", "hardware.array_parallelism=2", "trainer.learning_rate=1e-3,1e30")
     assert train(*words) == 1
     captured = capsys.readouterr()
-    assert "got -1" in captured.err
+    assert "not finite" in captured.err
     assert "s/.jobs/1.log" in captured.err
     assert "run them again with: vaebench sweep resume s" in captured.err
     assert [state.name for state in Sweep.open("s").states().values()] == ["done", "failed"]
     assert main(["sweep", "logs", "s"]) == 0
-    assert "got -1" in capsys.readouterr().out
+    assert "not finite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (("model.latent_dim=2,x",), "job 1 (model=vae"),
+        (
+            ("trainer.learning_rate=1e-3,-1",),
+            "learning_rate=-1): trainer.learning_rate must be above 0 and finite; got -1",
+        ),
+        (("model.latent_dim=2,0",), "latent_dim=0): model.latent_dim must be a whole number of at least 1; got 0"),
+        (
+            ("model=vae,beta_vae", "model.network.hidden_dims=[8],[0]"),
+            "model.network.hidden_dims=[0]): model.network.hidden_dims must be widths",
+        ),
+        (("model=vae,conditional_vae", "dataset=arrays", "dataset.path=x.npy"), "model=conditional_vae dataset=arrays"),
+        (("callback.checkpoint.every_seconds=-1",), "every_seconds"),
+        (("dataset=arrays", "dataset.path=nowhere.npz"), "nowhere.npz"),
         (("seed=range(3,3)",), "'seed=range(3,3)' matches nothing"),
         (("sweep=list",), "sweep.path"),
         (("sweep=lost",), "did you mean 'list'"),
     ],
 )
 def test_a_mistake_in_a_job_is_told_before_any_starts(capsys, words, sentence):
-    given = [word for word in SMALL if word.partition("=")[0] not in {word.partition("=")[0] for word in words}]
-    assert main(["train", "-m", "model=vae", *given, "hydra.sweep.dir=s", *words]) == 2
+    keys = {word.partition("=")[0] for word in words}
+    given = [word for word in ("model=vae", *SMALL) if word.partition("=")[0] not in keys]
+    if "dataset=arrays" in words:
+        given = [word for word in given if not word.startswith("dataset")]
+        np.save("x.npy", np.random.default_rng(0).random((30, 4), dtype=np.float32))  # without labels
+    assert main(["train", "-m", *given, "hydra.sweep.dir=s", *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not Path("s").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import importlib
@@ -54,6 +55,7 @@ class Task:
     def __init__(self, verb: str) -> None:
         self.verb = verb
         self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked; we set it ourselves later
+        self.flags: list[str] = []  # where configurations lie, for jobs in other processes
         self.num_jobs = 0
         self.failures: list[tuple[int, str]] = []
 
@@ -141,6 +143,7 @@ def run(verb: str, words: list[str]) -> int:
                 overrides = [*overrides, f"hydra.sweep.dir={sweep}"]
             elif "${" not in named[0]:
                 refuse_foreign(Path(unquoted(named[0])))
+        task.flags = _where_configurations_lie(flags)
         with _primary(verb, arranged) as words_of_flags:
             call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
     except JobError as failed:  # the first failure of a sweep, reported when it happened
@@ -187,6 +190,11 @@ def _primary(verb: str, arranged: Arranged) -> Iterator[list[str]]:
             raise CommandError(f"'{word}': the stored configuration has chosen; change its settings: {group}.KEY=VALUE")
     with as_primary(flags.config_dir, verb, folders()) as folder:
         yield [folder if word == flags.config_dir else word for word in arranged.flags]
+
+
+def _where_configurations_lie(flags: argparse.Namespace) -> list[str]:
+    folder = [] if flags.config_dir is None else ["--config-dir", os.path.abspath(flags.config_dir)]
+    return folder if flags.config_name is None else [*folder, "--config-name", flags.config_name]
 
 
 def _heed_signals() -> None:

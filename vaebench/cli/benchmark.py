@@ -57,6 +57,12 @@ def plan(kind: BaseSweep, compose: Composer, words: Sequence[str], examine: Exam
     return steps(trainings, judged, Evaluation(tuple(chosen), metrics, tuple(answer["judges"])), report)
 
 
+def of_training(words: Sequence[str]) -> list[str]:
+    """The words of a benchmark that its trainings are told."""
+    own = {verb: keys(verb, folders()) for verb in VERBS}
+    return [word for word in words if "train" in verbs_of(word, own)]
+
+
 def _of(tree: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in tree.items() if name in names}
 

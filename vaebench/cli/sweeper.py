@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from vaebench import factory
-from vaebench.cli.benchmark import plan
+from vaebench.cli.benchmark import of_training, plan
 from vaebench.cli.checks import examine, mistakes_here, refuse_mistakes
 from vaebench.cli.composing import Composer
 from vaebench.cli.errors import FAILED, JobError, SweepError
@@ -84,12 +84,15 @@ class TrainingSweeper(Sweeper):
             steps: Sequence[Any] = plan(kind, compose, words, examine)
         elif kind.is_adaptive:
             assert isinstance(kind, OptunaSweep)
-            return self._search(kind, compose, words, record.search_in(folder, arguments, place), pool)
+            sweep = record.search_in(folder, arguments, place)
+            sweep.flags = self._flags()
+            return self._search(kind, compose, words, sweep, pool)
         else:
             steps = kind.jobs(compose.parse(words))
             jobs = [[number, job, compose(job)] for number, job in enumerate(steps)]
             refuse_mistakes(mistakes_here(jobs)) if pool is None else examine({"jobs": jobs})
         sweep = record.continued(folder, arguments, place, steps, "benchmark" if command == BENCHMARK else "train")
+        sweep.flags = self._flags()
         if len(sweep.jobs) > kind.confirm_above:
             _log.warning("%s in this sweep", counted(len(sweep.jobs), "job"))
         if kind.dry_run:
@@ -108,10 +111,15 @@ class TrainingSweeper(Sweeper):
             return self._run_here(sweep, pending)
         return self._run_elsewhere(kind, sweep, pool, pending)
 
+    def _flags(self) -> list[str]:
+        return list(getattr(self._task, "flags", []))
+
     def _with_params(self, arguments: Sequence[str], compose: Composer) -> list[str]:
         """The words of jobs: those of an experiment, and those that were typed; the configuration then holds both."""
         typed = {word.partition("=")[0].lstrip("+~") for word in arguments}
         named = [f"{key}={value}" for key, value in self._params.items() if key not in typed]
+        if OmegaConf.select(self._config, "hydra.job.name") != BENCHMARK:  # what comes after training is not asked for
+            named = of_training(named)
         if named:
             single = [
                 word
@@ -178,6 +186,8 @@ class TrainingSweeper(Sweeper):
                 print(f"the jobs go on; vaebench sweep status {sweep.path}, or cancel", file=sys.stderr)
             raise
         show_jobs(sweep)
+        for report in (job for job in pending if job.verb == "report" and job.outcome is None):
+            print(f"report: {sweep.run(report).path / report.results[0]}")
         if unsuccessful:
             show_unsuccessful(sweep, unsuccessful)
             sentence = (

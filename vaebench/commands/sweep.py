@@ -69,15 +69,16 @@ def main(words: Sequence[str]) -> list[str] | None:
 def words_to_go_on(sweep: Sweep) -> list[str]:
     """The words after the verb with which a sweep goes on."""
     typed_anew = ("hydra.sweep.dir=", "sweep.wait=", "sweep.dry_run=")
-    return ["-m", *(word for word in sweep.words if not word.startswith(typed_anew)), f"hydra.sweep.dir='{sweep.path}'"]
+    kept = [word for word in sweep.words if not word.startswith(typed_anew)]
+    return ["-m", *kept, f"hydra.sweep.dir='{sweep.path}'", *sweep.flags]
 
 
 def _refuse_programs(sweep: Sweep) -> None:
     """Refuse words that make another program run: the record may be a stranger's, and its owner can type them."""
-    for word in sweep.words:
+    for word in [*sweep.words, *sweep.flags[:1]]:
         key = word.partition("=")[0].lstrip("+~")
         is_hydras = key.split(".")[0].split("/")[0] == "hydra" and not key.startswith(OF_LAUNCHERS)
-        if is_hydras or key.startswith(RUNS_PROGRAMS):
+        if is_hydras or word in sweep.flags or key.startswith(RUNS_PROGRAMS):
             command = shlex.join(["vaebench", sweep.command, *words_to_go_on(sweep)])
             raise ValueError(f"'{word}' can start other programs; if the sweep is yours, type its command: {command}")
 

@@ -23,6 +23,7 @@ COMMANDS = ("train", "benchmark")  # of which a directory holds the jobs
 VERBS = ("train", "sample", "evaluate", "report")  # of single jobs
 PLACES = ("here", "local", "slurm")
 KINDS = ("multirun", "benchmark")  # folders of sweeps under outputs/
+FLAGS = {"--config-dir", "--config-name"}
 MAX_JOBS = 1_000_000
 FREE = ("sweep.num_trials=", "sweep.wait=", "sweep.dry_run=", "hydra.")  # words that may differ when a search goes on
 
@@ -86,6 +87,7 @@ class Sweep:
         jobs: In order of their numbers.
         created: When the sweep was made.
         command: "train" or "benchmark".
+        flags: Those of the command line that say where configurations lie, with their values.
     """
 
     path: Path
@@ -94,6 +96,7 @@ class Sweep:
     jobs: list[Job] = field(default_factory=list)
     created: str = field(default_factory=now)
     command: str = "train"
+    flags: list[str] = field(default_factory=list)
 
     @property
     def file(self) -> Path:
@@ -117,9 +120,10 @@ class Sweep:
         """The command line of a job, after `vaebench`."""
         place = self.run(job).path
         if job.verb == "train":
-            return ["train", *job.overrides, f"hydra.run.dir={place}"]
-        output = [f"output={place / 'report'}"] if job.verb == "report" else []
-        return [job.verb, *job.overrides, f"run={place}", *output]
+            return ["train", *job.overrides, f"hydra.run.dir={place}", *self.flags]
+        if job.verb == "report":
+            return ["report", *job.overrides, f"run={place}", f"output={place / 'report'}"]
+        return [job.verb, *job.overrides, f"run={place}", *self.flags]
 
     def save(self) -> None:
         """Write the record, whole or not at all."""
@@ -155,13 +159,16 @@ class Sweep:
                 raise ValueError(f"expected one of {', '.join(PLACES)} and one of {', '.join(COMMANDS)}")
             if not isinstance(content["jobs"], list) or len(content["jobs"]) > MAX_JOBS:
                 raise ValueError(f"expected a list of at most {MAX_JOBS} jobs")
+            flags = content.get("flags", [])
+            if not _are_texts(flags) or len(flags) % 2 or not set(flags[::2]) <= FLAGS:
+                raise ValueError(f"expected flags among {', '.join(sorted(FLAGS))}, each with a value")
             jobs = [_job(item, number, len(content["jobs"])) for number, item in enumerate(content["jobs"])]
             for job in jobs:
                 if job.verb in ("sample", "evaluate") and jobs[job.needs[0]].verb == "report":
                     raise ValueError(f"job {job.number} works in no run")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"sweep: '{folder / FILE}' is damaged: {error}") from None
-        return cls(folder, words, place, jobs, created, command)
+        return cls(folder, words, place, jobs, created, command, flags)
 
     @classmethod
     def newest(cls, outputs: str | os.PathLike[str] = "outputs") -> Sweep:
