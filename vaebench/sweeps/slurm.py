@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import pickle
 import re
 import shutil
@@ -26,7 +25,7 @@ _DEAD = {
     "NODE_FAIL": "its node failed",
     "CANCELLED": "it was cancelled",
 }
-_log = logging.getLogger(__name__)
+OUT_OF_MEMORY = re.compile(r"slurmstepd.*(?:memory limit|oom.kill)", re.IGNORECASE)
 
 
 class SlurmPool:
@@ -110,6 +109,9 @@ class SlurmPool:
         if time.monotonic() - left < SETTLE:
             return None
         state = _accounted_state(job.job_id)
+        log = log_of(sweep, job)
+        if log is not None and OUT_OF_MEMORY.search(read_end(log)):
+            state = "OUT_OF_MEMORY"  # where no control group watches, Slurm itself only says FAILED
         reason = next((words for name, words in _DEAD.items() if state.startswith(name)), None)
         if state.startswith("COMPLETED"):
             return Outcome("done")
@@ -134,7 +136,7 @@ class SlurmPool:
             text: str = _make_sbatch_string(
                 command=f"vaebench {first.verb} …",
                 folder=sweep.path / ".submitit" / "%j",
-                map_count=len(group),
+                map_count=len(group) if len(group) > 1 else None,
                 **self._executor(sweep, first.verb, needs[:5], check=False).parameters,
             )
             texts.append(text)
