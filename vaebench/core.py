@@ -85,7 +85,7 @@ class Split(Protocol):
 
 @dataclass
 class Loss:
-    """What a model minimises.
+    """A model's loss.
 
     Attributes:
         total: Scalar to minimise, nats per example.
@@ -137,7 +137,7 @@ class Draws:
 
 
 class Model(nn.Module):
-    """What training and the commands may use of anything that trains.
+    """Base of everything that can be trained: the interface that training and the commands rely on.
 
     A model sets `loss`, or `losses` and `parts` where it has several optimisers.
 

@@ -1,4 +1,4 @@
-"""What `--help` says beside the values: the comments of the yaml files, or else the docstrings of the classes."""
+"""Comments that `--help` prints beside the values: those of the yaml files, or else the docstrings of the classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may have meant: settings by their last name, in the field's other words, and packages to install."""
+"""Suggestions for a misspelt name: settings by their last name, in the field's other words, and packages to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one job of a cluster runs: a command line, in a process that the cluster started."""
+"""One job of a cluster: a command line, in a process that the cluster started."""
 
 from __future__ import annotations
 

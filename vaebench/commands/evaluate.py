@@ -126,7 +126,7 @@ def _write(path: Path, record: dict[str, Any], per_example: dict[str, Tensor]) -
 
 
 def _stored_samples(run: Run, name: str) -> Callable[[int], Tensor]:
-    """What gives the images that `vaebench sample` stored for a sampler.
+    """Return a function that reads the images that `vaebench sample` stored for a sampler.
 
     Raises:
         ValueError: there are none.

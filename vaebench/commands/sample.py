@@ -126,7 +126,7 @@ def other_samplers(model: Any) -> str:
 
 
 def _earlier(folder: Path) -> dict[str, Any] | None:
-    """What is known of the sample that lies in the folder, or None where none does."""
+    """Return the record of the sample in the folder, or None if there is none."""
     if not (folder / "samples.safetensors").is_file():
         return None
     try:

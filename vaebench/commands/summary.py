@@ -1,4 +1,4 @@
-"""What training prints: the configuration before, the values after."""
+"""Tables that training prints: the configuration before, the values after."""
 
 from __future__ import annotations
 

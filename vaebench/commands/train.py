@@ -168,7 +168,7 @@ def _announce(run: Run, tree: dict[str, Any], training: Training, origin: dict[s
 
 
 def _summarise(run: Run, training: Training, seconds: float) -> None:
-    """Show what came of it."""
+    """Print the results."""
     model = training.model
     show_table(
         f"{type(model).__name__} on {training.dataset.name}: {counted(training.epoch, 'epoch')}, "

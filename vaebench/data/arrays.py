@@ -213,7 +213,7 @@ def _common_shape(file: ArrayFile, rows: dict[str, tuple[np.ndarray, bool]]) -> 
 def _understood(
     file: ArrayFile, names: dict[str, str], rows: dict[str, tuple[np.ndarray, bool]], scale: Scale
 ) -> Values:
-    """What the values of all parts stand for together."""
+    """Return the meaning of the values of all parts together."""
     ranges = [scan(array, _where(file, names[part])) for part, (array, _) in rows.items()]
     found = functools.reduce(Range.joined, ranges)
     of_tones = {seen.is_float for seen in ranges if not seen.is_binary}
@@ -226,7 +226,7 @@ def _understood(
 
 
 def _found(file: ArrayFile, names: dict[str, str], labels_of: dict[str, str], values: Values) -> str:
-    """What was found in the file, in one line."""
+    """Describe the contents of the file in one line."""
     arrays = [f"{name or 'one array'} {file.headers[name][0]}" for name in names.values()]
     labels = [f"labels in {name}" for name in labels_of.values()] or ["no labels"]
     others = [name for name in file.headers if name not in (*names.values(), *labels_of.values())]

@@ -1,4 +1,4 @@
-"""What every data set declares: shape, classes, three splits, and the likelihood that suits it."""
+"""The base of the data sets: shape, classes, three splits, and the likelihood that suits it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Dataset:
         return f"{type(self).__name__}({sizes} x {self.shape}, {self.likelihood_name})"
 
     def describe(self) -> dict[str, Any]:
-        """What a run keeps of its data, as plain values: enough to know them again, and to rebuild its model."""
+        """Return plain values for the record of a run: enough to recognise the data and to rebuild the model."""
         splits = {part: getattr(self, part) for part in PARTS}
         return {
             "name": self.name,

@@ -145,7 +145,7 @@ def is_two_tone(x: Tensor) -> bool:
 
 
 def _white(folder: Path, files: list[Path], headers: list[Header], scale: Scale) -> Values:
-    """What the grey values of more than 8 bits stand for; one answer for all pictures."""
+    """Return the value that stands for white in pictures of more than 8 bits: one for all pictures."""
     wide = [(file, header) for file, header in zip(files, headers, strict=True) if header.is_wide]
     if scale != "auto" or all(header.format == "PNG" for _, header in wide):  # PNG says that it has 16 bits
         white = WORD if scale == "auto" else float(scale)
@@ -163,7 +163,7 @@ def _white(folder: Path, files: list[Path], headers: list[Header], scale: Scale)
 
 
 def _found(folder: Path, headers: list[Header], shape: tuple[int, int, int], kind: str, white: Values) -> str:
-    """What was found in the folder, in one line."""
+    """Describe the contents of the folder in one line."""
     words = "black and white" if kind == "binary" else "grey" if shape[0] == 1 else "colour"
     has_wide = any(header.is_wide for header in headers)
     return f"'{folder}' has {counted(len(headers), 'picture')}, {words}{f', {white.found}' if has_wide else ''}"

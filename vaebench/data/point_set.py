@@ -1,4 +1,4 @@
-"""What the sets of points in the plane share: drawn by the program, with an exact law behind them."""
+"""The base of the sets of points in the plane: drawn by the program from a known distribution."""
 
 from __future__ import annotations
 

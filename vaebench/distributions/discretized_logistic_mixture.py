@@ -197,7 +197,7 @@ def _channel_gradients(
 
 
 def _stacked(tensors: list[Tensor], dim: int) -> Tensor:
-    """Stack tensors and let go of them."""
+    """Stack tensors and free them."""
     stack = torch.stack(tensors, dim)
     tensors.clear()
     return stack

@@ -1,4 +1,4 @@
-"""What an energy is."""
+"""The base of the energies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an MCMC sampler draws from: a description that a trained model turns into an energy, or an energy itself."""
+"""The target of an MCMC sampler: a description that a trained model turns into an energy, or an energy itself."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def trainer(cfg: Config) -> Any:
 
 
 def hardware(cfg: Config) -> Any:
-    """What the run computes on."""
+    """Build the hardware that the run computes on."""
     return _recipe(_checked(cfg), "hardware").make()
 
 
@@ -114,7 +114,7 @@ def sampler(cfg: Config) -> Any:
 
 
 def sweep(cfg: Config) -> Any:
-    """What a sweep runs."""
+    """Build the strategy of a sweep."""
     return _recipe(_checked(cfg), "sweep").make()
 
 
@@ -124,7 +124,7 @@ def metrics(cfg: Config) -> dict[str, Any]:
 
 
 def extractor(cfg: Config) -> Any:
-    """What turns images into features."""
+    """Build the extractor, which turns images into features."""
     return _recipe(_checked(cfg), "extractor").make()
 
 

@@ -1,4 +1,4 @@
-"""What a stored configuration sends away from this machine is not sent without the user's word."""
+"""Network addresses in a stored configuration: nothing is sent to one unless the user names it again."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredData:
-    """What a run kept of its data set: enough to rebuild its model without them.
+    """The record of a run's data set: enough to rebuild the model without the data.
 
     Attributes:
         name: As in `dataset=<name>`.
@@ -121,7 +121,7 @@ def _differs(before: Mapping[str, Any], now: Mapping[str, Any], part: str) -> bo
 
 
 def _record(run: Run) -> Mapping[str, Any]:
-    """What provenance.json holds of the data; {} for nothing."""
+    """Return the record of the data in provenance.json; {} if there is none."""
     try:
         record = read_json(run.provenance).get("data")
     except (OSError, ValueError, AttributeError):

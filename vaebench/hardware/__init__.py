@@ -1,1 +1,1 @@
-"""What a run computes on: device, precision, threads, random streams, processes."""
+"""The hardware of a run: device, precision, threads, random streams, processes."""

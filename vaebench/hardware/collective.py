@@ -50,7 +50,7 @@ def world_size() -> int:
 
 
 def broadcast_text(text: str) -> str:
-    """What process 0 gave; every process of a group calls this."""
+    """Return the text that process 0 gave; every process of a group calls this."""
     if not is_distributed():
         return text
     given = [text]

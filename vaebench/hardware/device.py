@@ -1,4 +1,4 @@
-"""What a run computes on: device, precision, threads, compilation, processes. Set here, read nowhere else."""
+"""The hardware of a run: device, precision, threads, compilation, processes. Set here, read nowhere else."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Hardware:
         return torch.autocast(self.torch_device.type, dtype=dtype)
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """What keeps small float16 gradients from vanishing, or None where it is not needed."""
+        """Return the gradient scaler, which keeps small float16 gradients from vanishing, or None if none is needed."""
         return torch.amp.GradScaler(self.torch_device.type) if self.precision == "fp16" else None
 
     def compiled(self, function: F) -> F:

@@ -12,7 +12,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """What random numbers are drawn for. Each purpose has a stream of its own, so that none depends on another.
+    """Purposes of random numbers. Each has a stream of its own, so that none depends on another.
 
     Numbers are part of a run's reproducibility: a new purpose takes the next one, and none is ever changed.
     """

@@ -34,7 +34,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Program:
-    """What a signal does to a command outside of the training loop."""
+    """The handling of signals outside of the training loop."""
 
     pending = 0
     raises = False

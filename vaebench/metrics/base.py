@@ -1,4 +1,4 @@
-"""What every metric is: a judgement of a model that ends in numbers with standard errors, or a reason why not."""
+"""The base of the metrics: numbers about a model with standard errors, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Result:
-    """What a metric found.
+    """The result of a metric.
 
     Attributes:
         values: Named estimates; the names carry units.

@@ -15,7 +15,7 @@ from vaebench.metrics.base import NotApplicableError
 
 @dataclass(frozen=True)
 class ImportanceEstimate:
-    """What K importance samples say about each example.
+    """Estimates for each example from K importance samples.
 
     Attributes:
         bounds: For some numbers of samples k the bound from the first k of them, nats, shape (B,) each.

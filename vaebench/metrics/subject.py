@@ -1,4 +1,4 @@
-"""What a metric judges: a trained model beside examples, its samples, and the features that samples are compared by."""
+"""The subject of a metric: a trained model, examples, its samples, and the features that samples are compared by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user does with any autoencoder: encode, decode, sample, reconstruct, interpolate, traverse."""
+"""The methods of every autoencoder: encode, decode, sample, reconstruct, interpolate, traverse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vaebench.messages import check_range
 
 
 class Outputs(dict[str, Tensor]):
-    """What calling a model returns: tensors by name, and the posterior that they come from.
+    """The return value of calling a model: tensors by name, and the posterior that they come from.
 
     Attributes:
         q: The posterior q(z|x).

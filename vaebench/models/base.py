@@ -1,4 +1,4 @@
-"""What every model with a latent is: three conditional distributions and a loss."""
+"""The base of the autoencoders: three conditional distributions and a loss."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Backbone(TypedDict, total=False):
 
 
 class Components(Backbone, total=False):
-    """What all autoencoders are made of: a model takes them as `**components: Unpack[Components]`.
+    """The components of all autoencoders: a model takes them as `**components: Unpack[Components]`.
 
     Defaults are those of `LatentVariableModel`; a model with another default names that argument.
     """
@@ -46,7 +46,7 @@ class Components(Backbone, total=False):
 
 
 class ELBOTerms(NamedTuple):
-    """What one pass through a model gives for a batch.
+    """The terms of the ELBO from one pass of a batch.
 
     Attributes:
         q: The posterior q(z|x), over (B, D).
@@ -267,7 +267,7 @@ class LatentVariableModel(Autoencoder):
 
 
 def _posterior_head(posterior: Posterior, encoder: Encoder, latent_dim: int) -> nn.Module:
-    """What stands between encoder and q(z|x): nothing but a bound, behind an encoder that returns a pair."""
+    """Return the module between encoder and q(z|x): only a bound, if the encoder returns a pair."""
     if not isinstance(encoder, OwnEncoder) or encoder.returns_features:
         return posterior.build(encoder.num_features, latent_dim)
     if not isinstance(posterior, DiagonalGaussianPosterior):

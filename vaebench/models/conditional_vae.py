@@ -202,7 +202,7 @@ class ConditionalVAE(LatentVariableModel):
         return F.pad(y, (0, 1)) if self.has_null_label and y.ndim == 2 and y.shape[1] == self.num_classes else y
 
     def _told_to(self, network: nn.Module, y: Tensor | None, num: int) -> Tensor:
-        """What a network is told about the labels: vectors, or where it embeds them itself the labels."""
+        """Return the condition of a network: vectors, or the labels if it embeds them itself."""
         return self._with_null(y, num) if getattr(network, "takes_labels", False) else self.context(y, num)
 
     @property

@@ -1,4 +1,4 @@
-"""What models with several groups of latents share."""
+"""The base of the models with several groups of latents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IN_TURN: RateEstimator = "in closed form for each group, at one draw of those ab
 
 
 class HierarchyComponents(TypedDict, total=False):
-    """What a hierarchy takes besides its network and the weight of the rate."""
+    """Arguments of every hierarchy, besides its network and the weight of the rate."""
 
     likelihood: Required[Likelihood | LikelihoodName]
     gradient_checkpointing: bool

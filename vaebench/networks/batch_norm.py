@@ -50,7 +50,7 @@ class BatchNorm(nn.Module):
         return self._over_processes(x, mean, var)
 
     def _over_processes(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
-        """What one process with all rows would compute, from each example's sums."""
+        """The moments that one process with all rows would compute, from each example's sums."""
         wide = at_least_float32(x).flatten(2) if x.ndim > 2 else at_least_float32(x)[..., None]
         mean = collective.gather(wide.mean(-1)).mean(0)
         rows = collective.gather((wide - mean[:, None]).square().mean(-1))

@@ -1,4 +1,4 @@
-"""What a model is told about each example, from labels or from an array of the data set, and what samples are told."""
+"""Contexts of examples, from labels or from an array of the data set, and those of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hierarchies of pictures share: levels of halved size, and the likelihood's parameters from the finest."""
+"""Common parts of hierarchies of pictures: levels of halved size, and the likelihood's parameters from the finest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every network description offers, and the activations by name."""
+"""The interface of network descriptions, and the activations by name."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Along(NamedTuple):
-    """What `RiemannianMetric.adjoint` needs of a derivative along a direction.
+    """Parts of a derivative along a direction that `RiemannianMetric.adjoint` needs.
 
     Attributes:
         matrix: S, symmetric, shape (B, D, D).

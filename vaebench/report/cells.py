@@ -1,4 +1,4 @@
-"""What stands in the cells of every table, whatever it is written to."""
+"""The text in the cells of every table, whatever its format."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def _load(path: Path, sha256: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one configuration's number.
+    """One configuration's number, with all that is known of its error.
 
     Attributes:
         mean: Mean over seeds.

@@ -54,7 +54,7 @@ class Group:
 
     @property
     def state(self) -> str:
-        """What a reader must know about the runs before trusting the means; "" where all is well."""
+        """Warnings about the runs, to be read before trusting the means; "" if there are none."""
         states = [] if any(record.is_done for record in self.counted) else [self.counted[0].status]
         return ", ".join(states + ["not evaluated"] * (not any(record.is_evaluated for record in self.counted)))
 

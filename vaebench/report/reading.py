@@ -1,4 +1,4 @@
-"""What a run directory says about itself. Its files are a stranger's text: read as plain values, never trusted."""
+"""The contents of a run directory. Its files are a stranger's text: read as plain values, never trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes two runs the same experiment, and what does not count. Needs neither torch nor omegaconf."""
+"""The identity of an experiment: which settings make two runs the same. Needs neither torch nor omegaconf."""
 
 from __future__ import annotations
 

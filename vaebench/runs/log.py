@@ -1,4 +1,4 @@
-"""What a run says, in its own file train.log."""
+"""The log of a run, in its own file train.log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the records of a run must hold before anything relies on them."""
+"""Checks of a run's records, before anything relies on them."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """What the run said."""
+        """The log file."""
         return self.path / "train.log"
 
     @property

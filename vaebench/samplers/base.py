@@ -1,4 +1,4 @@
-"""What every sampler is: `setup` for a trained model, `fit` where it learns from data, then `sample`."""
+"""The base of the samplers: `setup` for a trained model, `fit` where it learns from data, then `sample`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the samplers with a normalising flow share: fitting by maximum likelihood, with early stopping, and drawing."""
+"""The base of the samplers with a normalising flow: fitting by maximum likelihood, with early stopping, and drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every sampler that runs Markov chains shares: settings, starts, and the two ways to call `sample`."""
+"""The base of the samplers that run Markov chains: settings, starts, and the two ways to call `sample`."""
 
 from __future__ import annotations
 

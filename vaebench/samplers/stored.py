@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def origin(checkpoint: str, settings: Mapping[str, Any]) -> dict[str, str]:
-    """What a fitted sampler belongs to.
+    """Return the identity of the model and the data that a fitted sampler belongs to.
 
     Args:
         checkpoint: Hash of the weights of the model whose latents it learned.

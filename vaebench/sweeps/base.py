@@ -1,4 +1,4 @@
-"""What every kind of sweep is: words of a command line to jobs, known at once or found one after the other."""
+"""The base of the kinds of sweep: words of a command line to jobs, known at once or found one after the other."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def log_of(sweep: Sweep, job: Job) -> Path | None:
 
 
 def _outcome_of(result: Path, log: Path | None = None) -> Outcome:
-    """What the job wrote of its end. It was written by our own job, with the rights of this user."""
+    """Return the outcome that the job wrote. It was written by our own job, with the rights of this user."""
     try:
         if result.stat().st_size > 1_000_000:
             return Outcome("failed", "its result is larger than any of ours")

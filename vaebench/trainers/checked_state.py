@@ -1,4 +1,4 @@
-"""What a checkpoint must hold before anything of it is used: the shapes and types that this training would write.
+"""Checks of a checkpoint before any of it is used: the shapes and types that this training would write.
 
 torch believes what it loads: moments of another size than their parameter are read and written beyond their memory, a
 schedule takes attributes of any name, a generator a position outside its state.
@@ -29,7 +29,7 @@ _NUMPY_POSITIONS = 624  # of the Mersenne Twister
 
 
 class Resumable(Protocol):
-    """What is read of the training that is to go on; `TrainingState` describes each."""
+    """The attributes of a training that are compared with its checkpoint; `TrainingState` describes each."""
 
     model: Model
     parts: dict[str, Part]
@@ -186,7 +186,7 @@ def _numbers(value: Any) -> list[int] | None:
 
 
 def moments_of(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What an optimiser remembers of each of its parameters after a step, without memory for it: shapes and types."""
+    """Return the state of each parameter after a step of an optimiser, as shapes and types that take no memory."""
     kind = type(optimizer)
     taken = set(inspect.signature(kind).parameters)
     options = {name: value for name, value in optimizer.defaults.items() if name in taken}
@@ -313,7 +313,7 @@ def _mapping(value: Any, where: str) -> Mapping[Any, Any]:
 
 
 def _form(value: Any) -> str:
-    """What a value is, in few words."""
+    """Describe a value in few words."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, (Sequence, Mapping)) and not isinstance(value, str) and len(value) > 4:

@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite."""
+"""The policy for losses and gradients that are not finite."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class FiniteCheck:
                 )
 
     def values(self) -> dict[str, float]:
-        """What the log says of it."""
+        """Values for the log."""
         skipped = {"num_skipped": float(self.num_skipped)} if self.policy == "skip" else {}
         return {**skipped, "num_overflows": float(self.num_overflows)} if self.is_scaled else skipped
 

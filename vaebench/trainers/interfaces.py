@@ -1,4 +1,4 @@
-"""What a training asks of its update rule, its callbacks and its averaged weights."""
+"""The interfaces between a training and its update rule, its callbacks and its averaged weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T", contravariant=True)  # the training
 
 
 class UpdateRule(Protocol[T]):
-    """What a trainer does with one batch."""
+    """The update of a trainer from one batch."""
 
     name: ClassVar[str]
 
@@ -45,11 +45,11 @@ class Observer(Protocol[T]):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the callbacks remember."""
+        """The state of the callbacks."""
         ...
 
     def expected_state(self, training: T) -> dict[str, Any]:
-        """What the callbacks would remember once training has begun: a form to hold a checkpoint against."""
+        """The state that the callbacks would have once training has begun, to compare a checkpoint with."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

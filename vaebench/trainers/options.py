@@ -1,4 +1,4 @@
-"""What every trainer takes, checked once."""
+"""The options of every trainer, checked once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes that share every batch tell each other about the weights."""
+"""Communication about the weights between processes that share every batch."""
 
 from __future__ import annotations
 

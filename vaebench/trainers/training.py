@@ -213,7 +213,7 @@ class Training(TrainingState):
     # Parts of the above
 
     def _of_main(self, number: int) -> int:
-        """What the writing process says: clocks and signals differ between processes."""
+        """Return the answer of the writing process: clocks and signals differ between processes."""
         if not collective.is_distributed():
             return number
         told = torch.tensor([number])

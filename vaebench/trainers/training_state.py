@@ -1,4 +1,4 @@
-"""What a training is made of: model, data, optimisers, counters; its records and its checkpoints."""
+"""The state of a training: model, data, optimisers, counters; its records and its checkpoints."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ class TrainingState:
         self.closed_step, self.unfinished, self.best = tree["closed_step"], tree["unfinished"], tree["best"]
 
     def fingerprint(self) -> dict[str, Any]:
-        """What two starts of one run must have in common."""
+        """The settings that two starts of one run must have in common."""
         shapes = {name: list(value.shape) for name, value in self.model.named_parameters()}
         return {
             **self.trainer.fingerprint(),

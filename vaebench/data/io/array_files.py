@@ -28,7 +28,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """What a file of arrays holds, from its headers; no array has been read.
+    """The contents of a file of arrays, from its headers; no array has been read.
 
     Attributes:
         path: The file.

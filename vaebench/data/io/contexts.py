@@ -1,4 +1,4 @@
-"""What a model is told about each example, from an array beside the examples."""
+"""Contexts: an array beside the examples, of which the model is given a row with each."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def formats() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says.
+    """The header of a picture.
 
     Attributes:
         size: Height and width as it is shown.

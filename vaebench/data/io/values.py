@@ -1,4 +1,4 @@
-"""What the numbers of a user's own data stand for: one rule, whatever file they come from.
+"""The meaning of the numbers in a user's own data: one rule, whatever file they come from.
 
 Whole numbers are grey levels of 8 or 16 bits, floats stay as they are, and `dataset.scale` settles what is ambiguous.
 """
@@ -21,7 +21,7 @@ CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class Range:
-    """What was seen of the values.
+    """The type and the range of some values.
 
     Attributes:
         dtype: Their type, as numpy names it.
@@ -61,7 +61,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Values:
-    """What they stand for.
+    """The meaning of some values.
 
     Attributes:
         kind: "binary" (0 and 1), "bytes" (k / 255), "levels" (k / scale, few levels), "unit" (in [0, 1]) or "real".

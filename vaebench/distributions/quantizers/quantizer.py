@@ -1,4 +1,4 @@
-"""What every quantiser is, and how gradients pass through one."""
+"""The base of the quantisers, and how gradients pass through one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Gradient = Literal["straight_through", "rotation"]
 
 
 class Quantized(NamedTuple):
-    """What a quantiser makes of a grid of vectors.
+    """A grid of vectors after quantisation.
 
     Attributes:
         z: The code of each vector, with the gradient's way to the vector; shape (B, D, h, w).

@@ -1,4 +1,4 @@
-"""What every kernel shares: a state, a report on one transition, and the two functions `init` and `step`."""
+"""The base of the kernels: a state, a report on one transition, and the two functions `init` and `step`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class State:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What adaptation tunes and schedules change.
+    """Settings that adaptation tunes and schedules change.
 
     Attributes:
         step_size: Scalar, or shape (S, 1) for one per chain.
@@ -50,7 +50,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Info:
-    """What happened in one transition, per chain, each of shape (S,).
+    """Report on one transition, per chain, each of shape (S,).
 
     Attributes:
         acceptance_probability: min(1, exp(-energy_change)), and 0 where that is not a number.

@@ -1,1 +1,1 @@
-"""What images are compared by: each turns a batch of images into features."""
+"""Feature extractors, by which images are compared: each turns a batch of images into features."""

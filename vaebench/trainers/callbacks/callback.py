@@ -75,7 +75,7 @@ class Callback:
         """When an error or an interruption ends the training."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the callback must remember across a restart: plain values and tensors."""
+        """State to keep across a restart: plain values and tensors."""
         return {}
 
     def expected_state(self, training: Training) -> dict[str, Any]:

@@ -50,11 +50,11 @@ class Hooks:
                 log.warning("while the training ended: %s: %s", type(another).__name__, another)
 
     def state_dict(self) -> dict[str, Any]:
-        """What each callback remembers, by its name."""
+        """The state of each callback, by its name."""
         return {name: callback.state_dict() for name, callback in self._named().items()}
 
     def expected_state(self, training: Training) -> dict[str, Any]:
-        """What each callback would remember once training has begun, by its name."""
+        """The state that each callback would have once training has begun, by its name."""
         return {name: callback.expected_state(training) for name, callback in self._named().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows: samples, reconstructions, paths through the latent space, loss curves."""
+"""Images of a run: samples, reconstructions, paths through the latent space, loss curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the trackers share: rows of metrics.jsonl go to a program that shows them."""
+"""The base of the trackers, which send the rows of metrics.jsonl to a program that shows them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
 
 
 def options(training: Training) -> dict[str, Any]:
-    """What distinguishes the run from others, flat."""
+    """The settings that distinguish the run from others, flat."""
     found = training.fingerprint()
     del found["model parameters"]
     return found
