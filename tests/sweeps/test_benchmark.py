@@ -97,7 +97,7 @@ def test_what_the_verbs_do_by_default_they_do_here():
 
 def test_two_variants_of_one_sampler_would_share_a_folder():
     twice = [Variant((f"sampler.num_chains={n}",), "hmc", (None, None)) for n in (4, 8)]
-    with pytest.raises(ValueError, match=r"sampler=hmc stands there twice .*num_chains=4 and .*give one value"):
+    with pytest.raises(ValueError, match=r"sampler=hmc is given twice .*num_chains=4 and .*give one value"):
         steps(TRAININGS, twice, EVALUATION, [])
 
 

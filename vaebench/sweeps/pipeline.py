@@ -112,7 +112,7 @@ def _refuse_equal_names(variants: Sequence[Variant]) -> None:
         if variant.name in seen:
             differing = sorted(set(seen[variant.name].words) ^ set(variant.words))
             raise ValueError(
-                f"sampler={variant.name} stands there twice ({' and '.join(differing)}): both would be written to "
+                f"sampler={variant.name} is given twice ({' and '.join(differing)}): both would be written to "
                 f"samples/{variant.name}; give one value"
             )
         seen[variant.name] = variant

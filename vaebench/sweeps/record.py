@@ -349,7 +349,7 @@ def _job(item: Mapping[str, Any], number: int, num_jobs: int) -> Job:
     if any(word.startswith("-") for word in job.overrides):
         raise ValueError(f"job {number} holds a flag among its overrides")
     if job.job_id is not None and not re.fullmatch(r"\d+(_\d+)?", job.job_id, re.ASCII):
-        raise ValueError(f"job {number} has an id that is none")
+        raise ValueError(f"job {number} has no valid id")
     if job.verb not in VERBS or not isinstance(job.needs, list) or not _are_texts(job.results):
         raise ValueError(f"job {number} has no verb of {', '.join(VERBS)} with needs and results")
     if not all(type(need) is int and 0 <= need < num_jobs for need in job.needs):
