@@ -293,3 +293,108 @@ def test_a_mistake_about_energies_is_one_sentence(tmp_path, monkeypatch, capsys,
     assert len(error.splitlines()) == 1
     assert re.search(sentence, error), error
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.fixture
+def conditional_run(tmp_path, monkeypatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "outputs" / "c", "model=conditional_vae")
+    _, data, model = factory.load_run(run)
+    model.before_training(data.train)
+    save_weights(run.best_weights, model.state_dict())
+    return run
+
+
+@pytest.mark.parametrize("name", ["normal", "gaussian_mixture", "kernel_density", "maf"])
+def test_a_label_for_all_samples_or_as_many_of_each(conditional_run, name):
+    quick = [f"sampler={name}", *(["sampler.num_epochs=1"] if name == "maf" else [])]
+    assert sample(*quick, "num_samples=5", "sampler.y=3") == 0
+    folder = conditional_run.samples(name)
+    assert load_file(folder / "samples.safetensors")["labels"].tolist() == [3] * 5
+    assert sample(*quick, "num_samples=8", "y=[0,7,2]") == 0
+    tensors = load_file(folder / "samples.safetensors")
+    assert tensors["labels"].tolist() == [0] * 3 + [7] * 3 + [2] * 2
+    _, _, model = factory.load_run(conditional_run)
+    with torch.no_grad():
+        decoded = model.decode(tensors["latents"], tensors["labels"])
+    torch.testing.assert_close(tensors["images"], decoded)
+    record = json.loads((folder / "diagnostics.json").read_text())
+    assert record["settings"]["y"] == [0, 7, 2]
+    assert record["fitted_sampler_reused"] in (None, True)  # labels are no setting of what is fitted
+    assert sample(*quick, "num_samples=6") == 0
+    assert len(load_file(folder / "samples.safetensors")["labels"]) == 6
+
+
+def test_the_grid_has_a_row_for_each_label(conditional_run):
+    assert sample("num_samples=11", "y=[4,1,8]") == 0
+    folder = conditional_run.samples("normal")
+    images = load_file(folder / "samples.safetensors")["images"]
+    rows = torch.cat([images[0:3], images[4:7], images[8:11]])
+    expected = command.to_image(rows, 3, row_labels=["4", "1", "8"])
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.convert("RGB").tobytes() == expected.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("y=10",), "y: expected labels from 0 to 9, got 10"),
+        (("y=[0,-1]",), r"y: expected labels from 0 to 9, got [0, -1]"),
+        (("y=[0,1,2]", "num_samples=2"), "num_samples: expected one for each of 3 labels, got 2"),
+        (("y=[[0.5,0.5]]",), "y: expected label vectors of 10 entries, got 2"),
+        (("sampler.y=three",), "y: expected"),
+        (
+            ("sampler=langevin", "target=double_well", "y=1"),
+            "draws from an energy, which knows no labels",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit(conditional_run, capsys, words, sentence):
+    assert sample(*words) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_model_without_labels_takes_none(run, capsys):
+    assert sample("y=3") == 2
+    assert "y: VAE has no labels; leave it out, or train model=conditional_vae" in capsys.readouterr().err
+
+
+def test_codes_of_a_class_and_their_length(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        network = ["channels=[4,4]", "kernel_size=4", "stride=2", "decoder_channels=[4,4]", "block_channels=2"]
+        words = ["model=vq_vae", *(f"model.network.{setting}" for setting in network)]
+        words += ["model.quantizer.num_embeddings=8", "model.quantizer.embedding_dim=2"]
+        cfg = compose("train", overrides=words)
+    run = Run(tmp_path / "outputs" / "v")
+    factory.save_config(run, cfg)
+    write_json(run.provenance, {"start": now()})
+    run.set_status("done", epoch=1, step=14)
+    data = factory.dataset(cfg)
+    model = factory.model(cfg, data)
+    model.before_training(data.train)
+    torch.nn.init.normal_(model.quantizer.embedding)
+    save_weights(run.best_weights, model.state_dict())
+    save_weights(run.last_weights, model.state_dict())
+    evaluate = ["evaluate", "hardware=cpu", "metric=[code_length,codebook]"]
+    assert cli.main(evaluate) == 0
+    assert "no prior over its codes is at hand" in json.loads(run.evaluation("code_length").read_text())["skipped"]
+
+    quick = ["sampler=code_transformer", "sampler.num_epochs=2", "sampler.hidden_channels=16", "num_samples=12"]
+    assert sample(*quick) == 0
+    assert cli.main([*evaluate, "samples=code_transformer"]) == 0
+    record = json.loads(run.evaluation("code_length-code_transformer").read_text())
+    assert set(record["values"]) == {"code_length_nats", "code_elbo_nats", "code_bits_per_dim"}
+    assert record["details"]["uniform_rate_nats"] == pytest.approx(4 * 2.0794415)
+    assert "codebook_usage" in json.loads(run.evaluation("codebook").read_text())["values"]
+
+    assert sample(*quick, "y=3") == 2
+    assert "y: VQVAE has no labels; leave it out, or train model=conditional_vae, or give sampler.num_classes=" in (
+        capsys.readouterr().err
+    )
+    assert sample(*quick, "sampler.num_classes=10", "y=3") == 0
+    assert load_file(run.samples("code_transformer") / "samples.safetensors")["labels"].tolist() == [3] * 12
+    assert cli.main([*evaluate, "samples=code_transformer", "checkpoint=last"]) == 0  # the same weights
+    save_weights(run.last_weights, {name: value + 0.1 for name, value in model.state_dict().items()})
+    assert cli.main([*evaluate, "samples=code_transformer", "checkpoint=last"]) == 2
+    assert "belongs to another checkpoint; draw anew: vaebench sample" in capsys.readouterr().err

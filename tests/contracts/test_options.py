@@ -128,6 +128,8 @@ CHANGES: dict[str, Any] = {
     "hardware.precision": "bf16",
     "hardware.threads": 2,
     "sampler=pixelcnn:sampler.batch_size": 10,
+    "sampler=code_transformer:sampler.batch_size": 10,
+    "sampler.num_classes": 3,
     "hardware=slurm:hardware.array_parallelism": 1,
     "hardware.partition": "gpu",
     "hardware.account": "me",

@@ -57,6 +57,8 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
         chosen = defaults(verb, folders)
         names = {name for group, names in options(folders).items() if group in chosen for name in names}
         overrides = with_runs(overrides, names, parsed.multirun)
+    if verb == "sample":  # labels belong to the draw; a sampler takes them for it
+        overrides = [word.removeprefix("sampler.") if _key(word) == "sampler.y" else word for word in overrides]
     _refuse_submission_of_one(verb, overrides, parsed.multirun)
     overrides = [with_quoted_path(word, parsed.multirun) for word in overrides]
     overrides = _checked(verb, overrides, folders)

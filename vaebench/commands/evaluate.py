@@ -24,7 +24,9 @@ from vaebench.metrics.bounds import check_on_grid
 from vaebench.metrics.subject import PRIOR
 from vaebench.report.results import print_results
 from vaebench.runs.files import refuse_unwritable
-from vaebench.runs.run import Run, now, write_atomic, write_json
+from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
+from vaebench.samplers.code_prior import CodePriorSampler
+from vaebench.samplers.stored import FITTED, load, origin
 
 SETTINGS = {
     "seed": int,
@@ -84,10 +86,12 @@ def task(cfg: DictConfig) -> None:
         "version": __version__,
     }
     options = {"dataset": dataset, "batch_size": cfg.batch_size, "extractor": extractor}
+    if any("code_prior" in metric.needs for metric in metrics.values()) and draw is not None:
+        options["code_prior"] = _stored_code_prior(run, cfg.samples, model, settings["checkpoint"]["sha256"])
     options |= {"draw": draw, "source": "the prior" if draw is None else f"sampler={cfg.samples}"}
     records = {}
     for name, metric in metrics.items():
-        judges_samples = "samples" in metric.needs
+        judges_samples = bool({"samples", "code_prior"} & metric.needs)
         file = f"{name}-{cfg.samples}" if judges_samples and draw is not None else name
         values: dict[str, Tensor] = {}
         with progress(name, "example", len(split)) as done, hardware.autocast():
@@ -152,6 +156,28 @@ def _stored_samples(run: Run, name: str) -> Callable[[int], Tensor]:
         return images[:num_samples]
 
     return draw
+
+
+def _stored_code_prior(run: Run, name: str, model: Any, checkpoint: str) -> CodePriorSampler | None:
+    """The prior over codes that lies beside the samples of a sampler; None where that has none.
+
+    Raises:
+        ValueError: it is damaged, or belongs to other weights.
+    """
+    folder = run.samples(name)
+    path = folder / FITTED
+    again = f"draw anew: vaebench sample run={run.path} sampler={name}"
+    try:
+        settings = read_json(folder / "diagnostics.json")["settings"]["sampler"]
+        sampler = factory.sampler({"sampler": settings})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"samples: '{folder / 'diagnostics.json'}' is damaged ({error}); {again}") from None
+    if not isinstance(sampler, CodePriorSampler):
+        return None
+    reason = load(sampler.setup(model), path, origin(checkpoint, settings))
+    if reason is not None:
+        raise ValueError(f"samples: the fitted sampler in '{path}' {reason}; {again}")
+    return sampler
 
 
 def _measure(likelihood: Any, split: Any) -> str | None:

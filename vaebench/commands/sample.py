@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
@@ -28,20 +29,26 @@ from vaebench.runs.files import refuse_unwritable, replaced_folder
 from vaebench.runs.images import to_image
 from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
 from vaebench.samplers.latents import decode, encode
-from vaebench.samplers.stored import content, origin, reuse
+from vaebench.samplers.stored import FITTED, content, origin, reuse
 
-SETTINGS = {"seed": int, "run": str | None, "num_samples": int, "checkpoint": Literal["best", "last"]}
+SETTINGS = {
+    "seed": int,
+    "run": str | None,
+    "num_samples": int,
+    "y": int | list[int] | list[list[float]] | None,
+    "checkpoint": Literal["best", "last"],
+}
 CHUNK = 500  # latents that are decoded at once
 UNUSED = {"target": "auto", "kernel": "hmc"}  # what conf/sample.yaml chooses where the user does not
-FITTED = "sampler.safetensors"
 GRID = 64  # pictures in the grid
+ROW = 10  # pictures of a label in the grid
 _log = logging.getLogger(__name__)
 
 
 def task(cfg: DictConfig) -> None:
     """Sample from a run: latents and images, a grid, and a record with the diagnostics."""
     for key, annotation in SETTINGS.items():
-        convert(cfg[key], annotation, key, lambda value: None)
+        convert(factory.plain(cfg)[key], annotation, key, lambda value: None)
     if cfg.num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {cfg.num_samples}")
     sampler = factory.sampler(cfg)
@@ -49,6 +56,8 @@ def task(cfg: DictConfig) -> None:
     _refuse_unused(sampler.name, choices)
     hardware = factory.hardware(cfg)
     if not sampler.needs_model:
+        if choices["y"] is not None:
+            raise ValueError(f"y: sampler={sampler.name} draws from an energy, which knows no labels; leave it out")
         run, record = draw_from_energy(cfg, sampler, hardware)
         _show(run, run.samples(sampler.name), sampler.name, cfg.num_samples, record["diagnostics"])
         say_efficiency(record)
@@ -62,6 +71,7 @@ def task(cfg: DictConfig) -> None:
     reason = sampler.why_not(model)
     if reason is not None:
         raise ValueError(f"sampler: {reason}; {other_samplers(model)}")
+    labels = _labels(choices["y"], cfg.num_samples, model, sampler)
     device = hardware.prepare(cfg.seed)
     model.to(device)
 
@@ -75,7 +85,8 @@ def task(cfg: DictConfig) -> None:
                 sampler.fit(encode(model, train), done.tell)
         seed_stream(cfg.seed, Stream.SAMPLER)  # so that a sampler that is used again draws what a new one would
     with progress(sampler.name, "transition") as done:
-        draws = sampler.sample(cfg.num_samples, progress=done.tell)
+        y = None if labels is None else labels.to(device)
+        draws = sampler.sample(cfg.num_samples, y, progress=done.tell)
     with hardware.autocast():  # never around the chains: they accept and reject in full precision
         images = decode(model, draws, CHUNK)
     record = {
@@ -85,6 +96,7 @@ def task(cfg: DictConfig) -> None:
             "run": str(run.path),
             "checkpoint": checkpoint,
             "num_samples": cfg.num_samples,
+            "y": choices["y"],
             "seed": cfg.seed,
             "sampler": choices["sampler"],
             "temperature": choices["sampler"].get("temperature"),
@@ -100,6 +112,40 @@ def task(cfg: DictConfig) -> None:
     if record["replaced"] is not None:
         old = ", ".join(f"{key} {value}" for key, value in record["replaced"].items() if value is not None)
         _log.warning("replaced an earlier sample in %s (%s)", folder, old or "of which nothing is known")
+
+
+def _labels(y: Any, num_samples: int, model: Any, sampler: Any) -> Tensor | None:
+    """The label of each sample, in order: as many of each that is asked for, the first ones with what is left over.
+
+    Raises:
+        ValueError: the model knows no labels, or not these, or there are fewer samples than labels.
+    """
+    if y is None:
+        return None
+    num_classes = getattr(model, "num_classes", None) or getattr(sampler, "num_classes", None)
+    if num_classes is None:
+        way = ", or give sampler.num_classes=" if hasattr(sampler, "num_classes") else ""
+        raise ValueError(f"y: {type(model).__name__} has no labels; leave it out, or train model=conditional_vae{way}")
+    each = torch.tensor(y if isinstance(y, list) else [y])
+    if len(each) == 0 or num_samples < len(each):
+        raise ValueError(f"num_samples: expected one for each of {counted(len(each), 'label')}, got {num_samples}")
+    if each.ndim == 2 and each.shape[1] != num_classes:
+        raise ValueError(f"y: expected label vectors of {num_classes} entries, got {each.shape[1]}")
+    if each.ndim == 1 and not 0 <= int(each.min()) <= int(each.max()) < num_classes:
+        raise ValueError(f"y: expected labels from 0 to {num_classes - 1}, got {y}")
+    least, more = divmod(num_samples, len(each))
+    return each.repeat_interleave(torch.tensor([least + (i < more) for i in range(len(each))]), 0)
+
+
+def _grid(images: Tensor, y: Any) -> Any:
+    """A picture of the first samples; with several labels asked for, one row for each."""
+    if not isinstance(y, list) or len(y) < 2:
+        return to_image(images[:GRID])
+    least, more = divmod(len(images), len(y))
+    columns = min(least, ROW)
+    rows = [images[first : first + columns] for first in (i * least + min(i, more) for i in range(len(y)))]
+    names = [str(label) for label in y] if not isinstance(y[0], list) else []
+    return to_image(torch.cat(rows), columns, row_labels=names)
 
 
 def _refuse_unused(name: str, choices: Mapping[str, Any]) -> None:
@@ -148,7 +194,7 @@ def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any]
             write_atomic(staging / FITTED, fitted)
         write_atomic(staging / "samples.safetensors", save(tensors))
         if images.ndim in (4, 5):
-            grid = to_image(images[:GRID])
+            grid = _grid(images, record["settings"]["y"])
             write_atomic(staging / "grid.png", lambda path: grid.save(path, format="PNG"))
         write_json(staging / "diagnostics.json", record)
 

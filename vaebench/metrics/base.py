@@ -114,7 +114,8 @@ class Metric(ABC):
 
     Attributes:
         needs: What it cannot do without: capabilities of the model (`core.CAPABILITIES`), "labels", "factors", "images"
-            (`subject.DATA_NEEDS`), and "samples". Where one is missing, the metric is skipped with the reason.
+            (`subject.DATA_NEEDS`), "samples" and "code_prior". Where one is missing, the metric is skipped with the
+            reason.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -146,7 +147,7 @@ class Metric(ABC):
             model: A trained model.
             split: The examples.
             seed: Seed of the noise.
-            **options: Of `Subject`: dataset, batch_size, extractor, draw, source, advance.
+            **options: Of `Subject`: dataset, batch_size, extractor, draw, source, code_prior, advance.
 
         Raises:
             NotApplicableError: the metric has no meaning here.

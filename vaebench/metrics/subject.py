@@ -26,6 +26,9 @@ DATA_NEEDS: Mapping[str, str] = MappingProxyType(
 """What a metric can need of the data, each with the reason that is given where it is missing."""
 
 PRIOR = "prior"
+NO_CODE_PRIOR = (
+    "no prior over its codes is at hand; fit one with vaebench sample sampler=pixelcnn, and evaluate samples=pixelcnn"
+)
 
 
 class NotApplicableError(ValueError):
@@ -59,6 +62,7 @@ class Subject:
         dataset: The data set that they are part of, or None.
         extractor: Turns images into features: (B, *shape) to (B, F).
         source: What `samples` draws from, for messages.
+        code_prior: A fitted sampler that gives log_prob of codes' vectors, (N, D, h, w) -> nats (N,), or None.
 
     Args:
         model: As above.
@@ -68,6 +72,7 @@ class Subject:
         extractor: As above; the pixels themselves by default.
         draw: Gives decoded samples, n -> (n, *shape); the model's own prior by default.
         source: As above.
+        code_prior: As above.
         advance: Called with the number of examples whenever some are done.
     """
 
@@ -81,6 +86,7 @@ class Subject:
         extractor: Any = None,
         draw: Callable[[int], Tensor] | None = None,
         source: str = "the prior",
+        code_prior: Any = None,
         advance: Callable[[int], object] = lambda examples: None,
     ) -> None:
         check_range("batch_size", batch_size, at_least=1, whole=True)
@@ -91,6 +97,7 @@ class Subject:
             split = split.to(split.device, torch.float64)
         self.model, self.split, self.dataset = model, split, dataset
         self.batch_size, self.extractor, self.source = batch_size, extractor or Pixels(), source
+        self.code_prior = code_prior
         self._draw, self._advance = draw, advance
 
     @property
@@ -152,8 +159,11 @@ class Subject:
         """Say why a need of a metric is not met, or None where it is.
 
         Args:
-            need: A capability of the model, one of `DATA_NEEDS`, or "samples".
+            need: A capability of the model, one of `DATA_NEEDS`, "samples", or "code_prior".
         """
+        if need == "code_prior":
+            reason = self.reason_against("codes")
+            return NO_CODE_PRIOR if reason is None and self.code_prior is None else reason
         if need == "samples":
             lacking = [] if self._draw is not None else ["prior", "likelihood"]
             reasons = (self.reason_against(capability) for capability in lacking)

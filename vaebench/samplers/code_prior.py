@@ -30,20 +30,32 @@ class CodePriorSettings(TypedDict, total=False):
     patience: int
     batch_size: int
     learning_rate: float
+    num_classes: int | None
     temperature: float
     refit: bool
 
 
-class CausalCodes(nn.Module):
-    """An autoregressive distribution over sequences of L codes out of K."""
+Cache = dict[int, tuple[Tensor, Tensor]]
+"""What a draw keeps of the positions so far, by block; empty before the first."""
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return logits of each code given those before it: (N, L) integers -> (N, L, K)."""
+
+class CausalCodes(nn.Module):
+    """An autoregressive distribution over sequences of L codes out of K, one for each label where there are any."""
+
+    def forward(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return logits of each code given those before it: (N, L) integers, labels (N,) -> (N, L, K)."""
         raise NotImplementedError
 
-    def next_logits(self, codes: Tensor, position: int) -> Tensor:
-        """Return the logits of one position, shape (N, K); what stands at it and after it in `codes` is not read."""
-        return self(codes)[:, position]
+    def next_logits(self, codes: Tensor, position: int, y: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Return the logits of one position, shape (N, K).
+
+        Args:
+            codes: Shape (N, L); what stands at the position and after it is not read.
+            position: From 0 to L - 1.
+            y: Labels, shape (N,).
+            cache: For a call at every position in turn: what is kept from one to the next. None computes all anew.
+        """
+        raise NotImplementedError
 
 
 class CodePriorSampler(BaseSampler):
@@ -56,11 +68,15 @@ class CodePriorSampler(BaseSampler):
     their log-likelihood decides which weights are kept, and the fit ends when they have not improved for `patience`
     epochs. -log p(k) is the rate of a discrete latent; with the distortion it bounds -log p(x).
 
+    With `num_classes` it is a distribution for each class, p(k|y), and p(k) is their mixture in the proportions of the
+    training labels.
+
     Args:
         num_epochs: Most passes over the grids, >= 1.
         patience: Epochs without improvement before the fit ends, >= 1.
         batch_size: Grids in a step, >= 1.
         learning_rate: Of Adam, > 0.
+        num_classes: Number of classes of the data set, >= 1; None for one distribution over all examples.
         temperature: T > 0, divides the logits; 1 is what was fitted.
         refit: Whether to fit anew where a fitted prior is stored beside the samples.
     """
@@ -68,6 +84,7 @@ class CodePriorSampler(BaseSampler):
     learns = True
     needs = frozenset({"posterior", "codes"})
     is_fitted: Tensor
+    label_frequencies: Tensor
 
     def __init__(
         self,
@@ -76,6 +93,7 @@ class CodePriorSampler(BaseSampler):
         patience: int = 10,
         batch_size: int = 100,
         learning_rate: float = 1e-3,
+        num_classes: int | None = None,
         temperature: float = 1.0,
         refit: bool = False,
     ) -> None:
@@ -83,9 +101,11 @@ class CodePriorSampler(BaseSampler):
         for name, number in (("num_epochs", num_epochs), ("patience", patience), ("batch_size", batch_size)):
             check_range(name, number, at_least=1, whole=True)
         check_range("learning_rate", learning_rate, above=0, below=math.inf)
+        check_range("num_classes", num_classes, at_least=1, whole=True, or_null=True)
         check_range("temperature", temperature, above=0, below=math.inf)
         self.num_epochs, self.patience, self.batch_size = num_epochs, patience, batch_size
-        self.learning_rate, self.temperature, self.refit = learning_rate, temperature, refit
+        self.learning_rate, self.num_classes = learning_rate, num_classes
+        self.temperature, self.refit = temperature, refit
 
     @abstractmethod
     def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
@@ -97,7 +117,8 @@ class CodePriorSampler(BaseSampler):
         self._model = (model,)  # in a tuple, so that its weights are none of the sampler's
         self.codes_shape = tuple(model.codes_shape)
         self.register_buffer("is_fitted", torch.zeros((), dtype=torch.bool))
-        self.prior = self.build(model.quantizer.num_codes, self.codes_shape)
+        self.register_buffer("label_frequencies", torch.zeros(self.num_classes or 1))
+        self.prior = self.build(model.quantizer.num_codes, self.codes_shape).eval()
         self.to(self.like.device)
         return self
 
@@ -106,12 +127,13 @@ class CodePriorSampler(BaseSampler):
         """Maximise the likelihood of the latents' codes.
 
         Raises:
-            ValueError: if there are fewer than 20 latents.
+            ValueError: if there are fewer than 20 latents, or they have no labels where there are classes.
             FloatingPointError: if the likelihood is not finite.
         """
         if len(latents) < 20:
             raise ValueError(f"expected at least 20 latents to fit sampler={self.name} to, got {len(latents)}")
         codes = torch.cat([self.codes_of(z) for z in latents.z.detach().split(CHUNK)])
+        y = self._labels_to_learn(latents.y, codes)
         order = collective.permutation(len(codes), codes.device)
         held_out, kept = order.tensor_split([max(1, int(HELD_OUT * len(codes)))])
         optimizer = torch.optim.Adam(self.prior.parameters(), self.learning_rate)
@@ -119,7 +141,7 @@ class CodePriorSampler(BaseSampler):
         for epoch in range(self.num_epochs):
             self.prior.train()
             for rows in kept[collective.permutation(len(kept), codes.device)].split(self.batch_size):
-                loss = self.nll(codes[rows]).mean()
+                loss = self.nll(codes[rows], None if y is None else y[rows]).mean()
                 if not loss.isfinite():
                     raise FloatingPointError(f"epoch {epoch + 1}: the likelihood of the codes is not finite")
                 optimizer.zero_grad(set_to_none=True)
@@ -127,7 +149,8 @@ class CodePriorSampler(BaseSampler):
                 optimizer.step()
             self.prior.eval()
             with torch.no_grad():
-                judged = float(torch.cat([self.nll(codes[rows]) for rows in held_out.split(CHUNK)]).mean())
+                nll = [self.nll(codes[rows], None if y is None else y[rows]) for rows in held_out.split(CHUNK)]
+                judged = float(torch.cat(nll).mean())
             since += 1
             if judged < best:
                 best, best_weights, since = judged, copy.deepcopy(self.prior.state_dict()), 0
@@ -143,12 +166,14 @@ class CodePriorSampler(BaseSampler):
 
     @torch.no_grad()
     def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
-        """Draw the codes one after the other, for all samples together."""
+        """Draw the codes one after the other, for all samples together; see `BaseSampler.sample`."""
         y = self.labels(num_samples, y)
         self._check_fitted()
+        y = None if y is None else self._checked(y)
+        cache: Cache = {}
         codes = torch.zeros(num_samples, math.prod(self.codes_shape), dtype=torch.long, device=self.like.device)
         for position in range(codes.shape[1]):
-            logits = self.prior.next_logits(codes, position) / self.temperature
+            logits = self.prior.next_logits(codes, position, y, cache) / self.temperature
             # Gumbel's trick: the largest of the perturbed logits is a draw.
             u = collective.uniform(tuple(logits.shape), logits).clamp(1e-20, 1 - 1e-7)
             codes[:, position] = (logits - (-u.log()).log()).argmax(1)
@@ -157,14 +182,25 @@ class CodePriorSampler(BaseSampler):
         return Draws(self.latents_of(codes), y)
 
     @torch.no_grad()
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log-probability of latents of shape (N, *latent_shape) at T = 1, nats, shape (N,)."""
-        self._check_fitted()
-        return torch.cat([-self.nll(self.codes_of(some)) for some in z.split(CHUNK)])
+    def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Log-probability of latents of shape (N, *latent_shape) at T = 1, nats, shape (N,).
 
-    def nll(self, codes: Tensor) -> Tensor:
-        """Return -log p of sequences of codes (N, L), nats, shape (N,)."""
-        return F.cross_entropy(self.prior(codes).transpose(1, 2), codes, reduction="none").sum(1)
+        Args:
+            z: Latents.
+            y: Labels, shape (N,), for log p(k|y); None for log p(k), the classes summed out where there are any.
+        """
+        self._check_fitted()
+        if y is not None or self.num_classes is None:
+            labels = [None] * len(z.split(CHUNK)) if y is None else self._checked(y).split(CHUNK)
+            return torch.cat(
+                [-self.nll(self.codes_of(part), some) for part, some in zip(z.split(CHUNK), labels, strict=True)]
+            )
+        each = torch.stack([self.log_prob(z, z.new_full((len(z),), k).long()) for k in range(self.num_classes)])
+        return (each + self.label_frequencies.log().to(each)[:, None]).logsumexp(0)
+
+    def nll(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return -log p of sequences of codes (N, L) with labels (N,), nats, shape (N,)."""
+        return F.cross_entropy(self.prior(codes, y).transpose(1, 2), codes, reduction="none").sum(1)
 
     @torch.no_grad()
     def codes_of(self, z: Tensor) -> Tensor:
@@ -176,6 +212,46 @@ class CodePriorSampler(BaseSampler):
         """Return the latents (N, *latent_shape) of codes in the order in which they are read, (N, L)."""
         grids = codes.reshape(len(codes), *self.codes_shape[-2:], -1).movedim(-1, 1)
         return self._model[0].embed_codes(grids.reshape(len(codes), *self.codes_shape)).to(self.like)
+
+    def labels(self, num_samples: int, y: Tensor | None = None) -> Tensor | None:
+        """Check labels, or draw them as often as training saw them; see `BaseSampler.labels`."""
+        y = super().labels(num_samples, y)
+        if self.num_classes is None:
+            if y is not None:
+                raise ValueError(
+                    f"num_classes must be given for samples with labels: sampler={self.name} was fitted without classes"
+                )
+            return None
+        if y is None:
+            self._check_fitted()
+            u = collective.uniform((num_samples,), like=self.label_frequencies)
+            shares = self.label_frequencies.double().cumsum(0)
+            y = torch.searchsorted(shares / shares[-1], u.double(), right=True).clamp_max(self.num_classes - 1)
+        return y
+
+    def _labels_to_learn(self, y: Tensor | None, codes: Tensor) -> Tensor | None:
+        """Labels of the codes, counted; None where there are no classes."""
+        if self.num_classes is None:
+            return None
+        if y is None:
+            raise ValueError(
+                f"num_classes: the data have no labels for sampler={self.name} to learn from; leave it out"
+            )
+        labels = self._checked(y).to(codes.device)
+        self.label_frequencies.copy_(torch.bincount(labels, minlength=self.num_classes) / len(labels))
+        return labels
+
+    def _checked(self, y: Tensor) -> Tensor:
+        """Labels as int64, shape (N,).
+
+        Raises:
+            ValueError: if they are no integers from 0 to num_classes - 1.
+        """
+        assert self.num_classes is not None
+        is_whole = not y.dtype.is_floating_point and y.dtype != torch.bool
+        if y.ndim != 1 or not is_whole or (len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes):
+            raise ValueError(f"num_classes is {self.num_classes}: expected labels from 0 to {self.num_classes - 1}")
+        return y.long().to(self.like.device)
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:

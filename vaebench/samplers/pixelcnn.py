@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from vaebench.messages import check_range
-from vaebench.samplers.code_prior import CausalCodes, CodePriorSampler, CodePriorSettings
+from vaebench.samplers.code_prior import Cache, CausalCodes, CodePriorSampler, CodePriorSettings
 
 
 class PixelCNNSampler(CodePriorSampler):
@@ -22,7 +22,8 @@ class PixelCNNSampler(CodePriorSampler):
         https://arxiv.org/abs/1711.00937 (section 3.3)
     Deviations:
         Five blocks by default, for grids of some 50 codes; codes enter by a learned vector instead of their number.
-        The Q codes of a position stand side by side, as Q columns, and kernels are as many times as wide.
+        A label's vector is added after the first layer. The Q codes of a position stand side by side, as Q columns, and
+        kernels are as many times as wide.
     Args:
         hidden_channels: Channels of a block, an even number.
         num_blocks: Residual blocks, >= 0.
@@ -39,12 +40,15 @@ class PixelCNNSampler(CodePriorSampler):
 
     def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
         """Return the convolutions over codes of shape (h, w), or (Q, h, w)."""
-        return _PixelCNN(num_codes, codes_shape, self.hidden_channels, self.num_blocks)
+        return _PixelCNN(num_codes, codes_shape, self.hidden_channels, self.num_blocks, self.num_classes)
 
 
 class _PixelCNN(CausalCodes):
-    def __init__(self, num_codes: int, size: tuple[int, ...], channels: int, num_blocks: int) -> None:
+    def __init__(
+        self, num_codes: int, size: tuple[int, ...], channels: int, num_blocks: int, num_classes: int | None
+    ) -> None:
         super().__init__()
+        self.label = None if num_classes is None else nn.Embedding(num_classes, channels)
         self.num_codes = num_codes
         self.depth = math.prod(size[:-2])
         self.row = size[-1] * self.depth
@@ -66,19 +70,21 @@ class _PixelCNN(CausalCodes):
             nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, num_codes, 1)
         )
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits, shape (N, L, K), of codes (N, L); L may hold the first rows only."""
         book = torch.arange(codes.shape[1], device=codes.device) % self.depth
         h = self.embedding(codes + self.num_codes * book).unflatten(1, (-1, self.row)).movedim(-1, 1)
         h = self.first(h)
+        if self.label is not None and y is not None:
+            h = h + self.label(y)[:, :, None, None]
         for block in self.blocks:
             h = h + block(h)
         return self.last(h).flatten(2).transpose(1, 2)
 
-    def next_logits(self, codes: Tensor, position: int) -> Tensor:
-        """Logits of one position, shape (N, K), from the rows down to its own."""
+    def next_logits(self, codes: Tensor, position: int, y: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Logits of one position, shape (N, K), from the rows down to its own; nothing is cached."""
         seen = (position // self.row + 1) * self.row
-        return self(codes[:, :seen])[:, position]
+        return self(codes[:, :seen], y)[:, position]
 
 
 class _MaskedConv(nn.Conv2d):

@@ -17,6 +17,7 @@ from vaebench.samplers.base import BaseSampler
 
 # Settings that change how a fitted sampler draws, or whether it is used, but not what it learns.
 NOT_LEARNT = ("refit", "temperature")
+FITTED = "sampler.safetensors"  # the file's name
 FORMAT = "vaebench-sampler-1"
 _log = logging.getLogger(__name__)
 
