@@ -129,6 +129,8 @@ CHANGES: dict[str, Any] = {
     "hardware.threads": 2,
     "sampler=pixelcnn:sampler.batch_size": 10,
     "sampler=code_transformer:sampler.batch_size": 10,
+    "sampler=code_transformer:sampler.hidden_channels": 64,
+    "sampler=code_transformer:sampler.num_heads": 2,
     "sampler.num_classes": 3,
     "hardware=slurm:hardware.array_parallelism": 1,
     "hardware.partition": "gpu",
