@@ -22,10 +22,12 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "codes": "its latents are not codes of a finite set",
         "manifold": "it has no Riemannian metric",
         "groups": "its latents are no hierarchy of groups",
+        "energy": "it defines no energy of x",
     }
 )
 """What a model can be asked for, each with the default reason of a model that lacks it: a clause that completes
-"VAE has no manifold: …". "rate" is a normalised posterior and prior, so that KL(q || p) and log-weights exist."""
+"VAE has no manifold: …". "rate" is a normalised posterior and prior, so that KL(q || p) and log-weights exist; "energy"
+is an unnormalised density of the data, which chains can draw from."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Pure functions of distributions and log-weights, and the geometry that objectives share."""
+"""Pure functions of distributions and log-weights, the contrast of energies, and the geometry that objectives share."""
 
-from vaebench.objectives.gram_loss import GramLoss
+from vaebench.lazy import lazy_classes
 
-__all__ = ["GramLoss"]
+__getattr__, __dir__ = lazy_classes(__name__)

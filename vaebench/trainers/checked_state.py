@@ -35,6 +35,7 @@ class Resumable(Protocol):
     parts: dict[str, Part]
     scaler: torch.amp.GradScaler | None
     finite: FiniteCheck
+    carried: dict[str, Tensor]
     divergence: DivergenceWatch
     observer: Observer[Any]
     steps_per_epoch: int
@@ -66,6 +67,10 @@ def checked_state(tree: Mapping[str, Any], training: Resumable) -> dict[str, Any
         },
         "scaler": None if training.scaler is None else _scaler(training.scaler.state_dict(), tree.get("scaler")),
         "means": _means(_mapping(tree.get("means"), "means")),
+        "carried": {
+            name: _tensor(value, _mapping(tree.get("carried"), "carried").get(name), f"carried.{name}")
+            for name, value in training.carried.items()
+        },
         "finite": like(training.finite.state_dict(), tree.get("finite"), "finite"),
         "divergence": like(training.divergence.state_dict(), tree.get("divergence"), "divergence"),
         "callbacks": _callbacks(

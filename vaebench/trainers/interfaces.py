@@ -18,6 +18,10 @@ class UpdateRule(Protocol[T]):
 
     name: ClassVar[str]
 
+    def carry(self, model: Any, device: Any) -> dict[str, Tensor]:
+        """Return the tensors that are kept from step to step, as they are before the first one."""
+        ...
+
     def train_step(self, training: T, batch: Batch) -> dict[str, Tensor]:
         """Update the weights once; return detached scalars for the logs, means over `batch`."""
         ...

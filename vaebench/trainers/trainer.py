@@ -101,6 +101,14 @@ class Trainer(TrainerOptions, ABC):
         training.run_to_end()
         return training
 
+    def carry(self, model: Model, device: torch.device) -> dict[str, Tensor]:
+        """Return what the update rule carries from step to step, as it is before the first one; nothing here.
+
+        These tensors are `training.carried`. They are changed in place, are the same in every process, and lie in
+        checkpoints with the rest.
+        """
+        return {}
+
     @abstractmethod
     def train_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """Update the weights once; the update rule.

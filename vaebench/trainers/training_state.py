@@ -52,6 +52,7 @@ class TrainingState:
         closed_step: The step after which the last epoch, or the training in its middle, was logged.
         unfinished: What is left to do after that log row: "refresh" and validate, "validate", or None.
         num_steps: Length of the training in steps.
+        carried: What the update rule carries from step to step, by name: persistent chains, say.
         average: Averaged weights, or None.
         latest: The last row of each split.
         best_by: The validation metric that compares weights, and "min" or "max"; None where none does.
@@ -112,6 +113,7 @@ class TrainingState:
         self.means = RunningMeans()
         self.divergence = DivergenceWatch(enabled=model.best_criterion is not None)
         self.average: Average | None = None
+        self.carried = rule.carry(model, self.device)
         self.best_by = trainer.best_by(model.best_criterion)
         self.best: float | None = None
         self.latest: dict[str, dict[str, Any]] = {}
@@ -228,7 +230,8 @@ class TrainingState:
         """Read a state file, and hold every entry against what this training would have written."""
         if self.run is not None:
             self.run.refuse_strange_entries()
-        tree = resume.read(path, self.fingerprint(), sum(value.nbytes for value in self.model.state_dict().values()))
+        tensors = (*self.model.state_dict().values(), *self.carried.values())
+        tree = resume.read(path, self.fingerprint(), sum(value.nbytes for value in tensors))
         try:
             return checked_state(tree, self)
         except (ValueError, TypeError, RuntimeError, KeyError, OverflowError) as error:
@@ -247,6 +250,7 @@ class TrainingState:
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "means": self.means.state_dict(),
+            "carried": dict(self.carried),
             "finite": self.finite.state_dict(),
             "divergence": self.divergence.state_dict(),
             "callbacks": self.observer.state_dict(),
@@ -262,6 +266,8 @@ class TrainingState:
         if self.scaler is not None and tree["scaler"] is not None:
             self.scaler.load_state_dict(tree["scaler"])
         self.means.load_state_dict(tree["means"], self.device)
+        for name, value in self.carried.items():
+            value.copy_(tree["carried"][name])
         self.finite.load_state_dict(tree["finite"])
         self.divergence.load_state_dict(tree["divergence"])
         self.observer.load_state_dict(tree["callbacks"])

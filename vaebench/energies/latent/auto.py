@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
+from vaebench.energies.latent.energy import EnergyTarget
 from vaebench.energies.latent.manifold import ManifoldTarget
 from vaebench.energies.latent.prior import PriorTarget
 from vaebench.energies.target import Split, Target
@@ -14,15 +15,14 @@ from vaebench.energies.target import Split, Target
 
 @dataclass(frozen=True)
 class AutoTarget(Target):
-    """The first that the model has: its metric's volume, its aggregate posterior, its prior."""
+    """The first that the model has: its energy, its metric's volume, its aggregate posterior, its prior."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def resolve(self, model: Any) -> Target | None:
         """Choose the target, or None where the model has none."""
-        return next(
-            (t for t in (ManifoldTarget(), AggregatePosteriorTarget(), PriorTarget()) if t.why_not(model) is None), None
-        )
+        targets = (EnergyTarget(), ManifoldTarget(), AggregatePosteriorTarget(), PriorTarget())
+        return next((target for target in targets if target.why_not(model) is None), None)
 
     def why_not(self, model: Any) -> str | None:
         """Say why no target exists for `model`, or None where one does."""

@@ -1,0 +1,55 @@
+"""An energy that a network computes, held together by a Gaussian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vaebench.core import at_least_float32
+from vaebench.energies.base import BaseEnergyFunction
+from vaebench.hardware import collective
+from vaebench.messages import check_range
+from vaebench.networks.network import Network
+
+
+class NetworkEnergy(BaseEnergyFunction):
+    r"""U(x) = f(x) + |x|^2 / (2 s^2), with f a network that ends in one number.
+
+    The density is that of N(0, s^2 I) tilted by exp(-f). A network of bounded slope cannot outweigh the square, so that
+    exp(-U) can be normalised whatever the weights are; f alone would leave chains a way to infinity.
+
+    References:
+        A Theory of Generative ConvNet (Xie et al., 2016), https://arxiv.org/abs/1602.03264 (eq. 2), for the tilting
+    Args:
+        shape: Shape of one point before it is flattened.
+        network: Description of the trunk; what it computes for one row must not depend on the others.
+        reference_scale: s > 0.
+    """
+
+    num_dims: int
+
+    def __init__(self, shape: Sequence[int], network: Network, reference_scale: float = 2.0) -> None:
+        super().__init__()
+        check_range("reference_scale", reference_scale, above=0, below=math.inf)
+        self.shape, self.reference_scale = tuple(shape), reference_scale
+        self.num_dims = math.prod(self.shape)
+        self.trunk = network.encoder(self.shape)
+        self.head = nn.Linear(self.trunk.num_features, 1, bias=False)  # a constant changes no density
+        if any(isinstance(module, _BatchNorm) for module in self.modules()):
+            raise ValueError(
+                "network normalises over the batch, and the energy of one point would depend on the others; set its "
+                "norm to none or group"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """U in nats, x (B, D) -> (B,)."""
+        tilt = self.head(self.trunk(x.reshape(-1, *self.shape))).squeeze(-1)
+        return at_least_float32(tilt) + at_least_float32(x).square().sum(-1) / (2 * self.reference_scale**2)
+
+    def start(self, num_chains: int) -> Tensor:
+        """Draw from the Gaussian N(0, s^2 I), shape (S, D)."""
+        check_range("num_chains", num_chains, at_least=1, whole=True)
+        return self.reference_scale * collective.standard_normal((num_chains, self.num_dims), self.head.weight)
