@@ -91,15 +91,35 @@ class EnergyBasedModel(Model):
         Raises:
             ValueError: if all training examples are the same.
         """
-        mean = sum(x.sum(0) for x in _chunks(train)) / len(train)
-        squares = sum(float((x - mean).square().sum()) for x in _chunks(train))
-        scale = math.sqrt(squares / (len(train) * len(mean)))
+        mean = sum(x.sum(0) for x in _flat(train)) / len(train)
+        squares = sum(float((x - mean).square().sum()) for x in _flat(train))
+        scale = math.sqrt(squares / (len(train) * len(self.location)))
         if scale == 0:
             raise ValueError("dataset: the training examples are all the same, and an energy needs their spread")
         self.location.copy_(mean)
         self.scale.fill_(scale)
 
 
-def _chunks(split: Split) -> Iterator[Tensor]:
+def standardized(model: EnergyBasedModel, split: Split) -> Iterator[Tensor]:
+    """Yield a split in standardised coordinates, some examples at a time, float64, shape (B, D)."""
+    for x in _flat(split):
+        yield (x - model.location) / model.scale
+
+
+def check_smooth(network: Network) -> None:
+    """Refuse a network whose second derivatives are 0 wherever they exist: score matching would see no curvature.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    name = getattr(network, "activation", None)
+    if name in ("relu", "leaky_relu"):
+        raise ValueError(
+            f"network.activation: score matching needs second derivatives, and those of {name} are 0; choose silu, "
+            "softplus or tanh"
+        )
+
+
+def _flat(split: Split) -> Iterator[Tensor]:
     for rows in torch.arange(len(split)).split(CHUNK):
         yield split.batch(rows).x.flatten(1).double()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vaebench.core import Batch, Loss, Model
+from vaebench.core import Batch, Loss
 from vaebench.mcmc.kernels.kernel import Kernel
 from vaebench.mcmc.kernels.langevin import LangevinKernel
 from vaebench.messages import check_range

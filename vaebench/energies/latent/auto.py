@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
-from vaebench.energies.latent.energy import EnergyTarget
+from vaebench.energies.latent.learned import LearnedTarget
 from vaebench.energies.latent.manifold import ManifoldTarget
 from vaebench.energies.latent.prior import PriorTarget
 from vaebench.energies.target import Split, Target
@@ -21,7 +21,7 @@ class AutoTarget(Target):
 
     def resolve(self, model: Any) -> Target | None:
         """Choose the target, or None where the model has none."""
-        targets = (EnergyTarget(), ManifoldTarget(), AggregatePosteriorTarget(), PriorTarget())
+        targets = (LearnedTarget(), ManifoldTarget(), AggregatePosteriorTarget(), PriorTarget())
         return next((target for target in targets if target.why_not(model) is None), None)
 
     def why_not(self, model: Any) -> str | None:

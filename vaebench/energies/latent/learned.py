@@ -10,7 +10,7 @@ from vaebench.energies.target import Split, Target
 
 
 @dataclass(frozen=True)
-class EnergyTarget(Target):
+class LearnedTarget(Target):
     """The density of examples that an energy-based model has learned, in standardised coordinates."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"energy"})

@@ -1,0 +1,33 @@
+r"""Score matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vaebench.core import Batch, Loss
+from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, check_smooth
+from vaebench.networks import Network
+from vaebench.objectives.score_matching import exact_score_matching
+
+
+class ScoreMatching(EnergyBasedModel):
+    r"""An energy trained by exact score matching (Hyvarinen, 2005): no chains, and no normaliser.
+
+    .. math:: L = E\big[ \tfrac12 \|\nabla U(u)\|^2 - tr \nabla^2 U(u) \big]      (eq. 4)
+
+    The trace costs one derivative for each dimension; `sliced_score_matching` estimates it.
+
+    References:
+        Estimation of Non-Normalized Statistical Models by Score Matching (Hyvarinen, 2005),
+        https://jmlr.org/papers/v6/hyvarinen05a.html
+    Args: those of `EnergyBasedModel`; the network's activation must be smooth.
+    """
+
+    def __init__(self, shape: Sequence[int], *, network: Network = ENERGY_MLP, reference_scale: float = 2.0) -> None:
+        check_smooth(network)
+        super().__init__(shape, network=network, reference_scale=reference_scale)
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Return the objective, per squared standardised unit."""
+        norm, trace = exact_score_matching(self.energy_function, self.standardize(batch.x))
+        return Loss.mean(norm + trace, half_square=norm, trace=trace)
