@@ -32,6 +32,7 @@ from vaebench.distributions.quantizers.vq import VectorQuantizer
 from vaebench.hardware.device import Hardware
 from vaebench.hardware.random_streams import seed_everything
 from vaebench.metrics.subject import Subject
+from vaebench.models.ebm import EBM
 from vaebench.models.rhvae import RHVAE
 from vaebench.models.vq_vae import VQVAE
 from vaebench.networks import MLP, Conv
@@ -117,6 +118,10 @@ def model(cfg: Tree, folder: Path) -> Any:
     built = factory.model(cfg, DATA)
     batch, found = first_batch(), [built.state_dict()]
     built.before_training(DATA.train)
+    if "energy" in built.capabilities:
+        found.append(built.energy(batch.x))
+    if built.trainer == "contrastive_divergence":  # there is no loss of a batch alone
+        return plain(found)
     for step in range(2):
         losses = built.losses(batch, step)
         found.append({name: (loss.total, loss.terms) for name, loss in losses.items()})
@@ -200,11 +205,20 @@ def code_model() -> Any:
     return built.eval()
 
 
+def energy_model() -> Any:
+    """A model that is an energy of its data."""
+    seed_everything(0)
+    built = EBM(DATA.shape, network=MLP(hidden_dims=(12,), activation="silu"))
+    built.before_training(DATA.train)
+    return built.eval()
+
+
 def sampler(cfg: Tree, folder: Path) -> Any:
     """Draws, and the report on their chains."""
     made, built = factory.sampler(cfg), None
     if made.needs_model:
-        built = code_model() if "codes" in made.needs else latent_model()
+        makers = {"codes": code_model, "energy": energy_model}
+        built = next((make for need, make in makers.items() if need in made.needs), latent_model)()
     seed_everything(3)
     prepare(made, built, DATA.train)
     draws = made.sample(7)

@@ -214,6 +214,7 @@ def entry(group: str, name: str) -> tuple[str, tuple[str, ...], str]:
 
 MODEL_OF = {  # where the option needs another than the default
     "trainer=adversarial": "aae",
+    "trainer=contrastive_divergence": "ebm",
     "trainer=coupled": "rae_l2",
     "trainer=coupled_adversarial": "vae_gan",
     "model/beta": "beta_vae",

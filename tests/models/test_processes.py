@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.contracts.test_models import MODELS, Prototypes, configuration
+from tests.contracts.test_models import ALL, Prototypes, configuration
 from tests.trainers.toy_models import History, Toy, toy, toy_data
 from vaebench import factory
 from vaebench.data.split import DataSplit
@@ -137,7 +137,7 @@ def smooth(node):
             smooth(value)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_two_processes_reach_weights_and_buffers_of_one(name):
     one = Hardware(device="cpu", threads=1)
     two = Hardware(device="cpu", threads=1, num_devices=2)

@@ -91,7 +91,7 @@ class EnergyBasedModel(Model):
         Raises:
             ValueError: if all training examples are the same.
         """
-        mean = sum(x.sum(0) for x in _flat(train)) / len(train)
+        mean = torch.stack([x.sum(0) for x in _flat(train)]).sum(0) / len(train)
         squares = sum(float((x - mean).square().sum()) for x in _flat(train))
         scale = math.sqrt(squares / (len(train) * len(self.location)))
         if scale == 0:

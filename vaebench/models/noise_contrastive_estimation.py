@@ -65,7 +65,7 @@ class NoiseContrastiveEstimation(EnergyBasedModel):
     def before_training(self, train: Split) -> None:
         """Find mean and scale, and the covariance of the noise."""
         super().before_training(train)
-        covariance = sum(u.mT @ u for u in standardized(self, train)) / len(train)
+        covariance = torch.stack([u.mT @ u for u in standardized(self, train)]).sum(0) / len(train)
         identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
         factor = torch.linalg.cholesky((1 - SHRINKAGE) * covariance + SHRINKAGE * identity)
         self.noise_factor.copy_(factor)

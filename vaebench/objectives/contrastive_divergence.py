@@ -187,10 +187,7 @@ class ContrastiveDivergence(nn.Module):
         if not self.persistent:
             negatives = self.phase.moved(self.energy_function, x)
         else:
-            if self.buffer_size < len(x):
-                raise ValueError(
-                    f"buffer_size must be at least the {len(x)} examples of a batch; got {self.buffer_size}"
-                )
+            check_range("buffer_size", self.buffer_size, at_least=len(x))  # each example moves a chain
             if not len(self.chains):
                 self.chains = self.phase.init_scale * torch.randn(self.buffer_size, x.shape[1]).to(x)
             negatives, slots = self.phase.replayed(self.energy_function, self.chains, len(x))

@@ -44,19 +44,20 @@ class ContrastiveDivergenceTrainer(Trainer):
         buffer_size: Persistent chains, at least as many as there are examples in a step.
         new_sample_ratio: Probability that a persistent chain begins anew, in [0, 1].
         init_scale: Standard deviation of the Gaussian that persistent chains begin in, > 0.
-        energy_reg_weight: Weight alpha of the squared energies, >= 0.
+        energy_reg_weight: Weight alpha of the squared energies, >= 0; without it the constant of the energy drifts.
     """
 
     name: ClassVar[str] = "contrastive_divergence"
 
+    learning_rate: float = 3e-4
     kernel: Kernel = LangevinKernel()  # noqa: RUF009 - a frozen description
-    step_size: float = 0.01
+    step_size: float = 0.03
     k_steps: int = 10
     persistent: bool = True
     buffer_size: int = 10_000
     new_sample_ratio: float = 0.05
     init_scale: float = 1.0
-    energy_reg_weight: float = 0.001
+    energy_reg_weight: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
