@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,6 +82,34 @@ def latent_space(z: Tensor, y: Tensor | None = None) -> Image.Image:
             figure.colorbar(drawn, label="label")
     axes.set_xlabel(names[0], fontsize=8)
     axes.set_ylabel(names[1], fontsize=8)
+    return _picture(figure)
+
+
+def density(energy: Callable[[Tensor], Tensor], data: Tensor, draws: Tensor, resolution: int = 120) -> Image.Image:
+    """Draw the density exp(-E) over the plane, normalised over the picture, with draws on it; beside it the data.
+
+    Args:
+        energy: E, from points (N, 2) to nats (N,).
+        data: Shape (N, 2).
+        draws: Shape (M, 2).
+        resolution: Points of the grid along each axis.
+    """
+    low, high = data.amin(0), data.amax(0)
+    margin = 0.15 * (high - low).clamp_min(1e-6)
+    ends = torch.stack([low - margin, high + margin], 1).tolist()
+    x, y = (torch.linspace(*pair, resolution) for pair in ends)
+    minus = -energy(torch.cartesian_prod(x, y)).double().cpu().view(resolution, resolution)
+    mass = torch.exp(minus - minus.logsumexp((0, 1))) / float((x[1] - x[0]) * (y[1] - y[0]))
+    figure = _figure(8.4, 3.9)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    drawn = left.contourf(x, y, mass.T, levels=24, cmap="Blues")
+    figure.colorbar(drawn, ax=left, label="learned density")
+    left.scatter(draws[:, 0], draws[:, 1], s=3, color="tab:red", linewidths=0, alpha=0.6)
+    left.set_title("density, and draws of chains", fontsize=9)
+    right.scatter(data[:, 0], data[:, 1], s=3, color="black", linewidths=0, alpha=0.6)
+    right.set_title("data", fontsize=9)
+    left.set_xlim(float(x[0]), float(x[-1]))
+    left.set_ylim(float(y[0]), float(y[-1]))
     return _picture(figure)
 
 

@@ -18,6 +18,7 @@ from vaebench.messages import check_range
 from vaebench.runs.images import save_image, side_by_side, to_image
 from vaebench.runs.run import write_atomic
 from vaebench.trainers.callbacks.callback import Callback
+from vaebench.trainers.callbacks.energy_images import energy_images
 from vaebench.trainers.callbacks.figures import latent_space, loss_curves
 from vaebench.trainers.training import Training
 
@@ -33,7 +34,8 @@ class ImagesCallback(Callback):
     samples.png: decoded draws from the prior. reconstructions.png: validation examples, framed, above their
     reconstructions. interpolation.png: between two framed examples in each row. traversal.png: one example with one
     latent dimension moved in each row. latents.png: the validation split's posterior means in two dimensions, coloured
-    by label. losses.png: what was logged, over epochs.
+    by label. losses.png: what was logged, over epochs. Of an energy of points in the plane, density.png: the density
+    that it has learned, with chains on it, beside the data.
 
     The same latents and the same validation images are shown every time. What a model cannot give (samples of one
     without a prior), or data that are no images, is left out.
@@ -76,6 +78,8 @@ class ImagesCallback(Callback):
     def _drawn(self, training: Training) -> dict[str, Image.Image]:
         """Samples and reconstructions."""
         model: Any = training.model
+        if "energy" in model.capabilities:
+            return energy_images(training, self.num_images)
         if len(model.shape) not in (3, 4):
             return {}
         found = {}
