@@ -228,7 +228,8 @@ def sampler(cfg: Tree, folder: Path) -> Any:
 def metric(cfg: Tree, folder: Path) -> Any:
     """The numbers of a metric, and its details."""
     (made,) = factory.metrics(cfg).values()
-    return plain(made(latent_model(), DATA.test, dataset=DATA, extractor=factory.extractor(cfg)).as_json())
+    built = energy_model() if "energy" in made.needs else latent_model()
+    return plain(made(built, DATA.test, dataset=DATA, extractor=factory.extractor(cfg)).as_json())
 
 
 def extractor(cfg: Tree, folder: Path) -> Any:

@@ -29,6 +29,7 @@ from vaebench.factory.targets import AUTO, resolve
 SMALL: dict[str, dict[str, Any]] = {
     "trainer": {"trainer.num_epochs": 4, "trainer.batch_size": 20},
     "trainer=coupled_adversarial": {"trainer.keep_best": "loss"},  # VAE-GAN has no criterion of its own
+    "trainer=contrastive_divergence": {"trainer.keep_best": "loss", "trainer.k_steps": 2},  # nor has EBM
     "callback": {"trainer.num_epochs": 2, "trainer.batch_size": 20},
     "model/likelihood=binomial": {"model.likelihood.total_count": 16},
     "dataset=arrays": {"dataset.path": "x.npz", "dataset.key": "x", "dataset.labels_key": "y", "dataset.layout": "chw"},
@@ -50,6 +51,13 @@ SMALL: dict[str, dict[str, Any]] = {
         "sampler.learning_rate": 0.1,
     },
     "sampler=pixelcnn:sampler.patience": {"sampler.num_epochs": 8, "sampler.learning_rate": 0.03},
+    "metric=ais": {
+        "metric.ais.num_temperatures": 4,
+        "metric.ais.num_chains": 2,
+        "metric.ais.num_leapfrog": 2,
+        "metric.ais.num_simulated": 5,
+    },
+    "metric=energy_nll": {"metric.energy_nll.num_temperatures": 4, "metric.energy_nll.num_chains": 3},
     "sweep=list": {"sweep.confirm_above": 200},
     "sweep=random": {"sweep.num_jobs": 8},
     "sweep=optuna": {"sweep.num_trials": 12},

@@ -69,6 +69,7 @@ def task(cfg: DictConfig) -> None:
     model.to(device)
     if split.in_memory and hardware.fits(split.nbytes):
         split = split.to(device)
+    has_likelihood = "likelihood" in model.capabilities  # an energy is a density by itself
     settings = {
         "run": str(run.path),
         "checkpoint": checkpoint_record(run, cfg.checkpoint),
@@ -80,8 +81,8 @@ def task(cfg: DictConfig) -> None:
         "beta": 1.0,
         "dataset": factory.plain(trained)["dataset"],
         "data": split.fingerprint(),
-        "likelihood": type(model.likelihood_head).__name__,
-        "measure": _measure(model.likelihood_head, split),
+        "likelihood": type(model.likelihood_head).__name__ if has_likelihood else None,
+        "measure": _measure(model.likelihood_head, split) if has_likelihood else "density",
         "hardware": hardware.describe(),
         "version": __version__,
     }

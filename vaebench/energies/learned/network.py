@@ -46,8 +46,11 @@ class NetworkEnergy(BaseEnergyFunction):
 
     def forward(self, x: Tensor) -> Tensor:
         """U in nats, x (B, D) -> (B,)."""
-        tilt = self.head(self.trunk(x.reshape(-1, *self.shape))).squeeze(-1)
-        return at_least_float32(tilt) + at_least_float32(x).square().sum(-1) / (2 * self.reference_scale**2)
+        return self.tilt(x) + at_least_float32(x).square().sum(-1) / (2 * self.reference_scale**2)
+
+    def tilt(self, x: Tensor) -> Tensor:
+        """f in nats, x (B, D) -> (B,)."""
+        return at_least_float32(self.head(self.trunk(x.reshape(-1, *self.shape))).squeeze(-1))
 
     def start(self, num_chains: int) -> Tensor:
         """Draw from the Gaussian N(0, s^2 I), shape (S, D)."""
