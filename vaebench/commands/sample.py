@@ -19,6 +19,7 @@ from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
 from vaebench.commands.energy import draw_from_energy, say_efficiency
+from vaebench.commands.landscape import landscape_of
 from vaebench.commands.progress import progress
 from vaebench.core import Draws
 from vaebench.factory import configurations
@@ -108,6 +109,8 @@ def task(cfg: DictConfig) -> None:
     }
     record["replaced"] = _earlier(folder)
     _write(folder, draws, images.cpu(), record, content(sampler, belongs_to) if sampler.learns else None)
+    if (landscape := landscape_of(model, sampler)) is not None:
+        write_atomic(folder / "landscape.png", landscape)
     _show(run, folder, sampler.name, len(draws), record["diagnostics"])
     if record["replaced"] is not None:
         old = ", ".join(f"{key} {value}" for key, value in record["replaced"].items() if value is not None)
