@@ -52,3 +52,11 @@ def test_the_first_blocks_are_the_two_commands():
     assert "pip install -e .\n" in first
     assert first.endswith("vaebench train model=rhvae\n")
     assert second.endswith("-m pytest\n")
+
+
+def test_the_example_of_a_trained_energy_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = {}
+    exec(next(block for block in blocks if "ContrastiveDivergence" in block), names)
+    assert names["negative_samples"].shape == (100, 2)
+    assert names["loss"].isfinite()
