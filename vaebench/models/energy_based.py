@@ -81,7 +81,7 @@ class EnergyBasedModel(Model):
         return (self.location + self.scale * z).reshape(*z.shape[:-1], *self.shape)
 
     def draw_labels(self, num_samples: int) -> Tensor | None:
-        """None: the density is that of x alone, shape and labels play no part."""
+        """Return None, where a conditional model returns labels of shape (num_samples,)."""
         return None
 
     @torch.no_grad()

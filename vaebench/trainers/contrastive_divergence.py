@@ -111,11 +111,11 @@ class ContrastiveDivergenceTrainer(Trainer):
     def _drawn(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Examples in standardised coordinates, draws from the model, and the places of these in the buffer."""
         model: Any = training.model
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(batch.x.device.type, enabled=False):  # chains move in full precision
             x = model.standardize(batch.x)
-        if not self.persistent:
-            return x, self.phase.moved(model.energy_function, x), None
-        return x, *self.phase.replayed(model.energy_function, training.carried["chains"], len(x))
+            if not self.persistent:
+                return x, self.phase.moved(model.energy_function, x), None
+            return x, *self.phase.replayed(model.energy_function, training.carried["chains"], len(x))
 
 
 def _energy_of(training: Training) -> Any:
