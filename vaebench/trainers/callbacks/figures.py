@@ -97,7 +97,7 @@ def density(energy: Callable[[Tensor], Tensor], data: Tensor, draws: Tensor, res
     low, high = data.amin(0), data.amax(0)
     margin = 0.15 * (high - low).clamp_min(1e-6)
     ends = torch.stack([low - margin, high + margin], 1).tolist()
-    x, y = (torch.linspace(*pair, resolution) for pair in ends)
+    x, y = (torch.linspace(first, last, resolution) for first, last in ends)
     minus = -energy(torch.cartesian_prod(x, y)).double().cpu().view(resolution, resolution)
     mass = torch.exp(minus - minus.logsumexp((0, 1))) / float((x[1] - x[0]) * (y[1] - y[0]))
     figure = _figure(8.4, 3.9)
