@@ -40,7 +40,7 @@ def test_its_minimum_is_the_datas_precision(sliced):
 
     assert float(sum(objective(torch.tensor(1.0).double())).mean()) == pytest.approx(8 / 8 - 8, abs=0.02)
     (slope,) = torch.autograd.grad(sum(objective(k)).mean(), k)
-    assert abs(float(slope)) < 4.5 * 0.5 * 4 / math.sqrt(50_000)  # d/dk = k |x|^2 - d
+    assert abs(float(slope)) < 4.5 * 4 / math.sqrt(50_000)  # of k |x|^2 - d, whose deviation is 4
 
 
 @pytest.mark.parametrize("projection", ["signs", "normal"])
@@ -48,11 +48,11 @@ def test_slices_estimate_the_trace(projection):
     energy = MLPEnergy(3, (16,), activation="tanh").double()
     x = data(1, 3)
     _, exact = exact_score_matching(energy, x)
-    v = torch.randn(4000, 1, 3, dtype=torch.float64)
+    v = torch.randn(300, 1, 3, dtype=torch.float64)
     v = torch.where(v < 0, -1.0, 1.0).double() if projection == "signs" else v
-    singles = torch.stack([sliced_score_matching(energy, x, one[None])[1] for one in v[:1500]])
-    assert abs(float(singles.mean() - exact)) <= 4.5 * float(singles.std()) / math.sqrt(1500) + 1e-12
-    _, together = sliced_score_matching(energy, x, v[:1500])
+    singles = torch.stack([sliced_score_matching(energy, x, one[None])[1] for one in v])
+    assert abs(float(singles.mean() - exact)) <= 4.5 * float(singles.std()) / math.sqrt(300) + 1e-12
+    _, together = sliced_score_matching(energy, x, v)
     torch.testing.assert_close(together, singles.mean(0))
 
 
@@ -72,13 +72,19 @@ def test_denoising_learns_the_smoothed_density():
     assert float(error.mean()) == pytest.approx(scale**2 * best / 2, rel=0.02)
 
 
-def test_weights_get_gradients_also_where_they_are_switched_off():
+def test_weights_get_gradients_and_values_need_none():
     energy, x = MLPEnergy(3, (8,)), torch.randn(5, 3)
-    with torch.no_grad():
-        totals = [
+    noise = torch.randn(5, 3)
+
+    def totals():
+        return [
             sum(exact_score_matching(energy, x)).mean(),
             sum(sliced_score_matching(energy, x, torch.ones(2, 5, 3))).mean(),
-            denoising_score_matching(energy, x, torch.randn(5, 3), 0.1).mean(),
+            denoising_score_matching(energy, x, noise, 0.1).mean(),
         ]
-    for total in totals:
+
+    with torch.no_grad():
+        expected = totals()
+    for total, value in zip(totals(), expected, strict=True):
+        torch.testing.assert_close(total.detach(), value)
         assert all(g.isfinite().all() and g.any() for g in torch.autograd.grad(total, list(energy.parameters())))

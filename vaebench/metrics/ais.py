@@ -17,6 +17,9 @@ from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_on_grid
 
 
+PILOT = 50  # temperatures at which step sizes are tuned; those between are interpolated
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What annealing says about some examples.
@@ -158,7 +161,13 @@ class AIS(Metric):
         energy = AnnealedEnergy(log_prior, log_likelihood)
         with torch.autocast(batch.x.device.type, enabled=False):  # nothing is accepted in half precision
             steps = tune(
-                self.kernel, energy, drawn(), size, schedule=self.schedule, target_acceptance=self.target_acceptance
+                self.kernel,
+                energy,
+                drawn(),
+                size,
+                num_temperatures=min(PILOT, self.num_temperatures),
+                schedule=self.schedule,
+                target_acceptance=self.target_acceptance,
             )
             log_w, acceptance = anneal(self.kernel, energy, drawn(), steps, self.betas)
             upper = None

@@ -13,6 +13,7 @@ from vaebench.mcmc.kernels.hmc import HMCKernel
 from vaebench.messages import check_range, counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 
+PILOT = 50  # temperatures at which step sizes are tuned; those between are interpolated
 MIN_SHARE = 0.05  # of the chains: an effective sample size below it is remarked upon
 
 
@@ -87,6 +88,8 @@ class EnergyNLL(Metric):
 
         energy = AnnealedEnergy(log_gaussian, lambda u: -function.tilt(u))
         with torch.autocast(subject.device.type, enabled=False):
-            steps = tune(self.kernel, energy, function.start(self.num_chains), 1, schedule=self.schedule)
+            num_pilot = min(PILOT, self.num_temperatures)
+            start = function.start(self.num_chains)
+            steps = tune(self.kernel, energy, start, 1, num_temperatures=num_pilot, schedule=self.schedule)
             log_w, _ = anneal(self.kernel, energy, function.start(self.num_chains), steps, self.betas)
         return log_w.cpu()
