@@ -16,7 +16,6 @@ from vaebench.messages import check_range, counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_on_grid
 
-
 PILOT = 50  # temperatures at which step sizes are tuned; those between are interpolated
 
 
