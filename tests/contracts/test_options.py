@@ -50,6 +50,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "sampler.batch_size": 20,
         "sampler.learning_rate": 0.1,
     },
+    "sampler=code_transformer": {
+        "sampler.hidden_channels": 16,
+        "sampler.num_blocks": 1,
+        "sampler.num_epochs": 3,
+        "sampler.batch_size": 20,
+        "sampler.learning_rate": 0.03,
+    },
+    "sampler=code_transformer:sampler.patience": {"sampler.num_epochs": 10, "sampler.learning_rate": 0.1},
     "sampler=pixelcnn:sampler.patience": {"sampler.num_epochs": 8, "sampler.learning_rate": 0.03},
     "metric=ais": {
         "metric.ais.num_temperatures": 4,
