@@ -124,9 +124,9 @@ def test_any_level_of_a_unet():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"level": "C9"}, r"level: the network has no 'C9'.*it has C2, C3, F1"),
+        ({"level": "C9"}, "level: the network has C2, C3, F1 and no 'C9'"),
         ({"level": "F1"}, "'F1' has none; it is a vector of 16"),
-        ({"network": MLP([8, 8])}, "level: the network has no 'C3'.*it has F1, F2"),
+        ({"network": MLP([8, 8])}, "level: the network has F1, F2 and no 'C3'"),
         ({"gram_weight": -1.0}, "gram_weight must be at least 0"),
         ({"teacher_decay": 1.0}, "teacher_decay must be at least 0 and below 1; got 1"),
         ({"negatives": "no"}, "negatives: unknown name 'no'"),

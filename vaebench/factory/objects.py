@@ -71,7 +71,8 @@ def model(cfg: Config, dataset: Any) -> Any:
     if "likelihood" in known and "likelihood" not in made.arguments:
         injected["likelihood"] = dataset.likelihood
     if "num_classes" in known and "num_classes" not in made.arguments:
-        if dataset.num_classes is None and made.arguments.get("condition_dim") is None:  # vectors need no classes
+        needs_labels = made.arguments.get("condition_dim") is None  # vectors need no classes
+        if dataset.num_classes is None and needs_labels and getattr(made.target, "needs_labels", True):
             raise ConfigError(f"model: {made.target.__name__} needs labels, and dataset '{dataset.name}' has none")
         injected["num_classes"] = dataset.num_classes
     return made.make(**injected)

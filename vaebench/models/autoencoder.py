@@ -45,6 +45,11 @@ class Autoencoder(Model):
         """How many latents each group has, the top group first; a model without a hierarchy has one group."""
         return [math.prod(self.latent_shape)]
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether `reconstruct` has an answer."""
+        return {"posterior", "likelihood"} <= self.capabilities
+
     def posterior(self, x: Tensor, y: Tensor | None = None) -> Any:
         """Return q(z|x) for x of shape (B, *shape): a distribution over (B, *latent_shape)."""
         raise NotImplementedError

@@ -108,8 +108,7 @@ class GramVAE(LatentVariableModel):
             ) from None
         if self.level not in levels:
             raise ValueError(
-                f"level: the network has no '{self.level}'{did_you_mean(self.level, levels)}; it has "
-                f"{', '.join(levels)}"
+                f"level: the network has {', '.join(levels)} and no '{self.level}'{did_you_mean(self.level, levels)}"
             )
         if levels[self.level].ndim < 4:
             raise ValueError(

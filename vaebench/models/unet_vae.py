@@ -3,7 +3,7 @@ r"""A VAE with a U-Net for encoder and decoder, over pictures or videos, and wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,7 @@ class UNetVAE(LatentVariableModel):
         network: Description of the U-Net.
     """
 
+    needs_labels: ClassVar[bool] = False  # unless context=labels
     encoder: UNetFramesEncoder
     decoder: UNetFramesDecoder
 
@@ -226,6 +227,11 @@ class UNetVAE(LatentVariableModel):
         groups = rates.unbind(-1) if "groups" in self.capabilities else ()
         of_groups = {f"rate_group_{number}": rate for number, rate in enumerate(groups)}
         return Loss.mean(terms.distortion + terms.rate, distortion=terms.distortion, rate=terms.rate, **of_groups)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Always: with deterministic skips the example's own features are at hand."""
+        return True
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, deterministic: bool = False, y: Tensor | int | None = None) -> Tensor:

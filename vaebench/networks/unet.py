@@ -277,7 +277,7 @@ def check_levels(levels: Sequence[str], known: Sequence[str]) -> None:
     for level in levels:
         if level not in known:
             raise ValueError(
-                f"levels: the network has no '{level}'{did_you_mean(level, known)}; it has {', '.join(sorted(known))}"
+                f"levels: the network has {', '.join(sorted(known))} and no '{level}'{did_you_mean(level, known)}"
             )
 
 

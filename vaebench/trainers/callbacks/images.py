@@ -87,7 +87,7 @@ class ImagesCallback(Callback):
             if {"prior", "likelihood"} <= model.capabilities:
                 labels = model.draw_labels(self.num_images)
                 found["samples"] = to_image(model.sample(self.num_images, y=labels))
-            if {"posterior", "likelihood"} <= model.capabilities:
+            if getattr(model, "reconstructs", False):
                 batch = _examples(training, self.num_images // 2 or 1)
                 pictures = model.reconstruct(batch.x, deterministic=True, y=batch.y)
                 widest = 8 if len(model.shape) == 3 else 2  # videos are strips of frames
