@@ -90,6 +90,7 @@ CHANGES: dict[str, Any] = {
     "trainer.scheduler_interval": "step",
     "trainer.warmup_steps": 5,
     "trainer.gradient_clip_norm": 1e-3,
+    "trainer.skip_gradient_above": 1e-3,
     "trainer.ema_decay": 0.5,
     "trainer.validate_every": None,
     "trainer.keep_best": None,

@@ -71,6 +71,31 @@ def test_gradient_that_is_not_finite_is_told_where_it_is_known():
     assert torch.isfinite(spy.weights[-1]).all()
 
 
+class Steep(Toy):
+    """Its gradient is huge in one step."""
+
+    def loss(self, batch, step):
+        plain = super().loss(batch, step)
+        return Loss(plain.total * (1e6 if step == 2 else 1.0), plain.terms)
+
+
+def test_a_step_with_a_huge_gradient_is_left_out_and_counted_and_a_clipped_one_is_not():
+    spy, clipped = Spy(), Spy()
+    training = train(toy(Steep), callbacks=[spy], skip_gradient_above=1e4, gradient_clip_norm=5.0)
+    assert torch.equal(spy.weights[2], spy.weights[3])
+    assert not torch.equal(spy.weights[3], spy.weights[4])
+    assert [row["num_large_gradients"] for row in training.history if row["split"] == "train"][-1] == 1.0
+    assert all(row["loss"] < 1e5 for row in training.history)
+    train(toy(Steep), callbacks=[clipped], gradient_clip_norm=5.0)
+    assert torch.equal(clipped.weights[2], spy.weights[2])
+    assert not torch.equal(clipped.weights[2], clipped.weights[3])
+
+
+def test_a_gradient_that_is_not_finite_is_left_to_the_policy():
+    with pytest.raises(NonFiniteError, match=r"step 3: gradient of model is nan"):
+        train(toy(Cliff), skip_gradient_above=1e4)
+
+
 def test_too_many_steps_left_out_end_the_run():
     with pytest.raises(NonFiniteError, match=r"step 4: rate is inf, and trainer.max_skipped=1 lets no more steps be"):
         train(Exploding(steps=(3, 4)), non_finite="skip", max_skipped=1)

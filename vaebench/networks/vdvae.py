@@ -56,7 +56,7 @@ class VDVAENetwork:
     """
 
     channels: Sequence[int] = (32, 32, 32, 32)
-    groups: Sequence[int] = (4, 4, 2, 2)
+    groups: Sequence[int] = (2, 4, 4, 2)
     encoder_blocks: Sequence[int] = (1, 1, 1, 1)
     strides: Sequence[int] = (2, 2, 2)
     latent_channels: int = 16

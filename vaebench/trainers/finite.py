@@ -1,4 +1,4 @@
-"""The policy for losses and gradients that are not finite."""
+"""The policy for losses and gradients that are not finite, and for gradients that are huge."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class FiniteCheck:
     Attributes:
         skipped: Whether the step at hand was left out.
         num_skipped: How many were.
+        num_large: How many because a gradient's norm was too large.
         num_overflows: Updates that the gradient scaler of float16 left out; the first few are its search for a scale.
 
     Args:
@@ -36,13 +37,24 @@ class FiniteCheck:
         max_skipped: Steps that may be left out.
         device: Where the values are.
         is_scaled: Whether there is a gradient scaler.
+        largest_norm: Norm of a gradient above which a step is left out; None leaves none out. Where it is set, a GPU
+            is waited for in each step.
     """
 
-    def __init__(self, policy: str, max_skipped: int, device: torch.device, is_scaled: bool = False) -> None:
+    def __init__(
+        self,
+        policy: str,
+        max_skipped: int,
+        device: torch.device,
+        is_scaled: bool = False,
+        largest_norm: float | None = None,
+    ) -> None:
         self.policy = policy
         self.max_skipped = max_skipped
         self.is_scaled = is_scaled
+        self.largest_norm = largest_norm
         self.num_skipped = 0
+        self.num_large = 0
         self.num_overflows = 0
         self._every = 1 if device.type == "cpu" else _EVERY
         self._waiting: list[tuple[int, Mapping[str, Tensor]]] = []
@@ -69,6 +81,15 @@ class FiniteCheck:
             )
         log.warning("step %d left out: %s is %s (%d so far)", step + 1, name, value, self.num_skipped)
         return False
+
+    def allows_norms(self, parts: Iterable[Part]) -> bool:
+        """Whether no gradient is finite and above the largest norm; one that is not finite is left to `policy`."""
+        if self.largest_norm is None:
+            return True
+        is_large = any(self.largest_norm < float(norm) < math.inf for norm in gradients(parts).values())
+        self.skipped = self.skipped or is_large
+        self.num_large += is_large
+        return not is_large
 
     def note_overflow(self, step: int, part: str, scale: float) -> None:
         """Count an update that the gradient scaler left out.
@@ -123,15 +144,18 @@ class FiniteCheck:
     def values(self) -> dict[str, float]:
         """Values for the log."""
         skipped = {"num_skipped": float(self.num_skipped)} if self.policy == "skip" else {}
+        if self.largest_norm is not None:
+            skipped["num_large_gradients"] = float(self.num_large)
         return {**skipped, "num_overflows": float(self.num_overflows)} if self.is_scaled else skipped
 
     def state_dict(self) -> dict[str, Any]:
         """The counts of what was left out."""
-        return {"num_skipped": self.num_skipped, "num_overflows": self.num_overflows}
+        return {"num_skipped": self.num_skipped, "num_large": self.num_large, "num_overflows": self.num_overflows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
-        self.num_skipped, self.num_overflows = state["num_skipped"], state["num_overflows"]
+        self.num_skipped, self.num_large = state["num_skipped"], state["num_large"]
+        self.num_overflows = state["num_overflows"]
 
 
 def gradients(parts: Iterable[Part]) -> dict[str, Tensor]:

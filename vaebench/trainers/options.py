@@ -33,6 +33,9 @@ class TrainerOptions:
         parts: For a part of the model, values of its own for learning_rate, optimizer, optimizer_args, scheduler,
             scheduler_args or gradient_clip_norm: {discriminator: {learning_rate: 1e-4}}.
         gradient_clip_norm: Gradients of a larger norm are scaled down to it, > 0.
+        skip_gradient_above: A step whose gradient, before it is clipped, has a larger norm is left out, > 0; the log
+            counts them. Null leaves none out. For rare steps in which a deep hierarchy would be torn from its place
+            (Child, 2021, https://arxiv.org/abs/2011.10650); its threshold is about twice `gradient_clip_norm`.
         accumulate: Batches in an optimiser step, >= 1: the gradient is that of one batch `accumulate` times as large,
             in the memory of a small one. Where a loss couples the examples of a batch, only those of a small one meet.
         ema_decay: Decay per step of averaged weights, in [0, 1), which are then evaluated and saved; smaller in the
@@ -62,6 +65,7 @@ class TrainerOptions:
     warmup_steps: int = 0
     parts: dict[str, dict[str, Any]] | None = None
     gradient_clip_norm: float | None = None
+    skip_gradient_above: float | None = None
     accumulate: int = 1
     ema_decay: float | None = None
     validate_every: int | None = 1
@@ -79,7 +83,7 @@ class TrainerOptions:
             check_range(key, getattr(self, key), at_least=1, whole=True, or_null=True)
         for key in ("warmup_steps", "max_skipped"):
             check_range(key, getattr(self, key), at_least=0, whole=True)
-        for key in ("gradient_clip_norm", "max_minutes"):
+        for key in ("gradient_clip_norm", "skip_gradient_above", "max_minutes"):
             check_range(key, getattr(self, key), above=0, below=float("inf"), or_null=True)
         check_range("ema_decay", self.ema_decay, at_least=0, below=1, or_null=True)
         for key, choices in (

@@ -104,7 +104,13 @@ class TrainingState:
         self.num_steps = trainer.num_steps or trainer.num_epochs * self.steps_per_epoch
         self.parts = build_parts(trainer, model, self.num_steps, -(-self.num_steps // self.steps_per_epoch))
         self.scaler = self.hardware.scaler()
-        self.finite = FiniteCheck(trainer.non_finite, trainer.max_skipped, self.device, self.scaler is not None)
+        self.finite = FiniteCheck(
+            trainer.non_finite,
+            trainer.max_skipped,
+            self.device,
+            self.scaler is not None,
+            trainer.skip_gradient_above,
+        )
         self.updates = Updates(model, self.parts, self.finite, self.scaler, self.hardware, trainer.batch_size)
 
         self.step = self.epoch = self.position = 0

@@ -50,7 +50,7 @@ class Updates:
         self.parts = parts
         self.finite = finite
         self.scaler = scaler
-        self.measure_gradient_norm = finite.policy == "skip"
+        self.measure_gradient_norm = finite.policy == "skip" or finite.largest_norm is not None
         self.step = 0
         self.num_rows = 0
         self.has_moved = False
@@ -147,6 +147,7 @@ class Updates:
             part.clip(self.measure_gradient_norm)
         terms = {} if distributed else self._recorded  # gradients are the same in every process, terms are not
         is_allowed = self.finite.allows(self.step, terms, parts if self.scaler is None else ())
+        is_allowed = is_allowed and self.finite.allows_norms(parts)
         for part in parts:
             is_taken = is_allowed and part.take_step(self.scaler)
             if is_taken:
