@@ -24,7 +24,7 @@ for sizes in "[384] [32]" "[352,128] [32,16]" "[348,128,64] [32,16,8]"; do
         hydra.run.dir="$directory/ladder-$number"
 done
 $vaebench train model=vdvae model/likelihood=logistic_mixture "${pictures[@]}" trainer.num_steps="${STEPS:-1500}" \
-    trainer.batch_size=16 trainer.skip_gradient_above=4000 trainer.gradient_clip_norm=2000 trainer.ema_decay=0.999 \
+    trainer.batch_size=16 trainer.skip_gradient_above=1.2e6 trainer.gradient_clip_norm=6e5 trainer.ema_decay=0.999 \
     hydra.run.dir="$directory/vdvae"
 for run in vae ladder-1 ladder-2 ladder-3; do
     $vaebench evaluate run="$directory/$run" metric=[elbo,active_units]
