@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal
 from vaebench.core import Batch
 from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
+from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
 from vaebench.metrics.elbo import ELBO
 from vaebench.models.ladder_vae import LadderVAE
 from vaebench.models.nvae import NVAE
@@ -20,6 +21,8 @@ from vaebench.networks.hierarchy import TopDown
 from vaebench.networks.ladder import Ladder, precision_weighted
 from vaebench.networks.nvae import NVAENetwork
 from vaebench.networks.vdvae import VDVAENetwork
+from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
+from vaebench.samplers.latents import encode
 from vaebench.samplers.normal import NormalSampler
 
 SIGMA = 1.0
@@ -183,6 +186,19 @@ def test_checkpointing_changes_no_number(model):
     assert torch.equal(found[0][0], found[1][0])
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
     assert all(torch.equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
+
+
+def test_samplers_refuse_latents_that_would_not_fit_into_memory():
+    class Wide(LadderVAE):
+        latent_shape = (60_000,)
+
+    model = Wide((4,), likelihood="gaussian", network=Ladder((3,), (2,)))
+    with pytest.raises(ValueError, match=r"covariance of 60000 x 60000 for each of 10 components, 268\.2 GiB"):
+        GaussianMixtureSampler().setup(model)
+    with pytest.raises(ValueError, match=r"latents of 50000 training examples, 60000 numbers each, take 11\.2 GiB"):
+        encode(model, range(50_000))
+    reason = AggregatePosteriorTarget().why_not(model)
+    assert "a hierarchy has a posterior of each group given those above" in reason
 
 
 # The ladder

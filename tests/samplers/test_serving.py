@@ -48,6 +48,7 @@ def models():
         network = settings.get("network", {})
         words += ["model.network.hidden_dims=[8]"] if "hidden_dims" in network else []
         words += ["model.network.latent_dims=[2]"] if "latent_dims" in network else []
+        words += ["model.network.latent_channels=1"] if "latent_channels" in network else []
         cfg = compose("train", words)
         data = factory.dataset(cfg)
         model = factory.model(cfg, data).eval()

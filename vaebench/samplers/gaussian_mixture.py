@@ -13,6 +13,8 @@ from vaebench.core import Draws, ProgressFunction, Split
 from vaebench.messages import check_range
 from vaebench.samplers.base import BaseSampler
 
+MOST_BYTES = 4 * 2**30  # of all covariances
+
 
 class GaussianMixtureSampler(BaseSampler):
     r"""Ex-post density estimation (Ghosh et al., 2020): a mixture of full-covariance Gaussians on encoded data.
@@ -48,6 +50,11 @@ class GaussianMixtureSampler(BaseSampler):
         """Make room for the mixture, on the CPU in float64."""
         super().setup(model, split)
         k, d = self.num_components, math.prod(self.latent_shape)
+        if 8 * k * d * d > MOST_BYTES:
+            raise ValueError(
+                f"sampler=gaussian_mixture has a covariance of {d} x {d} for each of {k} components, "
+                f"{8 * k * d * d / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal"
+            )
         self.register_buffer("weights", torch.zeros(k, dtype=torch.float64))
         self.register_buffer("means", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("scales", torch.zeros(k, d, d, dtype=torch.float64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from typing_extensions import TypeVar
 from vaebench.core import Draws, Split
 from vaebench.samplers.base import BaseSampler
 
+MOST_BYTES = 4 * 2**30  # of the latents that a sampler learns from
 S = TypeVar("S", bound=BaseSampler)
 
 
@@ -25,7 +27,17 @@ def encode(model: Any, split: Split, batch_size: int = 1000) -> Draws:
         model: A trained model, in eval mode.
         split: Usually the training split.
         batch_size: Examples that are encoded at once.
+
+    Raises:
+        ValueError: if the latents together are too many to hold.
     """
+    num_dims = math.prod(model.latent_shape)
+    num_bytes = 4 * len(split) * num_dims
+    if num_bytes > MOST_BYTES:
+        raise ValueError(
+            f"sampler: the latents of {len(split)} training examples, {num_dims} numbers each, take "
+            f"{num_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal, which needs none"
+        )
     device = next(model.parameters()).device
     z, y = [], []
     for first in range(0, len(split), batch_size):

@@ -97,6 +97,17 @@ def test_latent_space_is_seen_along_its_principal_axes():
     assert torch.equal(plane(two)[0], two)
 
 
+def test_latents_of_more_dimensions_than_points_are_seen_along_the_same_axes():
+    torch.manual_seed(0)
+    z = torch.randn(6, 40).double()
+    centred = z - z.mean(0)
+    _, sizes, directions = torch.linalg.svd(centred, full_matrices=False)
+    points, names = plane(z)
+    torch.testing.assert_close(points.abs(), (centred @ directions[:2].T).abs())
+    share = 100 * sizes[0] ** 2 / sizes.square().sum()
+    assert names[0] == f"principal axis 1 ({share:.0f} % of the variance)"
+
+
 def test_curves_follow_what_was_logged_and_labels_are_named():
     rows = [{"step": 5 * e, "epoch": e, "split": "train", "loss": 9.0 / e, "rate": math.nan} for e in (1, 2, 3)]
     one, two = loss_curves(rows), loss_curves([*rows, {"step": 5, "epoch": 1, "split": "validation", "loss": 3.0}])

@@ -125,7 +125,11 @@ def plane(z: Tensor) -> tuple[Tensor, tuple[str, str]]:
     if z.shape[1] == 2:
         return z, ("z 0", "z 1")
     centred = z - z.mean(0)
-    variances, directions = torch.linalg.eigh(centred.mT @ centred)
+    if z.shape[1] > len(z):  # the smaller of the two products has the same eigenvalues
+        variances, points = torch.linalg.eigh(centred @ centred.mT)
+        directions = centred.mT @ points[:, -2:] / variances[-2:].clamp_min(1e-300).sqrt()
+    else:
+        variances, directions = torch.linalg.eigh(centred.mT @ centred)
     variances, directions = variances.flip(0), directions.flip(1)
     directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
     shares = (variances / variances.sum().clamp_min(1e-300)).tolist()

@@ -23,6 +23,7 @@ from vaebench.trainers.callbacks.figures import latent_space, loss_curves
 from vaebench.trainers.training import Training
 
 MOST_POINTS = 2_000  # of the validation split in the picture of the latent space
+MOST_NUMBERS = 10_000_000  # in their posterior means
 NUM_PATHS, NUM_STEPS = 5, 9  # of the interpolation
 MOST_DIMENSIONS = 10  # of the traversal: those in which the posterior means vary most
 REACH = 3.0  # standard deviations of the posterior means to either side
@@ -104,7 +105,7 @@ class ImagesCallback(Callback):
         model: Any = training.model
         if "posterior" not in model.capabilities or len(getattr(model, "latent_shape", ())) != 1:
             return {}
-        batch = _examples(training, MOST_POINTS)
+        batch = _examples(training, min(MOST_POINTS, max(2 * NUM_PATHS, MOST_NUMBERS // model.latent_shape[0])))
         with training.evaluating(), fixed_rng(training.seed, Stream.IMAGES):
             pieces = [batch[rows] for rows in torch.arange(len(batch)).split(training.trainer.batch_size)]
             z = torch.cat([model.encode(piece.x, piece.y).mean for piece in pieces])
