@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bench_files
+import bench_hierarchies
 import bench_memory
 import bench_pictures
 import bench_reference
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "conv": bench_training.conv,
     "unet_vae": bench_pictures.unet_vae,
     "likelihood": bench_pictures.likelihood,
+    "vdvae": bench_hierarchies.vdvae,
     "compiled": bench_training.compiled,
 }
 WIDTH = 130

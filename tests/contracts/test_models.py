@@ -314,7 +314,8 @@ def test_the_joint_density_is_that_of_the_log_weights(name):
     torch.manual_seed(1)
     q = model.posterior(batch.x, batch.y)
     z = q.rsample((1,))
-    torch.testing.assert_close(log_w, model.log_joint(batch.x, z, batch.y) - q.log_prob(z))
+    again = model.log_joint(batch.x, z, batch.y) - q.log_prob(z)
+    torch.testing.assert_close(log_w, again, rtol=1e-5, atol=1e-4)  # sums over all latents of a hierarchy
 
 
 def test_missing_capabilities_have_reasons(name):

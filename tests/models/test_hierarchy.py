@@ -188,6 +188,26 @@ def test_checkpointing_changes_no_number(model):
     assert all(torch.equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
 
 
+def test_checkpointing_keeps_less_than_half():
+    kept = {}
+    x = pictures(20, (1, 12, 12))
+    for is_checkpointed in (False, True):
+        network = VDVAENetwork((8, 8), (6, 6), (4, 4), (2,), latent_channels=2)
+        model = VDVAE((1, 12, 12), likelihood="bernoulli", network=network, gradient_checkpointing=is_checkpointed)
+        found: dict[int, int] = {}
+
+        def note(tensor, found=found):
+            storage = tensor.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = model.loss(Batch(x), 0).total
+        kept[is_checkpointed] = sum(found.values())
+        loss.backward()
+    assert kept[True] < 0.5 * kept[False]
+
+
 def test_samplers_refuse_latents_that_would_not_fit_into_memory():
     class Wide(LadderVAE):
         latent_shape = (60_000,)
