@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from vaebench.energies.analytic.double_well import DoubleWellEnergy
 from vaebench.energies.base import BaseEnergyFunction, ExactEnergy
 from vaebench.factory.configurations import conf_dir, load, options
 from vaebench.factory.recipes import recipe
-from vaebench.mcmc.kernels.kernel import Draw, Kernel, Parameters
+from vaebench.mcmc.kernels.kernel import Draw, Kernel, Parameters, State
+from vaebench.mcmc.kernels.parallel_tempering import ParallelTemperingKernel, TemperedState
 
 FOLDERS = [Path(conf_dir())]
 
@@ -23,11 +27,15 @@ def _built(group: str) -> dict:
 
 
 KERNELS: dict[str, Kernel] = _built("kernel")
+# as exact as with long trajectories, and sooner done
+KERNELS["riemannian_hmc"] = replace(KERNELS["riemannian_hmc"], num_leapfrog=2, max_iterations=20)
 EXACT_KERNELS = [name for name, kernel in KERNELS.items() if kernel.is_exact]
 TARGETS: dict[str, ExactEnergy] = {
     name: energy.double() for name, energy in _built("target").items() if isinstance(energy, ExactEnergy)
 }
 BASIC = ["gaussian", "double_well", "rosenbrock"]  # on which everything is tried; on the others, invariance
+LIKE = {"langevin": "mala", "nuts": "hmc", "parallel_tempering": "hmc"}  # kernels that take another's step sizes
+SLOW = {"nuts": 8, "parallel_tempering": 10, "riemannian_hmc": 40}  # that run fewer chains, by these factors
 
 
 class Derived(BaseEnergyFunction):
@@ -36,13 +44,14 @@ class Derived(BaseEnergyFunction):
     def __init__(self, energy: BaseEnergyFunction, change=lambda x, value, gradient: (value, gradient)) -> None:
         super().__init__()
         self.inner, self.change, self.num_dims = energy, change, energy.num_dims
-        self.calls = 0
+        self.calls = self.rows = 0
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value_and_grad(x)[0]
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         self.calls += 1
+        self.rows += len(x)
         return self.change(x, *self.inner.value_and_grad(x))
 
 
@@ -67,9 +76,10 @@ def parameters(step_size: float | Tensor, num_dims: int = 2, dtype=torch.float64
 
 @cache
 def step_size(kernel: str, target: str) -> float:
-    """The longest of a sequence at which a kernel accepts two thirds on a target; unadjusted Langevin takes MALA's."""
-    energy = TARGETS[target]
-    adjusted = KERNELS[kernel] if KERNELS[kernel].is_metropolised else KERNELS["mala"]
+    """The longest of a sequence at which a kernel accepts two thirds on a target."""
+    if kernel in LIKE:
+        return step_size(LIKE[kernel], target)
+    energy, adjusted = TARGETS[target], KERNELS[kernel]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         start, size = adjusted.init(energy.exact_sample(1000), energy), 4.0
@@ -82,6 +92,43 @@ def step_size(kernel: str, target: str) -> float:
                 return size
             size *= 0.75
     raise AssertionError(f"{kernel} accepts no step on {target}")
+
+
+def tempered(target: str, temperature: float, num_samples: int) -> Tensor:
+    """Draw exactly from exp(-U / T)."""
+    energy = TARGETS[target]
+    if target == "gaussian":
+        return energy.mean + math.sqrt(temperature) * (energy.exact_sample(num_samples) - energy.mean)
+    if target == "double_well":
+        return DoubleWellEnergy(barrier_height=2.0 / temperature).exact_sample(num_samples)
+    if target == "rosenbrock":
+        noise = math.sqrt(temperature / 2) * torch.randn(num_samples, 2, dtype=torch.float64)
+        first = 1 + noise[:, 0]
+        return torch.stack([first, first.square() + noise[:, 1] / 10], -1)
+    assert target == "himmelblau"
+    hot = copy.deepcopy(energy)
+    hot.box = (-9.0, 9.0, -9.0, 9.0)
+    hot.forward = lambda x: energy(x) / temperature  # type: ignore[method-assign]
+    return hot.exact_sample(num_samples)
+
+
+def with_equilibrium(kernel: str) -> list[str]:
+    """The targets on which `in_equilibrium` is known for a kernel."""
+    return [*BASIC, "himmelblau"] if isinstance(KERNELS[kernel], ParallelTemperingKernel) else list(TARGETS)
+
+
+def in_equilibrium(kernel: str, target: str, num_samples: int, temperature: float = 1.0, dtype=torch.float64) -> State:
+    """The state of a kernel whose chains, and all that they carry along, are exact draws."""
+    energy, move = TARGETS[target].to(dtype), KERNELS[kernel]
+    cold = tempered(target, temperature, num_samples) if temperature != 1 else energy.exact_sample(num_samples)
+    state = move.init(cold.to(dtype), energy)
+    if isinstance(move, ParallelTemperingKernel):
+        assert isinstance(state, TemperedState)
+        ladder = [temperature * t for t in move.temperatures(state.energy).tolist()]
+        hot = [tempered(target, t, num_samples).to(dtype) for t in ladder[1:]]
+        replicas = move.inner.init(torch.stack([state.position, *hot], 1).flatten(0, 1), energy)
+        return replace(state, replicas=replicas)
+    return state
 
 
 def correlated_gaussian() -> ExactEnergy:

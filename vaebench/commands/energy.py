@@ -91,7 +91,7 @@ def _draw(
         },
         "diagnostics": report.as_dict(),
         "seconds": seconds,
-        "ess_per_1000_gradients": None if least is None else 1000 * least / total,
+        "ess_per_1000_gradients": None if least is None or report.num_gradients is None else 1000 * least / total,
         "ess_per_second": None if least is None else least / max(seconds, 1e-9),
         "bias_in_standard_errors": None if exact is None or report.temperature != 1 else _bias(report, exact),
     }
@@ -146,10 +146,9 @@ def _bias(report: Any, exact: Tensor) -> float | None:
 
 def say_efficiency(record: Mapping[str, Any]) -> None:
     """Print what a gradient and a second are worth, and how far the means are from exact ones."""
-    if record["ess_per_1000_gradients"] is not None:
-        say(
-            f"{record['ess_per_1000_gradients']:.3g} effective draws per 1000 gradients, "
-            f"{record['ess_per_second']:.3g} per second"
-        )
+    if record["ess_per_second"] is not None:
+        gradients = record["ess_per_1000_gradients"]  # None where none were needed
+        per_gradient = "" if gradients is None else f"{gradients:.3g} effective draws per 1000 gradients, "
+        say(f"{per_gradient}{record['ess_per_second']:.3g} {'' if per_gradient else 'effective draws '}per second")
     if record["bias_in_standard_errors"] is not None:
         say(f"means within {record['bias_in_standard_errors']:.1f} standard errors of exact draws")

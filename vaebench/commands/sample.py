@@ -211,10 +211,11 @@ def _show(run: Run, folder: Path, name: str, num_samples: int, diagnostics: Mapp
             ("R-hat (worst)", _number(worst["r_hat"], ".3f")),
             ("ESS bulk (least)", _number(worst["ess_bulk"], ".0f")),
             ("ESS tail (least)", _number(worst["ess_tail"], ".0f")),
-            ("divergences", str(diagnostics["num_divergences"])),
+            ("divergences", _number(diagnostics["num_divergences"], "d")),
             ("E-BFMI (least)", _number(diagnostics["e_bfmi"], ".2f")),
             ("step size", f"{diagnostics['step_size']:.3g}"),
-            ("gradients per chain", f"{diagnostics['num_gradients']:.0f}"),
+            ("gradients per chain", _number(diagnostics["num_gradients"], ".0f")),
+            *((name, f"{value:.4g}") for name, value in diagnostics["kernel"].items()),
         ]
         show_table(f"sampler={name} on {run.path}", ("diagnostic", "value"), rows)
     console = Console(soft_wrap=True, highlight=False, markup=False)

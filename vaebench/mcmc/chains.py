@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Chains:
         kernel: The transition.
         target_acceptance: What the kernel was tuned for, or what suits it; None where nothing can be tuned.
         num_gradients: Gradient evaluations of each chain, those of warm-up included, int64, shape (S,).
+        statistics: The kernel's own, averaged over transitions after warm-up, float64, each of shape (S, ...).
     """
 
     positions: Tensor
@@ -42,6 +43,7 @@ class Chains:
     kernel: Kernel
     target_acceptance: float | None
     num_gradients: Tensor
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
 
 def run_chains(
@@ -114,12 +116,15 @@ def run_chains(
     acceptance = start.new_empty((num_kept * thinning, num_chains))
     divergent = torch.empty_like(acceptance, dtype=torch.bool)
     total_energy = torch.empty_like(acceptance)
+    statistics: dict[str, Tensor] = {}
     for t in range(num_draws * thinning):
         state, info = kernel.step(state, energy, settings(num_warmup + t), draw)
         num_gradients += info.num_gradients
         if keep:
             acceptance[t], divergent[t] = info.acceptance_probability, info.is_divergent
             total_energy[t] = info.total_energy
+            for name, value in info.statistics.items():
+                statistics[name] = statistics.get(name, 0.0) + value.double() / (num_draws * thinning)
             if (t + 1) % thinning == 0:
                 positions[t // thinning] = state.position
         if progress is not None:
@@ -134,6 +139,7 @@ def run_chains(
         kernel,
         target,
         num_gradients,
+        statistics,
     )
 
 

@@ -14,7 +14,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -45,13 +45,15 @@ class Diagnostics:
         standard_deviation: Posterior standard deviations.
         acceptance_rate: Mean acceptance probability; None where nothing but what is not finite is rejected.
         target_acceptance: What it was tuned for, or what suits the kernel; None likewise.
-        num_divergences: Transitions after warm-up, over all chains.
+        num_divergences: Transitions after warm-up, over all chains; None where no gradient is followed.
         e_bfmi: Energy Bayesian fraction of missing information, the smallest over chains; None without momenta.
         step_size: As used for the last draw.
-        num_gradients: Mean over chains, warm-up included.
+        num_gradients: Mean over chains, warm-up included; None where no gradient is followed.
         temperature: T of the last draw.
         if_slow: The kernel's advice where chains mix slowly, the end of a sentence.
         caveat: What the kernel says about any run, or None.
+        kernel: Numbers that the kernel keeps about itself, by name.
+        remarks: What the kernel says about this run.
     """
 
     num_chains: int
@@ -66,13 +68,15 @@ class Diagnostics:
     standard_deviation: list[float]
     acceptance_rate: float | None
     target_acceptance: float | None
-    num_divergences: int
+    num_divergences: int | None
     e_bfmi: float | None
     step_size: float
-    num_gradients: float
+    num_gradients: float | None
     temperature: float = 1.0
     if_slow: str = "raise sampler.num_draws"
     caveat: str | None = None
+    kernel: dict[str, float] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def worst(self) -> dict[str, float | None]:
         """The worst value over dimensions of each convergence number; None where any dimension has none."""
@@ -91,7 +95,7 @@ class Diagnostics:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the worst over dimensions and the verdict."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("if_slow", "caveat")}
+        values = {name: value for name, value in asdict(self).items() if name not in ("if_slow", "caveat", "remarks")}
         return {**values, "worst": self.worst(), "verdict": verdict(self)}
 
 
@@ -102,6 +106,7 @@ def diagnose(chains: Chains) -> Diagnostics:
     kernel, target = chains.kernel, chains.target_acceptance
     bfmi = e_bfmi(chains.total_energy.detach().double().cpu()).amin()[None] if kernel.has_momentum else None
     worst, limit = r_hat_and_limit(draws)
+    report = kernel.report({name: mean.cpu() for name, mean in chains.statistics.items()})
     return Diagnostics(
         num_chains=draws.shape[1],
         num_draws=draws.shape[0],
@@ -115,13 +120,15 @@ def diagnose(chains: Chains) -> Diagnostics:
         standard_deviation=flat.std(0, correction=int(len(flat) > 1)).tolist(),
         acceptance_rate=None if target is None else float(chains.acceptance_probability.double().mean()),
         target_acceptance=target,
-        num_divergences=int(chains.is_divergent.sum()),
+        num_divergences=int(chains.is_divergent.sum()) if kernel.uses_gradients else None,
         e_bfmi=None if bfmi is None else _plain(bfmi)[0],
         step_size=float(chains.parameters.step_size.double().mean()),
-        num_gradients=float(chains.num_gradients.double().mean()),
-        temperature=chains.parameters.temperature,
+        num_gradients=float(chains.num_gradients.double().mean()) if kernel.uses_gradients else None,
+        temperature=float(chains.parameters.temperature),
         if_slow=kernel.if_slow,
         caveat=kernel.caveat,
+        kernel=report.values,
+        remarks=report.sentences,
     )
 
 
@@ -187,6 +194,7 @@ def verdict(diagnostics: Diagnostics) -> list[str]:
             f"The energy is explored slowly: E-BFMI is {diagnostics.e_bfmi:.2f}, below 0.3; the target has heavy tails "
             f"that momenta do not reach; {diagnostics.if_slow}."
         )
+    found += diagnostics.remarks
     if diagnostics.caveat is not None:
         found.append(diagnostics.caveat)
     return found

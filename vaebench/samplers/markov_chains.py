@@ -81,8 +81,13 @@ class MarkovChainSampler(BaseSampler):
         check_range("num_warmup", num_warmup, at_least=1 if step_size is None and can_tune else 0, whole=True)
         check_range("num_draws", num_draws, at_least=MIN_DRAWS, whole=True)
         check_range("thinning", thinning, at_least=1, whole=True)
+        if step_size is None and not can_tune:
+            raise ValueError(
+                f"step_size must be above 0 for kernel={kernel.name}, which has no acceptance rate to tune it for; got "
+                "null; set step_size"
+            )
         if not isinstance(step_size, Schedule):
-            check_range("step_size", step_size, above=0, below=math.inf, or_null=can_tune)
+            check_range("step_size", step_size, above=0, below=math.inf, or_null=True)
         check_range("target_acceptance", target_acceptance, above=0, below=1, or_null=True)
         if target_acceptance is not None and not can_tune:
             raise ValueError(f"target_acceptance must be null for kernel={kernel.name}, which accepts every step")

@@ -35,6 +35,10 @@ class MetricTensor(Protocol):
         """log det G^-1(z), (B, D) -> (B,)."""
         ...
 
+    def inverse(self, z: Tensor) -> Tensor:
+        """G^-1(z), (B, D) -> (B, D, D)."""
+        ...
+
 
 @dataclass(frozen=True)
 class ManifoldTarget(Target):
@@ -117,6 +121,10 @@ class ManifoldEnergy(BaseEnergyFunction):
         """U in nats, shape (B,)."""
         excess = torch.relu(x.norm(dim=-1) - self.radius)
         return 0.5 * self.steepness * excess.square() - 0.5 * self.metric.log_det_inverse(x)
+
+    def inverse_metric(self, x: Tensor) -> Tensor:
+        """G^-1, the model's own metric, for kernels that move along it: (B, D) -> (B, D, D)."""
+        return self.metric.inverse(x)
 
     def gradient(self, x: Tensor) -> Tensor:
         """Gradient of U alone, shape (B, D), without the operations that only the value needs."""

@@ -2,7 +2,6 @@ r"""Hamiltonian Monte Carlo with a diagonal mass matrix."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,7 +52,7 @@ class HMCKernel(Kernel):
     def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
         """Draw a momentum, follow a trajectory, accept or reject its end."""
         num_steps, inverse_mass = self.length(state.iteration), parameters.inverse_mass_matrix
-        momentum = draw.normal(state.position) * (inverse_mass.rsqrt() * math.sqrt(parameters.temperature))
+        momentum = draw.normal(state.position) * (inverse_mass.rsqrt() * parameters.temperature**0.5)
         log_u = draw.log_uniform(state.energy)
         proposal, end_momentum = leapfrog(energy, state, momentum, parameters, num_steps)
         start_energy = state.energy + kinetic_energy(momentum, inverse_mass)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,12 +41,17 @@ class Parameters:
         step_size: Scalar, or shape (S, 1) for one per chain.
         inverse_mass_matrix: Diagonal of M^-1, shape (D,), or (S, D) for one per chain; about the target's variances.
         temperature: T: the kernel leaves exp(-U / T) invariant. It scales the noise and not the gradient, so a step
-            size means the same at every T.
+            size means the same at every T. A number, or shape (S, 1) for one per chain.
     """
 
     step_size: Tensor
     inverse_mass_matrix: Tensor
-    temperature: float = 1.0
+    temperature: float | Tensor = 1.0
+
+    @property
+    def chain_temperature(self) -> float | Tensor:
+        """T as it divides one value per chain: a number, or shape (S,)."""
+        return of_chains(self.temperature)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Info:
         energy_change: (H(proposal) - H(start)) / T, nats; may be inf or nan.
         total_energy: H of the state that was kept, nats: the series of E-BFMI.
         num_gradients: Gradient evaluations, int64.
+        statistics: What else the kernel counts, by name, of shape (S, ...); `Kernel.report` gets the means.
     """
 
     acceptance_probability: Tensor
@@ -67,6 +74,19 @@ class Info:
     energy_change: Tensor
     total_energy: Tensor
     num_gradients: Tensor
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Report(NamedTuple):
+    """What a kernel says about a run beyond what is said about every kernel.
+
+    Attributes:
+        values: Numbers for the table and the files, by name.
+        sentences: What is wrong, and what to change; empty where nothing is.
+    """
+
+    values: dict[str, float]
+    sentences: list[str]
 
 
 class Draw:
@@ -102,6 +122,8 @@ class Kernel(ABC):
         is_reversible: Whether the flow between any two sets is the same both ways in equilibrium.
         chains_are_apart: Whether no chain sees another.
         has_momentum: Whether momenta are drawn anew in each transition, so that E-BFMI means something.
+        uses_gradients: Whether proposals follow gradients; without, none are counted, and a large change of energy is
+            an ordinary rejection and no divergence.
         if_slow: What to change where chains mix slowly, the end of a sentence.
         caveat: A sentence for every report, or None.
     """
@@ -112,6 +134,7 @@ class Kernel(ABC):
     is_reversible: ClassVar[bool] = True
     chains_are_apart: ClassVar[bool] = True
     has_momentum: ClassVar[bool] = False
+    uses_gradients: ClassVar[bool] = True
     if_slow: ClassVar[str] = "raise sampler.num_draws"
     caveat: ClassVar[str | None] = None
 
@@ -164,6 +187,19 @@ class Kernel(ABC):
             draw: Source of all randomness.
         """
 
+    def report(self, means: Mapping[str, Tensor]) -> Report:
+        """Say what the kernel's own statistics mean; most kernels keep none.
+
+        Args:
+            means: `Info.statistics`, averaged over the transitions after warm-up, float64, each of shape (S, ...).
+        """
+        return Report({}, [])
+
+
+def of_chains(temperature: float | Tensor) -> float | Tensor:
+    """Bring a temperature of shape (S, 1) to (S,); a number stays."""
+    return temperature.squeeze(-1) if isinstance(temperature, Tensor) else temperature
+
 
 def metropolis(
     state: State,
@@ -172,7 +208,7 @@ def metropolis(
     end_energy: Tensor,
     log_u: Tensor,
     *,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     num_gradients: int = 1,
 ) -> tuple[State, Info]:
     """Accept or reject in log space; what is not finite is rejected and counted as divergent.
@@ -183,10 +219,10 @@ def metropolis(
         start_energy: H at the start of the trajectory, shape (S,).
         end_energy: H at its end, shape (S,).
         log_u: Logarithms of uniform draws, at most 0, shape (S,), one per chain.
-        temperature: T.
+        temperature: T, or shape (S, 1).
         num_gradients: Gradient evaluations that the proposal cost.
     """
-    energy_change = (end_energy - start_energy) / temperature
+    energy_change = (end_energy - start_energy) / of_chains(temperature)
     is_accepted = log_u <= -energy_change  # False for nan and +inf
     # -inf would be accepted with certainty and never left again: it is a fault of the energy, not a better state
     is_finite = end_energy.isfinite()

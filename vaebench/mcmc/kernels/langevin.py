@@ -48,7 +48,7 @@ class LangevinKernel(Kernel):
             acceptance_probability=is_finite.to(value.dtype),
             is_accepted=is_finite,
             is_divergent=~is_finite,
-            energy_change=(value - state.energy) / parameters.temperature,
+            energy_change=(value - state.energy) / parameters.chain_temperature,
             total_energy=moved.energy,
             num_gradients=torch.ones_like(is_finite, dtype=torch.int64),
         )
