@@ -10,7 +10,7 @@ from vaebench.mcmc.kernels.nuts import NUTSKernel
 from vaebench.samplers.markov_chains import ChainSettings, MarkovChainSampler
 
 
-class NoUTurnSampler(MarkovChainSampler):
+class NUTS(MarkovChainSampler):
     """Hamiltonian Monte Carlo that finds the length of each trajectory, with a tuned step size and mass matrix.
 
     References:

@@ -12,7 +12,7 @@ from vaebench.mcmc.kernels.riemannian_hmc import RiemannianHMCKernel
 from vaebench.samplers.markov_chains import ChainSettings, MarkovChainSampler
 
 
-class RiemannianHamiltonianMonteCarlo(MarkovChainSampler):
+class RiemannianHMC(MarkovChainSampler):
     """Hamiltonian Monte Carlo with a metric at every point, for targets whose scales differ from place to place.
 
     References:

@@ -105,7 +105,9 @@ class ParallelTemperingKernel(Kernel):
         """Start all replicas of a chain at its starting point."""
         start, count = self.inner.init(position, energy), self.num_temperatures
         values: dict[str, Any] = {part.name: getattr(start, part.name) for part in fields(start)}
-        rows = {name: v.repeat_interleave(count, 0) if isinstance(v, Tensor) else v for name, v in values.items()}
+        rows: dict[str, Any] = {
+            name: v.repeat_interleave(count, 0) if isinstance(v, Tensor) else v for name, v in values.items()
+        }
         was_hottest = torch.zeros(len(position), count, dtype=torch.bool, device=position.device)
         replicas = replace(start, **rows)
         return TemperedState(start.position, start.energy, start.gradient, replicas=replicas, was_hottest=was_hottest)
