@@ -20,14 +20,17 @@ class NUTS(MarkovChainSampler):
         energy_function: What to draw from: an energy, or a target that builds one from a trained model; by default the
             density that suits the model.
         max_depth: Doublings of a trajectory at most, >= 1: 2^max_depth - 1 gradients.
+        num_chains: Chains, S, >= 1; each transition waits for the longest trajectory among them.
         **settings: Those of `MarkovChainSampler`.
     """
 
-    def __init__(
+    def __init__(  # type: ignore[misc]
         self,
         energy_function: Target = AutoTarget(),  # noqa: B008 - a frozen description
         *,
         max_depth: int = 10,
+        num_chains: int = 16,
         **settings: Unpack[ChainSettings],
     ) -> None:
+        settings["num_chains"] = num_chains
         super().__init__(NUTSKernel(max_depth), energy_function, **settings)
