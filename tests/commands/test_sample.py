@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,29 @@ def test_a_sampler_may_train(run):
     assert first.shape == (3, 1, 8, 8)
     assert sample(*words, "num_samples=3") == 0
     assert torch.equal(first, load_file(run.samples("maf") / "samples.safetensors")["images"])
+
+
+def test_an_interrupted_fit_waits_beside_the_samples_and_goes_on(run, monkeypatch, capfd):
+    words = ("sampler=two_stage", "sampler.num_epochs=3", "sampler.hidden_dim=8", "num_samples=3")
+    folder = run.samples("two_stage")
+
+    def interrupt(self, training):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vaebench.samplers.fitting._KeepBest.on_epoch_end", interrupt)
+        assert sample(*words) == 130
+    assert "the same command goes on with it" in capfd.readouterr().err
+    assert (folder / "fit" / "checkpoints" / "last.state").is_file()
+    assert sample(*words) == 0
+    assert "continuing at step" in capfd.readouterr().err
+    assert {path.name for path in folder.iterdir()} >= {"fit.jsonl", "sampler.safetensors", "grid.png"}
+    assert not (folder / "fit").exists()
+    first = load_file(folder / "samples.safetensors")["images"]
+    assert sample(*words, "sampler.refit=true") == 0  # as if it had never stopped
+    assert torch.equal(first, load_file(folder / "samples.safetensors")["images"])
+    assert sample(*words) == 0
+    assert (folder / "fit.jsonl").is_file()
 
 
 @pytest.mark.parametrize("sampler", ["langevin", "mala"])

@@ -47,10 +47,10 @@ def every_grid(num_codes, length):
 @each
 def test_probabilities_of_all_grids_sum_to_one(make):
     sampler = make().setup(model())
-    for parameter in sampler.prior.parameters():
+    for parameter in sampler.density.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     with torch.no_grad():
-        log_p = -sampler.nll(every_grid(3, 4))
+        log_p = -sampler.density.nll(every_grid(3, 4))
     assert log_p.std() > 0.1
     assert log_p.double().logsumexp(0).item() == pytest.approx(0, abs=1e-5)
 
@@ -58,14 +58,14 @@ def test_probabilities_of_all_grids_sum_to_one(make):
 @each
 def test_a_code_depends_on_those_before_it_only_and_on_all_that_are_near(make):
     sampler = make().setup(model(5, (1, 8, 6)))
-    for parameter in sampler.prior.parameters():
+    for parameter in sampler.density.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     codes = torch.randint(5, (1, 12))
-    before = sampler.prior(codes)
+    before = sampler.density(codes)
     for position in range(12):
         changed = codes.clone()
         changed[0, position] = (codes[0, position] + 1) % 5
-        moved = (sampler.prior(changed) - before).abs().amax(2)[0] > 1e-7
+        moved = (sampler.density(changed) - before).abs().amax(2)[0] > 1e-7
         assert not moved[: position + 1].any()
         if position < 11:
             assert moved[position + 1]
@@ -74,16 +74,19 @@ def test_a_code_depends_on_those_before_it_only_and_on_all_that_are_near(make):
 @each
 def test_what_is_drawn_from_the_rows_so_far_is_what_the_whole_grid_gives(make):
     sampler = make().setup(model(5, (1, 8, 6)))
-    for parameter in sampler.prior.parameters():
+    for parameter in sampler.density.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     codes = torch.randint(5, (7, 12))
-    whole, cache = sampler.prior(codes), {}
+    whole, cache = sampler.density(codes), {}
     for position in range(12):
         seen = codes.clone()
         seen[:, position:] = -(10**9)  # not read
-        found = [sampler.prior.next_logits(codes, position), sampler.prior.next_logits(codes, position, cache=cache)]
+        found = [
+            sampler.density.next_logits(codes, position),
+            sampler.density.next_logits(codes, position, cache=cache),
+        ]
         if isinstance(sampler, CodeTransformerSampler):
-            found += [sampler.prior.next_logits(seen, position)]
+            found += [sampler.density.next_logits(seen, position)]
         for logits in found:
             torch.testing.assert_close(logits, whole[:, position], atol=1e-4, rtol=1e-4)
 
@@ -91,14 +94,14 @@ def test_what_is_drawn_from_the_rows_so_far_is_what_the_whole_grid_gives(make):
 @each
 def test_cached_draws_are_those_without_a_cache(make, monkeypatch):
     sampler = make(num_classes=2).setup(model(5, (1, 8, 6)))
-    for parameter in sampler.prior.parameters():
+    for parameter in sampler.density.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     sampler.is_fitted.fill_(True)
     sampler.label_frequencies.fill_(0.5)
     torch.manual_seed(0)
     draws = [sampler.sample(50)]
-    anew = sampler.prior.next_logits
-    monkeypatch.setattr(sampler.prior, "next_logits", lambda codes, position, y, cache: anew(codes, position, y))
+    anew = sampler.density.next_logits
+    monkeypatch.setattr(sampler.density, "next_logits", lambda codes, position, y, cache: anew(codes, position, y))
     torch.manual_seed(0)
     draws.append(sampler.sample(50))
     assert torch.equal(draws[0].z, draws[1].z)
@@ -128,7 +131,7 @@ def test_it_recovers_a_distribution_over_grids(make):
 def test_temperature_sharpens(make):
     vq = model(2)
     cold, warm = (make(temperature=t).setup(vq) for t in (0.05, 1.0))
-    for parameter in warm.prior.parameters():
+    for parameter in warm.density.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     cold.load_state_dict(warm.state_dict())
     for sampler in (cold, warm):
@@ -208,22 +211,22 @@ def test_several_codes_of_a_position_are_drawn_in_turn(make):
     """As for one: normalised, causal, and the same from the rows so far."""
     sampler = make().setup(model(2, quantizer=ResidualVQ(2, 2)))
     assert sampler.codes_shape == (4, 2, 2)
-    for parameter in sampler.prior.parameters():
+    for parameter in sampler.density.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     grids = every_grid(2, 16)
     with torch.no_grad():
-        log_p = torch.cat([-sampler.nll(some) for some in grids.split(4096)])
+        log_p = torch.cat([-sampler.density.nll(some) for some in grids.split(4096)])
         assert log_p.double().logsumexp(0).item() == pytest.approx(0, abs=1e-5)
         codes = grids[torch.randint(len(grids), (1,))]
-        before = sampler.prior(codes)
+        before = sampler.density(codes)
         for position in range(16):
             changed = codes.clone()
             changed[0, position] = 1 - codes[0, position]
-            moved = (sampler.prior(changed) - before).abs().amax(2)[0] > 1e-7
+            moved = (sampler.density(changed) - before).abs().amax(2)[0] > 1e-7
             assert not moved[: position + 1].any()
             assert moved[position + 1 :].any() == (position < 15)
             torch.testing.assert_close(
-                sampler.prior.next_logits(codes, position), before[:, position], atol=1e-5, rtol=1e-4
+                sampler.density.next_logits(codes, position), before[:, position], atol=1e-5, rtol=1e-4
             )
 
 
@@ -255,9 +258,9 @@ def test_a_stored_transformer_draws_what_it_drew():
 def test_dropout_is_for_training_only():
     sampler = CodeTransformerSampler(hidden_channels=16, num_blocks=1, dropout=0.9).setup(model())
     codes = torch.randint(3, (5, 4))
-    assert torch.equal(sampler.prior(codes), sampler.prior(codes))
-    sampler.prior.train()
-    assert not torch.equal(sampler.prior(codes), sampler.prior(codes))
+    assert torch.equal(sampler.density(codes), sampler.density(codes))
+    sampler.density.train()
+    assert not torch.equal(sampler.density(codes), sampler.density(codes))
 
 
 @pytest.mark.parametrize("sampler", [GaussianMixtureSampler(), KernelDensitySampler(), HamiltonianMonteCarlo()])
@@ -270,7 +273,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="needs the capability 'codes', but its latents are not codes of a finite set"):
         PixelCNNSampler().setup(VAE((1, 4, 4), likelihood="bernoulli"))
     sampler = PixelCNNSampler().setup(model())
-    with pytest.raises(ValueError, match="the prior of sampler=pixelcnn is not fitted; call fit first"):
+    with pytest.raises(ValueError, match="the density of sampler=pixelcnn is not fitted; call fit first"):
         sampler.sample(2)
     with pytest.raises(ValueError, match="expected at least 20 latents to fit sampler=pixelcnn to, got 3"):
         sampler.fit(Draws(torch.zeros(3, *sampler.latent_shape)))
@@ -284,6 +287,6 @@ def test_refusals():
 
 def test_a_uniform_prior_is_the_rate():
     sampler = PixelCNNSampler(num_blocks=0).setup(model())
-    for parameter in sampler.prior.last[-1].parameters():
+    for parameter in sampler.density.last[-1].parameters():
         torch.nn.init.zeros_(parameter)
-    assert sampler.nll(every_grid(3, 4))[0].item() == pytest.approx(4 * math.log(3), rel=1e-5)
+    assert sampler.density.nll(every_grid(3, 4))[0].item() == pytest.approx(4 * math.log(3), rel=1e-5)

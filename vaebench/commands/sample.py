@@ -28,7 +28,10 @@ from vaebench.hardware.random_streams import Stream, seed_stream
 from vaebench.messages import counted
 from vaebench.runs.files import refuse_unwritable, replaced_folder
 from vaebench.runs.images import to_image
+from vaebench.runs.regular import read_bytes
 from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
+from vaebench.samplers.base import BaseSampler
+from vaebench.samplers.fitting import kept_fit
 from vaebench.samplers.latents import decode, encode
 from vaebench.samplers.stored import FITTED, content, origin, reuse
 
@@ -41,6 +44,7 @@ SETTINGS = {
 }
 CHUNK = 500  # latents that are decoded at once
 UNUSED = {"target": "auto", "kernel": "hmc"}  # what conf/sample.yaml chooses where the user does not
+FIT, HISTORY = "fit", "fit.jsonl"  # where an interrupted fit waits, and what a finished one leaves of its losses
 GRID = 64  # pictures in the grid
 ROW = 10  # pictures of a label in the grid
 _log = logging.getLogger(__name__)
@@ -82,8 +86,7 @@ def task(cfg: DictConfig) -> None:
     is_reused = sampler.learns and reuse(sampler, folder / FITTED, belongs_to)
     if sampler.learns:
         if not is_reused:
-            with progress(f"fitting {sampler.name}", "step") as done:
-                sampler.fit(encode(model, train), done.tell)
+            _fit(sampler, encode(model, train), folder / FIT, belongs_to, cfg.seed)
         seed_stream(cfg.seed, Stream.SAMPLER)  # so that a sampler that is used again draws what a new one would
     with progress(sampler.name, "transition") as done:
         y = None if labels is None else labels.to(device)
@@ -108,7 +111,11 @@ def task(cfg: DictConfig) -> None:
         "diagnostics": sampler.diagnostics(),
     }
     record["replaced"] = _earlier(folder)
-    _write(folder, draws, images.cpu(), record, content(sampler, belongs_to) if sampler.learns else None)
+    fitted = {FITTED: content(sampler, belongs_to)} if sampler.learns else {}
+    history = next((path for path in (folder / FIT / "metrics.jsonl", folder / HISTORY) if path.is_file()), None)
+    if sampler.learns and history is not None:
+        fitted[HISTORY] = read_bytes(history)
+    _write(folder, draws, images.cpu(), record, fitted)
     if (landscape := landscape_of(model, sampler)) is not None:
         write_atomic(folder / "landscape.png", landscape)
     _show(run, folder, sampler.name, len(draws), record["diagnostics"])
@@ -187,14 +194,25 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
         return {}  # damaged: replaced all the same
 
 
-def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any], fitted: bytes | None) -> None:
+def _fit(sampler: BaseSampler, latents: Draws, folder: Path, belongs_to: Mapping[str, str], seed: int) -> None:
+    """Fit a sampler; an interrupted fit waits in `folder`, and the same command goes on with it."""
+    with kept_fit(folder, belongs_to, seed), progress(f"fitting {sampler.name}", "epoch") as done:
+        try:
+            sampler.fit(latents, done.tell, folder)
+        except KeyboardInterrupt:
+            if (folder / "checkpoints").is_dir():
+                _log.warning("interrupted; the fit is kept in '%s', and the same command goes on with it", folder)
+            raise
+
+
+def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any], fitted: Mapping[str, bytes]) -> None:
     """Write all files into a folder that then takes the place of the old one: they change together."""
     with replaced_folder(folder) as staging:
         tensors = {"latents": draws.z.detach().cpu().contiguous(), "images": images.contiguous()}
         if draws.y is not None:
             tensors["labels"] = draws.y.cpu().contiguous()
-        if fitted is not None:
-            write_atomic(staging / FITTED, fitted)
+        for name, stored in fitted.items():
+            write_atomic(staging / name, stored)
         write_atomic(staging / "samples.safetensors", save(tensors))
         if images.ndim in (4, 5):
             grid = _grid(images, record["settings"]["y"])

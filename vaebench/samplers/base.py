@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -29,6 +31,7 @@ class BaseSampler(nn.Module, ABC):
         refit: Whether to fit anew where a fitted sampler is stored.
         report: How well Markov chains converged, after `sample`; None for samplers without chains.
         latent_shape: Shape of one latent, after `setup` for a model; () before.
+        num_labels: Classes of a model with labels, after `setup`; 0 for one without.
         like: An empty tensor with the type and the place of the latents, after `setup`.
     """
 
@@ -40,6 +43,7 @@ class BaseSampler(nn.Module, ABC):
     report: Diagnostics | None = None
     like: Tensor
     latent_shape: tuple[int, ...] = ()
+    num_labels: int = 0
     _draw_labels: Callable[[int], Tensor | None] | None = None
 
     @property
@@ -83,14 +87,17 @@ class BaseSampler(nn.Module, ABC):
             self.latent_shape = tuple(model.latent_shape)
             self.register_buffer("like", next(model.parameters()).detach().new_empty(0), persistent=False)
             self._draw_labels = getattr(model, "draw_labels", None)
+            labels = None if self._draw_labels is None else self._draw_labels(1)
+            self.num_labels = 0 if labels is None else int(model.num_classes)
         return self
 
-    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None, folder: Path | None = None) -> Self:
         """Learn from latents of the training split; nothing to do for a sampler that does not learn.
 
         Args:
             latents: One draw from the posterior of each training example, with its label where there is one.
             progress: Told what is done.
+            folder: Where a long fit keeps what it needs to go on after an interruption; None keeps nothing.
         """
         return self
 
@@ -124,3 +131,16 @@ class BaseSampler(nn.Module, ABC):
         if y is not None and len(y) != num_samples:
             raise ValueError(f"expected one label for each of {num_samples} samples, got {len(y)}")
         return self._draw_labels(num_samples) if y is None and self._draw_labels is not None else y
+
+    def context(self, y: Tensor | None) -> Tensor | None:
+        """Labels as one-hot vectors, shape (N, num_classes), or None for a model without labels.
+
+        Raises:
+            ValueError: if the model has labels and none are given.
+        """
+        if not self.num_labels:
+            return None
+        if y is None:
+            raise ValueError(f"sampler={self.name}: the model is conditional, and the latents have no labels")
+        weights = y if y.ndim == 2 else nn.functional.one_hot(y.long(), self.num_labels)
+        return weights.to(self.like.device, torch.float32)

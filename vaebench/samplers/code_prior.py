@@ -1,45 +1,38 @@
-"""What the samplers that learn a distribution over codes share: fitting by maximum likelihood, and drawing in turn."""
+"""The base of the samplers that learn a distribution over codes: the distribution as a model, and drawing in turn."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from abc import abstractmethod
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from typing_extensions import Self
+from torch import Tensor
+from typing_extensions import Self, Unpack
 
-from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.core import Batch, Draws, Loss, Model, ProgressFunction, Split
 from vaebench.hardware import collective
 from vaebench.messages import check_range
-from vaebench.samplers.base import BaseSampler
+from vaebench.samplers.fitting import FitSettings, TrainedSampler
 
-HELD_OUT = 0.1  # share of the grids by which the prior is judged
 CHUNK = 500  # grids that are judged at once
 _log = logging.getLogger(__name__)
 
 
-class CodePriorSettings(TypedDict, total=False):
+class CodePriorSettings(FitSettings, total=False):
     """What a sampler hands on to `CodePriorSampler`."""
 
-    num_epochs: int
-    patience: int
-    batch_size: int
-    learning_rate: float
     num_classes: int | None
-    temperature: float
-    refit: bool
 
 
 Cache = dict[int, tuple[Tensor, Tensor]]
 """What a draw keeps of the positions so far, by block; empty before the first."""
 
 
-class CausalCodes(nn.Module):
+class CausalCodes(Model):
     """An autoregressive distribution over sequences of L codes out of K, one for each label where there are any."""
 
     def forward(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
@@ -57,16 +50,23 @@ class CausalCodes(nn.Module):
         """
         raise NotImplementedError
 
+    def nll(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return -log p of sequences of codes (N, L) with labels (N,), nats, shape (N,)."""
+        return F.cross_entropy(self(codes, y).transpose(1, 2), codes, reduction="none").sum(1)
 
-class CodePriorSampler(BaseSampler):
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Return the negative log-likelihood; nats per sequence."""
+        return Loss.mean(self.nll(batch.x.long(), batch.y))
+
+
+class CodePriorSampler(TrainedSampler):
     r"""A distribution over the codes of encoded data, fitted by maximum likelihood.
 
     .. math:: p(k) = \prod_i p(k_i | k_{<i})
 
     Codes are read row by row, and where a position has several, these one after the other: those that the quantiser
-    gives to the latent, which need not be those whose sum it is. A tenth of the grids is held out: after each epoch
-    their log-likelihood decides which weights are kept, and the fit ends when they have not improved for `patience`
-    epochs. -log p(k) is the rate of a discrete latent; with the distortion it bounds -log p(x).
+    gives to the latent, which need not be those whose sum it is. -log p(k) is the rate of a discrete latent; with the
+    distortion it bounds -log p(x).
 
     With `num_classes` it is a distribution for each class, p(k|y), and p(k) is their mixture in the proportions of the
     training labels.
@@ -74,106 +74,67 @@ class CodePriorSampler(BaseSampler):
     Args:
         num_epochs: Most passes over the grids, >= 1.
         patience: Epochs without improvement before the fit ends, >= 1.
-        batch_size: Grids in a step, >= 1.
-        learning_rate: Of Adam, > 0.
         num_classes: Number of classes of the data set, >= 1; None for one distribution over all examples.
         temperature: T > 0, divides the logits; 1 is what was fitted.
-        refit: Whether to fit anew where a fitted prior is stored beside the samples.
+        **settings: Those of `TrainedSampler`.
     """
 
-    learns = True
     needs = frozenset({"posterior", "codes"})
-    is_fitted: Tensor
+    excludes = frozenset()
+    density: CausalCodes
     label_frequencies: Tensor
 
-    def __init__(
+    def __init__(  # type: ignore[misc]
         self,
         *,
         num_epochs: int = 100,
         patience: int = 10,
-        batch_size: int = 100,
-        learning_rate: float = 1e-3,
         num_classes: int | None = None,
         temperature: float = 1.0,
-        refit: bool = False,
+        **settings: Unpack[CodePriorSettings],
     ) -> None:
-        super().__init__()
-        for name, number in (("num_epochs", num_epochs), ("patience", patience), ("batch_size", batch_size)):
-            check_range(name, number, at_least=1, whole=True)
-        check_range("learning_rate", learning_rate, above=0, below=math.inf)
         check_range("num_classes", num_classes, at_least=1, whole=True, or_null=True)
         check_range("temperature", temperature, above=0, below=math.inf)
-        self.num_epochs, self.patience, self.batch_size = num_epochs, patience, batch_size
-        self.learning_rate, self.num_classes = learning_rate, num_classes
-        self.temperature, self.refit = temperature, refit
+        super().__init__(num_epochs=num_epochs, patience=patience, temperature=temperature, **settings)
+        self.num_classes = num_classes
 
     @abstractmethod
-    def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
+    def distribution(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
         """Return a new distribution over codes of shape (h, w), or (Q, h, w)."""
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Create the distribution for the model's codes."""
-        super().setup(model, split)
+        self.register_buffer("label_frequencies", torch.zeros(self.num_classes or 1))
+        return super().setup(model, split)
+
+    def build(self, model: Any) -> CausalCodes:
+        """Return the distribution over the model's codes."""
         self._model = (model,)  # in a tuple, so that its weights are none of the sampler's
         self.codes_shape = tuple(model.codes_shape)
-        self.register_buffer("is_fitted", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("label_frequencies", torch.zeros(self.num_classes or 1))
-        self.prior = self.build(model.quantizer.num_codes, self.codes_shape).eval()
-        self.to(self.like.device)
-        return self
+        return self.distribution(model.quantizer.num_codes, self.codes_shape)
 
-    @torch.enable_grad()
-    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
-        """Maximise the likelihood of the latents' codes.
+    def examples(self, latents: Draws) -> Batch:
+        """Return the latents' codes, (N, L), with labels where there are classes."""
+        codes = torch.cat([self.codes_of(z) for z in latents.z.split(CHUNK)])
+        return Batch(codes, self._labels_to_learn(latents.y, codes))
 
-        Raises:
-            ValueError: if there are fewer than 20 latents, or they have no labels where there are classes.
-            FloatingPointError: if the likelihood is not finite.
-        """
-        if len(latents) < 20:
-            raise ValueError(f"expected at least 20 latents to fit sampler={self.name} to, got {len(latents)}")
-        codes = torch.cat([self.codes_of(z) for z in latents.z.detach().split(CHUNK)])
-        y = self._labels_to_learn(latents.y, codes)
-        order = collective.permutation(len(codes), codes.device)
-        held_out, kept = order.tensor_split([max(1, int(HELD_OUT * len(codes)))])
-        optimizer = torch.optim.Adam(self.prior.parameters(), self.learning_rate)
-        best, best_weights, since = math.inf, copy.deepcopy(self.prior.state_dict()), 0
-        for epoch in range(self.num_epochs):
-            self.prior.train()
-            for rows in kept[collective.permutation(len(kept), codes.device)].split(self.batch_size):
-                loss = self.nll(codes[rows], None if y is None else y[rows]).mean()
-                if not loss.isfinite():
-                    raise FloatingPointError(f"epoch {epoch + 1}: the likelihood of the codes is not finite")
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-            self.prior.eval()
-            with torch.no_grad():
-                nll = [self.nll(codes[rows], None if y is None else y[rows]) for rows in held_out.split(CHUNK)]
-                judged = float(torch.cat(nll).mean())
-            since += 1
-            if judged < best:
-                best, best_weights, since = judged, copy.deepcopy(self.prior.state_dict()), 0
-            if progress is not None:
-                progress(epoch + 1, self.num_epochs)
-            if since >= self.patience:
-                break
-        self.prior.load_state_dict(best_weights)
-        self.is_fitted.fill_(True)
-        uniform = codes.shape[1] * math.log(self._model[0].quantizer.num_codes)
-        _log.info("codes of held-out examples: %.2f nats each, against %.2f if uniform", best, uniform)
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None, folder: Path | None = None) -> Self:
+        """Maximise the likelihood of the latents' codes; see `TrainedSampler.fit`."""
+        super().fit(latents, progress, folder)
+        uniform = math.prod(self.codes_shape) * math.log(self._model[0].quantizer.num_codes)
+        _log.info("sampler=%s: a uniform distribution over codes has %.4f nats", self.name, uniform)
         return self
 
     @torch.no_grad()
     def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
         """Draw the codes one after the other, for all samples together; see `BaseSampler.sample`."""
         y = self.labels(num_samples, y)
-        self._check_fitted()
+        self.check_fitted()
         y = None if y is None else self._checked(y)
         cache: Cache = {}
         codes = torch.zeros(num_samples, math.prod(self.codes_shape), dtype=torch.long, device=self.like.device)
         for position in range(codes.shape[1]):
-            logits = self.prior.next_logits(codes, position, y, cache) / self.temperature
+            logits = self.density.next_logits(codes, position, y, cache) / self.temperature
             # Gumbel's trick: the largest of the perturbed logits is a draw.
             u = collective.uniform(tuple(logits.shape), logits).clamp(1e-20, 1 - 1e-7)
             codes[:, position] = (logits - (-u.log()).log()).argmax(1)
@@ -189,18 +150,17 @@ class CodePriorSampler(BaseSampler):
             z: Latents.
             y: Labels, shape (N,), for log p(k|y); None for log p(k), the classes summed out where there are any.
         """
-        self._check_fitted()
+        self.check_fitted()
         if y is not None or self.num_classes is None:
             labels = [None] * len(z.split(CHUNK)) if y is None else self._checked(y).split(CHUNK)
             return torch.cat(
-                [-self.nll(self.codes_of(part), some) for part, some in zip(z.split(CHUNK), labels, strict=True)]
+                [
+                    -self.density.nll(self.codes_of(part), some)
+                    for part, some in zip(z.split(CHUNK), labels, strict=True)
+                ]
             )
         each = torch.stack([self.log_prob(z, z.new_full((len(z),), k).long()) for k in range(self.num_classes)])
         return (each + self.label_frequencies.log().to(each)[:, None]).logsumexp(0)
-
-    def nll(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return -log p of sequences of codes (N, L) with labels (N,), nats, shape (N,)."""
-        return F.cross_entropy(self.prior(codes, y).transpose(1, 2), codes, reduction="none").sum(1)
 
     @torch.no_grad()
     def codes_of(self, z: Tensor) -> Tensor:
@@ -223,7 +183,7 @@ class CodePriorSampler(BaseSampler):
                 )
             return None
         if y is None:
-            self._check_fitted()
+            self.check_fitted()
             u = collective.uniform((num_samples,), like=self.label_frequencies)
             shares = self.label_frequencies.double().cumsum(0)
             y = torch.searchsorted(shares / shares[-1], u.double(), right=True).clamp_max(self.num_classes - 1)
@@ -252,7 +212,3 @@ class CodePriorSampler(BaseSampler):
         if y.ndim != 1 or not is_whole or (len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes):
             raise ValueError(f"num_classes is {self.num_classes}: expected labels from 0 to {self.num_classes - 1}")
         return y.long().to(self.like.device)
-
-    def _check_fitted(self) -> None:
-        if not self.is_fitted:
-            raise ValueError(f"the prior of sampler={self.name} is not fitted; call fit first")

@@ -51,7 +51,7 @@ class CodeTransformerSampler(CodePriorSampler):
         self.hidden_channels, self.num_blocks = hidden_channels, num_blocks
         self.num_heads, self.dropout = num_heads, dropout
 
-    def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
+    def distribution(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
         """Return the transformer over codes of shape (h, w), or (Q, h, w)."""
         return _Transformer(
             num_codes,
@@ -76,6 +76,7 @@ class _Transformer(CausalCodes):
         num_classes: int,
     ) -> None:
         super().__init__()
+        self.shape = (math.prod(codes_shape),)
         self.num_codes = num_codes
         self.depth = math.prod(codes_shape[:-2])
         self.starts = nn.Embedding(num_classes, channels)  # what stands before the first code: the label's vector

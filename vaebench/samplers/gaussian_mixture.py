@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ MOST_BYTES = 4 * 2**30  # of all covariances
 
 class GaussianMixtureSampler(BaseSampler):
     r"""Ex-post density estimation (Ghosh et al., 2020): a mixture of full-covariance Gaussians on encoded data.
+
+    The Gaussians start from k-means. For a model with labels they are the same for all labels, and each label has its
+    own weights: the mean responsibilities of its latents.
 
     References:
         From Variational to Deterministic Autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
@@ -55,16 +59,16 @@ class GaussianMixtureSampler(BaseSampler):
                 f"sampler=gaussian_mixture has a covariance of {d} x {d} for each of {k} components, "
                 f"{8 * k * d * d / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal"
             )
-        self.register_buffer("weights", torch.zeros(k, dtype=torch.float64))
+        self.register_buffer("weights", torch.zeros(max(1, self.num_labels), k, dtype=torch.float64))
         self.register_buffer("means", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("scales", torch.zeros(k, d, d, dtype=torch.float64))
         return self
 
-    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None, folder: Path | None = None) -> Self:
         """Fit the mixture by expectation maximisation.
 
         Raises:
-            ValueError: if there are fewer latents than components.
+            ValueError: if there are fewer latents than components, or labels are missing.
         """
         from sklearn import mixture
 
@@ -76,8 +80,14 @@ class GaussianMixtureSampler(BaseSampler):
             )
         seed = int(torch.randint(2**31, ()))
         fitted = mixture.GaussianMixture(self.num_components, covariance_type="full", random_state=seed, max_iter=1000)
-        fitted.fit(latents.z.flatten(1).double().cpu().numpy())
-        self.weights.copy_(torch.from_numpy(fitted.weights_))
+        z, context = latents.z.flatten(1).double().cpu().numpy(), self.context(latents.y)
+        fitted.fit(z)
+        weights = torch.from_numpy(fitted.weights_)
+        self.weights.copy_(weights)
+        if context is not None:
+            of_label = context.T.cpu().double() @ torch.from_numpy(fitted.predict_proba(z))
+            is_seen = of_label.sum(1) > 0  # other labels take the weights of all
+            self.weights[is_seen] = of_label[is_seen] / of_label[is_seen].sum(1, keepdim=True)
         self.means.copy_(torch.from_numpy(fitted.means_))
         self.scales.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_)))
         return self
@@ -88,7 +98,11 @@ class GaussianMixtureSampler(BaseSampler):
         y = self.labels(num_samples, y)
         if not self.weights.any():
             raise ValueError("the mixture is not fitted; call fit first")
-        k = torch.multinomial(self.weights, num_samples, replacement=True)
+        context = self.context(y)
+        if context is None:
+            k = torch.multinomial(self.weights[0], num_samples, replacement=True)
+        else:
+            k = torch.multinomial(context.to(self.weights) @ self.weights, 1).squeeze(1)
         noise = self.temperature * torch.randn(num_samples, self.means.shape[1], 1, dtype=self.means.dtype)
         z = self.means[k] + (self.scales[k] @ noise).squeeze(-1)
         return Draws(z.to(self.like).view(num_samples, *self.latent_shape), y)

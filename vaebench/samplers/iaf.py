@@ -26,7 +26,7 @@ class IAFSampler(FlowSampler):
     def __init__(self, **settings: Unpack[FlowSettings]) -> None:
         super().__init__(**settings)
 
-    def build(self, num_features: int, num_context: int) -> nn.Module:
+    def flow(self, num_features: int, num_context: int) -> nn.Module:
         """Return the flow: the inverses of the transforms of a masked autoregressive flow."""
         from zuko.flows import MAF, Flow
         from zuko.lazy import LazyInverse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ class KernelDensitySampler(BaseSampler):
 
     .. math:: z = z_n + h \, \mathrm{diag}(s) \, \epsilon, \quad h = N^{-1 / (D + 4)}
 
-    with s the standard deviations of the latents.
+    with s the standard deviations of the latents. For a model with labels z_n is an example with the label asked for,
+    and s and N are those of its label.
 
     References:
         Multivariate Density Estimation (Scott, 1992), https://doi.org/10.1002/9780470316849, for the bandwidth h.
@@ -50,35 +52,51 @@ class KernelDensitySampler(BaseSampler):
         super().setup(model, split)
         num_features = math.prod(self.latent_shape)
         self.register_buffer("centers", torch.zeros(self.num_centers, num_features, device=self.like.device))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=self.like.device))
-        self.register_buffer("scale", torch.zeros(num_features, device=self.like.device))
+        num_densities = max(1, self.num_labels)
+        self.register_buffer("count", torch.zeros(num_densities, dtype=torch.int64, device=self.like.device))
+        self.register_buffer("scale", torch.zeros(num_densities, num_features, device=self.like.device))
         return self
 
-    def fit(self, latents: Draws, progress: ProgressFunction | None = None) -> Self:
+    def fit(self, latents: Draws, progress: ProgressFunction | None = None, folder: Path | None = None) -> Self:
         """Keep latents, and set the bandwidth.
 
         Raises:
-            ValueError: if there are fewer than two latents.
+            ValueError: if there are fewer than two latents, or labels are missing.
         """
         z = latents.z.flatten(1).float()
         if len(z) < 2:
             raise ValueError(f"expected at least 2 latents to fit sampler={self.name} to, got {len(z)}")
-        count = min(len(z), self.num_centers)
-        rows = collective.permutation(len(z), z.device)[:count]
+        context = self.context(latents.y)
+        label = torch.zeros(len(z), dtype=torch.int64, device=z.device) if context is None else context.argmax(1)
+        rows = collective.permutation(len(z), z.device)[: self.num_centers]
+        rows = rows[label[rows].argsort(stable=True)]  # the centers of a label stand side by side
         self.centers.zero_()
-        self.centers[:count] = z[rows]
-        self.count.fill_(count)
-        self.scale.copy_(z.std(0) * count ** (-1 / (z.shape[1] + 4)))
+        self.centers[: len(rows)] = z[rows]
+        self.count.copy_(torch.bincount(label[rows], minlength=len(self.count)))
+        for k, count in enumerate(self.count.tolist()):
+            of_label = z[label == k]
+            deviations = of_label.std(0) if len(of_label) > 1 else torch.zeros_like(z[0])
+            self.scale[k] = deviations * max(1, count) ** (-1 / (z.shape[1] + 4))
         return self
 
     @torch.no_grad()
     def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
-        """Draw a center, then noise."""
+        """Draw a center, then noise.
+
+        Raises:
+            ValueError: if the estimate is not fitted, or no center has a label that is asked for.
+        """
         y = self.labels(num_samples, y)
-        count = int(self.count)
-        if not count:
+        if not self.count.any():
             raise ValueError("the density is not fitted; call fit first")
-        rows = torch.randint(count, (num_samples,), device=self.centers.device)
-        noise = collective.standard_normal((num_samples, len(self.scale)), self.scale)
-        z = self.centers[rows] + self.temperature * self.scale * noise
+        context = self.context(y)
+        label = torch.zeros(num_samples, dtype=torch.int64) if context is None else context.argmax(1)
+        label = label.to(self.count.device)
+        count, first = self.count[label], (self.count.cumsum(0) - self.count)[label]
+        if not count.all():
+            raise ValueError(f"sampler={self.name} has no center with the label {int(label[count == 0][0])}")
+        u = collective.uniform((num_samples,), self.scale.double())
+        rows = first + (u * count).long().clamp(max=count - 1)
+        noise = collective.standard_normal((num_samples, self.scale.shape[1]), self.scale)
+        z = self.centers[rows] + self.temperature * self.scale[label] * noise
         return Draws(z.to(self.like).view(num_samples, *self.latent_shape), y)

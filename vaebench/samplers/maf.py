@@ -27,7 +27,7 @@ class MAFSampler(FlowSampler):
     def __init__(self, **settings: Unpack[FlowSettings]) -> None:
         super().__init__(**settings)
 
-    def build(self, num_features: int, num_context: int) -> nn.Module:
+    def flow(self, num_features: int, num_context: int) -> nn.Module:
         """Return the flow; transforms alternate the order of the dimensions."""
         from zuko.flows import MAF
 

@@ -38,7 +38,7 @@ class PixelCNNSampler(CodePriorSampler):
         check_range("num_blocks", num_blocks, at_least=0, whole=True)
         self.hidden_channels, self.num_blocks = hidden_channels, num_blocks
 
-    def build(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
+    def distribution(self, num_codes: int, codes_shape: tuple[int, ...]) -> CausalCodes:
         """Return the convolutions over codes of shape (h, w), or (Q, h, w)."""
         return _PixelCNN(num_codes, codes_shape, self.hidden_channels, self.num_blocks, self.num_classes)
 
@@ -48,6 +48,7 @@ class _PixelCNN(CausalCodes):
         self, num_codes: int, size: tuple[int, ...], channels: int, num_blocks: int, num_classes: int | None
     ) -> None:
         super().__init__()
+        self.shape = (math.prod(size),)
         self.label = None if num_classes is None else nn.Embedding(num_classes, channels)
         self.num_codes = num_codes
         self.depth = math.prod(size[:-2])
