@@ -132,12 +132,23 @@ def test_himmelblaus_modes_have_their_masses():
 @pytest.mark.parametrize("name", ["two_moons", "rings", "ackley"])
 def test_draws_on_a_grid_have_the_moments_of_quadrature(name):
     energy = TARGETS[name]
-    low, high = energy.box[:2]
+    low, high = getattr(energy, "box", (-8.0, 8.0))[:2]
     axis = torch.linspace(low, high, 1501, dtype=torch.float64)
     points = torch.cartesian_prod(axis, axis)
     weights = torch.exp(-energy.energy(points))
     weights /= weights.sum()
     x = energy.exact_sample(N)
+    for function in (lambda z: z[:, 0].square(), lambda z: z.square().sum(-1).sqrt(), energy.energy):
+        assert within(function(x), float(weights @ function(points)))
+
+
+@pytest.mark.parametrize("num_dims", [1, 3])
+def test_ackley_in_other_dimensions(num_dims):
+    energy = AckleyEnergy(num_dims, a=6.0, confinement=2.0)
+    x = energy.exact_sample(N)
+    axis = torch.linspace(-12, 12, {1: 20_001, 3: 121}[num_dims], dtype=torch.float64)
+    points = torch.cartesian_prod(*[axis] * num_dims).view(-1, num_dims)
+    weights = torch.softmax(-energy.energy(points), 0)
     for function in (lambda z: z[:, 0].square(), lambda z: z.square().sum(-1).sqrt(), energy.energy):
         assert within(function(x), float(weights @ function(points)))
 
@@ -169,6 +180,7 @@ def test_eight_schools_agree_with_importance_sampling():
         (lambda: GaussianMixtureEnergy([[0.0], [1.0, 2.0]]), "points of one dimension"),
         (lambda: GaussianMixtureEnergy([[0.0], [1.0]], weights=[1.0]), "a weight for each"),
         (lambda: AckleyEnergy(confinement=0), "confinement must be above 0"),
+        (lambda: AckleyEnergy(num_dims=0), "num_dims must be"),
         (lambda: DoubleWellEnergy(barrier_height=-1), "barrier_height must be above 0"),
         (lambda: GaussianEnergy([0.0, 0.0], [[1.0], [0.0, 1.0]]), "rows of one length"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,20 @@ from torch import Tensor, nn
 from vaebench.core import Split
 from vaebench.energies.target import Target
 from vaebench.messages import check_range
+
+
+class Reference(NamedTuple):
+    """Published moments of a density that cannot be drawn from exactly, each of shape (D,).
+
+    Attributes:
+        mean: Means.
+        standard_deviation: Standard deviations.
+        mean_error: Monte Carlo standard errors of the means.
+    """
+
+    mean: Tensor
+    standard_deviation: Tensor
+    mean_error: Tensor
 
 
 class BaseEnergyFunction(nn.Module, Target, ABC):
@@ -22,10 +36,12 @@ class BaseEnergyFunction(nn.Module, Target, ABC):
 
     Attributes:
         num_dims: D; None where any dimension will do.
+        reference: Published moments, or None.
     """
 
     needs_model: ClassVar[bool] = False
     num_dims: int | None = None
+    reference: Reference | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
