@@ -1,6 +1,7 @@
 """What holds for every hierarchy: its rates add up, its log-weights average to the exact evidence."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from vaebench.core import Batch
 from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Gaussian
 from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
+from vaebench.hardware.device import Hardware
 from vaebench.metrics.elbo import ELBO
 from vaebench.models.ladder_vae import LadderVAE
 from vaebench.models.nvae import NVAE
@@ -21,9 +23,12 @@ from vaebench.networks.hierarchy import TopDown
 from vaebench.networks.ladder import Ladder, precision_weighted
 from vaebench.networks.nvae import NVAENetwork
 from vaebench.networks.vdvae import VDVAENetwork
+from vaebench.runs.run import Run
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.samplers.latents import encode
 from vaebench.samplers.normal import NormalSampler
+from vaebench.schedules import LinearScheduler
+from vaebench.trainers import BaseTrainer
 
 SIGMA = 1.0
 
@@ -186,6 +191,24 @@ def test_checkpointing_changes_no_number(model):
     assert torch.equal(found[0][0], found[1][0])
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
     assert all(torch.equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
+
+
+def test_a_run_that_stopped_ends_with_the_weights_of_one_that_did_not(tmp_path):
+    """Running means, vectors of the power iteration and warm-up included."""
+    data = SimpleNamespace(train=DataSplit(pictures(20)), validation=DataSplit(pictures(4)))
+
+    def train(name, *epochs):
+        for num_epochs in epochs:
+            model = nouveau(balances_rates=True)
+            model.beta = LinearScheduler(n_steps=3)
+            trainer = BaseTrainer(num_epochs=num_epochs, batch_size=7, learning_rate=1e-2)
+            hardware = Hardware(device="cpu", threads=1)
+            trainer.train(model, data, run=Run(tmp_path / name), hardware=hardware, seed=3)
+        return model.state_dict()
+
+    whole, stopped = train("whole", 3), train("stopped", 1, 3)
+    assert whole.keys() == stopped.keys()
+    assert all(torch.equal(whole[key], stopped[key]) for key in whole)
 
 
 def test_checkpointing_keeps_less_than_half():
