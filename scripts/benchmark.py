@@ -18,6 +18,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import bench_codes
 import bench_files
 import bench_hierarchies
 import bench_memory
@@ -49,6 +50,7 @@ BENCHMARKS = {
     "unet_vae": bench_pictures.unet_vae,
     "likelihood": bench_pictures.likelihood,
     "vdvae": bench_hierarchies.vdvae,
+    "codes": bench_codes.codes,
     "compiled": bench_training.compiled,
 }
 WIDTH = 130

@@ -11,6 +11,7 @@ from vaebench.core import Batch
 from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
 from vaebench.distributions.priors import ConditionalGaussianPrior
+from vaebench.metrics.importance_bound import ImportanceBound
 from vaebench.models.conditional_vae import ConditionalVAE
 from vaebench.models.vae import VAE
 from vaebench.networks import MLP
@@ -127,6 +128,21 @@ def test_without_labels_the_weights_sum_over_the_classes():
     log_p = torch.stack([p.log_prob(x) for p in exact]) + log_prior[:, None]
     found = model.log_weights_without_labels(x, 4)
     torch.testing.assert_close(found, log_p.logsumexp(0).expand(4, 6), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk_size", [50, 2])
+def test_evaluation_reports_log_p_with_and_without_the_label(chunk_size):
+    model, exact = exact_toy()
+    x, y = torch.randn(9, 6).double(), torch.arange(9) % 3
+    result = ImportanceBound(12, chunk_size)(model, DataSplit(x, y), batch_size=4)
+    log_p = torch.stack([p.log_prob(x) for p in exact])
+    values = {name: estimate.value for name, estimate in result.values.items()}
+    assert values["importance_bound_12_nats"] == pytest.approx(log_p[y, torch.arange(9)].mean().item())
+    total = (log_p + model.label_frequencies.log()[:, None]).logsumexp(0)
+    assert values["importance_bound_12_any_label_nats"] == pytest.approx(total.mean().item())
+    assert "any_label of log p(x)" in result.how
+    model.label_frequencies.zero_()  # before training nobody knows them
+    assert "importance_bound_12_any_label_nats" not in ImportanceBound(12)(model, DataSplit(x, y)).values
 
 
 def test_the_loss_is_the_negative_elbo_given_the_labels(x, y):

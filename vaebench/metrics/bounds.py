@@ -51,7 +51,9 @@ def distortion_and_rates(model: Any, batch: Batch, num_samples: int = 1) -> tupl
     return torch.stack(distortion).mean(0), torch.stack(rates).mean(0)
 
 
-def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int) -> ImportanceEstimate:
+def importance_bound(
+    model: Any, batch: Batch, num_samples: int, chunk_size: int, sums_labels: bool = False
+) -> ImportanceEstimate:
     r"""Estimate the importance weighted bound of each example.
 
     .. math:: L_K(x) = \log \frac{1}{K} \sum_{k=1}^K w_k, \quad w_k = p(x, z_k) / q(z_k|x)
@@ -64,6 +66,7 @@ def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int
         batch: B examples.
         num_samples: K, >= 1.
         chunk_size: Samples at a time, >= 1.
+        sums_labels: Whether to take `log_weights_without_labels(x, num_samples)`, whose mean weight is p(x).
     """
     log_sum = torch.full((len(batch),), -math.inf, dtype=torch.float64)
     log_sum_of_squares = log_sum.clone()
@@ -71,7 +74,10 @@ def importance_bound(model: Any, batch: Batch, num_samples: int, chunk_size: int
     done = 0
     while done < num_samples:
         size = min(chunk_size, num_samples - done)
-        log_w_KB = model.log_weights(batch.x, size, batch.y).double().cpu()
+        if sums_labels:
+            log_w_KB = model.log_weights_without_labels(batch.x, size).double().cpu()
+        else:
+            log_w_KB = model.log_weights(batch.x, size, batch.y).double().cpu()
         first = 0
         for k in [k for k in ladder(num_samples) if done < k <= done + size] + [done + size]:
             log_sum = torch.logaddexp(log_sum, log_w_KB[first : k - done].logsumexp(0))

@@ -50,7 +50,8 @@ class ConditionalVAE(LatentVariableModel):
         num_classes: Number of classes; the data set gives it at the command line.
         condition_dim: Length of a label vector; the same number where a vector is one-hot.
         condition_type: concat, film or add, see `networks.conditioning`.
-        embed_dim: Length of the vector that stands for a label, >= 1; 16, ours.
+        embed_dim: Length of the vector that stands for a label, >= 1; 64, ours: with 16 the maps of film, which start
+            at zero, learn the label late, and z says part of it.
         label_dropout: Probability that training leaves a label out, in [0, 1).
         encoder: As in `LatentVariableModel`, called with the embedded label; a `ConditionalEncoder`, with the label.
         decoder: Likewise.
@@ -67,7 +68,7 @@ class ConditionalVAE(LatentVariableModel):
         num_classes: int | None = None,
         condition_dim: int | None = None,
         condition_type: Condition = "concat",
-        embed_dim: int = 16,
+        embed_dim: int = 64,
         label_dropout: float = 0.0,
         network: Network = MLP(),  # noqa: B008 - a frozen description
         prior: Prior = StandardNormalPrior(),  # noqa: B008

@@ -44,7 +44,7 @@ class VectorQuantizer:
     References:
         Neural Discrete Representation Learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937; sizes
         and beta from its section 4.1 and published code; restarts below one use from Jukebox (Dhariwal et al., 2020),
-        https://arxiv.org/abs/2005.00341 (section 3.2); k-means from SoundStream (Zeghidour et al., 2021),
+        https://arxiv.org/abs/2005.00341 (section 3, on restarts); k-means from SoundStream (Zeghidour et al., 2021),
         https://arxiv.org/abs/2107.03312; cosine from Yu et al. (2022), https://arxiv.org/abs/2110.04627
     Deviations:
         Averages start at one use of each code, so that a code that is never used stays where it is. They are taken
