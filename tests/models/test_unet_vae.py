@@ -235,6 +235,7 @@ class TestContexts:
         with pytest.raises(ValueError, match="nothing is known of contexts before training; give y="):
             model.draw_labels(2)
         model.before_training(_Split(Batch(x, y)))
+        assert model.num_classes == 3  # what `vaebench sample sampler.y=` asks
         counts = model.draw_labels(4000).bincount(minlength=3) / 4000
         torch.testing.assert_close(counts, torch.tensor([0.5, 0.25, 0.25]), rtol=0, atol=0.04)
 

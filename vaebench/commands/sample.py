@@ -72,6 +72,7 @@ def task(cfg: DictConfig) -> None:
     run.remove_temporaries()
     places = choices["dataset"]
     _, _, model = factory.load_model(run, cfg.checkpoint, places)
+    model.require("likelihood")  # to decode with
     train = factory.TrainingSplit(run, places)  # a sampler from the prior never asks for it
     reason = sampler.why_not(model)
     if reason is not None:

@@ -127,6 +127,7 @@ class UNetVAE(LatentVariableModel):
             posterior=_FromPair(),
             prior=prior,
         )
+        self.num_classes = num_classes if context == "labels" else None
         self.skip_mode, self.is_video, self.takes_pictures = skip_mode, is_video, takes_pictures
         self.contexts = Contexts(context, num_classes, context_dim, encoder.num_frames if is_video else None, picture)
         if skip_mode == "context":
