@@ -55,4 +55,5 @@ class NetworkEnergy(BaseEnergyFunction):
     def start(self, num_chains: int) -> Tensor:
         """Draw from the Gaussian N(0, s^2 I), shape (S, D)."""
         check_range("num_chains", num_chains, at_least=1, whole=True)
-        return self.reference_scale * collective.standard_normal((num_chains, self.num_dims), self.head.weight)
+        like = next(self.parameters())
+        return self.reference_scale * collective.standard_normal((num_chains, self.num_dims), like)
