@@ -24,7 +24,7 @@ def test_it_is_that_of_the_gaussian(a):
     found, log_z = result.values["energy_nll_nats"], result.values["log_normalizer_nats"]
     assert abs(found.value + float(p.log_prob(x).sum(-1).mean())) <= 4.5 * log_z.standard_error + 1e-3
     assert found.n == 400
-    assert log_z.standard_error < 0.05
+    assert log_z.standard_error < 0.1
 
 
 def test_models_without_an_energy_are_left_out():
