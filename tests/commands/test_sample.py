@@ -302,7 +302,10 @@ def test_the_landscape_is_a_picture_of_the_chains(tmp_path, monkeypatch):
     [
         (["sampler=hmc", "target=double_well", "run=a"], "needs no trained model; leave run= out"),
         (["sampler=langevin", "target=double_well", "sampler.step_size=0"], "sampler.step_size must be above 0"),
-        (["sampler=langevin", "target=double_well", "sampler.step_size=null"], "sampler.step_size must be above 0"),
+        (
+            ["sampler=langevin", "target=double_well", "sampler.step_size=null"],
+            "sampler.step_size must be above 0 for kernel=langevin, which has no acceptance rate to tune it for",
+        ),
         (["sampler=langevin", "target=double_well", "sampler.target_acceptance=0.5"], "target_acceptance must be null"),
         (["sampler=mala", "target=double_well", "target.num_dims=0"], "num_dims must be"),
         (["sampler=mala", "target=gaussian", "target.mean=[0,0,0]"], "covariance shape"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.chains import run_chains
 from vaebench.mcmc.diagnostics import diagnose, ess_mean, verdict
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw
+from vaebench.mcmc.kernels.kernel import Draw, Kernel, Report, State, metropolis
 
 
 class Gumbel(BaseEnergyFunction):
@@ -126,3 +127,46 @@ def test_an_absurd_step_size_is_reported():
 def test_tuning_without_warm_up_is_refused():
     with pytest.raises(ValueError, match="set step_size"):
         run_chains(HMCKernel(), Function(lambda x: (x.sum(-1), x)), torch.zeros(2, 2), num_draws=5, num_warmup=0)
+
+
+class RandomWalk(Kernel):
+    """Steps that follow no gradient."""
+
+    target_acceptance = 0.234
+    uses_gradients = False
+
+    def step(self, state, energy, parameters, draw):
+        x = state.position + parameters.step_size * draw.normal(state.position)
+        proposal = State(x, energy.energy(x), state.gradient, state.iteration)
+        settings = dict(temperature=parameters.temperature, num_gradients=0)
+        return metropolis(state, proposal, state.energy, proposal.energy, draw.log_uniform(state.energy), **settings)
+
+
+def test_a_kernel_without_gradients_has_no_divergences_and_no_gradients():
+    """A proposal far outside is an ordinary rejection, and there is nothing to count."""
+    energy = TARGETS["rosenbrock"]
+    chains = run_chains(RandomWalk(), energy, energy.exact_sample(4), num_draws=20, num_warmup=0, step_size=50.0)
+    assert chains.is_divergent.any()
+    report = diagnose(chains)
+    assert report.num_divergences is None
+    assert report.num_gradients is None
+    assert not any("diverged" in sentence for sentence in verdict(report))
+
+
+def test_the_statistics_of_a_kernel_are_averaged_over_transitions_after_warm_up():
+    class Counting(HMCKernel):
+        def step(self, state, energy, parameters, draw):
+            moved, info = super().step(state, energy, parameters, draw)
+            return moved, replace(info, statistics={"iteration": torch.full_like(info.num_gradients, state.iteration)})
+
+        def report(self, means):
+            return Report({"iteration": float(means["iteration"].mean())}, ["All is lost."])
+
+    energy = TARGETS["gaussian"]
+    chains = run_chains(
+        Counting(2), energy, energy.exact_sample(3), num_draws=4, num_warmup=5, thinning=2, step_size=0.1
+    )
+    report = diagnose(chains)
+    assert report.kernel == {"iteration": pytest.approx((5 + 12) / 2)}
+    assert report.as_dict()["kernel"] == report.kernel
+    assert "All is lost." in verdict(report)

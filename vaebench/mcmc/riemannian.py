@@ -148,7 +148,7 @@ def divided_difference(values: Tensor, softened_values: Tensor, alpha: float) ->
 
 
 def hessian(energy: BaseEnergyFunction, x: Tensor, *, keep: bool) -> Tensor:
-    """Second derivatives of U by automatic differentiation, row by row.
+    """Second derivatives of U by automatic differentiation.
 
     Args:
         energy: Whose `forward` can be differentiated twice.
@@ -170,11 +170,10 @@ def hessian(energy: BaseEnergyFunction, x: Tensor, *, keep: bool) -> Tensor:
     (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
     if not slope.requires_grad:  # U is linear
         return x.new_zeros(*x.shape, x.shape[-1])
-    rows = [
-        torch.autograd.grad(s.sum(), x, create_graph=keep, retain_graph=True, allow_unused=True, materialize_grads=True)
-        for s in slope.unbind(-1)
-    ]
-    matrix = torch.stack([row for (row,) in rows], -2)
+    # all rows at once: several times faster than one after the other
+    units = torch.eye(x.shape[-1]).to(x).unsqueeze(1).expand(-1, *x.shape)
+    (rows,) = torch.autograd.grad(slope, x, units, create_graph=keep, retain_graph=True, is_grads_batched=True)
+    matrix = rows.movedim(0, -2)
     return 0.5 * (matrix + matrix.mT)
 
 
