@@ -48,6 +48,9 @@ class NUTSKernel(Kernel):
     target_acceptance: ClassVar[float | None] = 0.8
     is_metropolised: ClassVar[bool] = False
     has_momentum: ClassVar[bool] = True
+    if_slow: ClassVar[str] = (
+        "raise sampler.num_draws, or choose sampler=riemannian_hmc where scales differ from place to place"
+    )
     max_depth: int = 10
 
     def __post_init__(self) -> None:
