@@ -229,6 +229,10 @@ class UNetVAE(LatentVariableModel):
         of_groups = {f"rate_group_{number}": rate for number, rate in enumerate(groups)}
         return Loss.mean(terms.distortion + terms.rate, distortion=terms.distortion, rate=terms.rate, **of_groups)
 
+    def validation_loss(self, batch: Batch, step: int) -> Loss:
+        """Return the same, with the rate of each group."""
+        return self.loss(batch, step)
+
     @property
     def reconstructs(self) -> bool:
         """Always: with deterministic skips the example's own features are at hand."""
