@@ -99,6 +99,8 @@ def small(cfg: Tree) -> Tree:
         for key, value in node.items():
             if isinstance(value, dict):
                 narrow(value)
+            elif key == "groups":
+                node[key] = [min(count, 1) for count in value]
             elif key in sizes and value:
                 node[key] = [sizes[key]] * len(value) if isinstance(value, list) else sizes[key]
 

@@ -71,6 +71,8 @@ def narrow(node: dict[str, Any]) -> None:
             node[name] = WIDTHS[: len(value)]
         elif name in ("channels", "decoder_channels") and value is not None:
             node[name] = [8] * len(value)
+        elif name == "groups":
+            node[name] = [min(count, 1) for count in value]
         elif name in ("num_embeddings", "embedding_dim"):
             node[name] = 8
         elif isinstance(value, dict):
