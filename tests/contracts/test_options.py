@@ -132,6 +132,7 @@ CHANGES: dict[str, Any] = {
     "decoder_hidden_dims": [7],
     "activation": "tanh",
     "latent_dims": [5, 4, 3, 2, 1],
+    "bottleneck": 1.0,
     "norm": "group",
     "pool": "gap",
     "decoder_channels": [5, 6],
