@@ -18,6 +18,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import bench_chains
 import bench_codes
 import bench_files
 import bench_hierarchies
@@ -40,6 +41,8 @@ BENCHMARKS = {
     "vae": bench_training.vae,
     "rhvae": bench_training.rhvae,
     "sampler": bench_sampler.sampler,
+    "chains": bench_chains.speed,
+    "efficiency": bench_chains.efficiency,
     "reference": bench_reference.reference,
     "start": bench_start.start,
     "memory": bench_memory.training,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from vaebench import factory
 from vaebench.cli import main as cli
 from vaebench.commands import sample as command
+from vaebench.mcmc.unfinished import Unfinished
 from vaebench.runs.run import Run, now, write_json
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.trainers.state import save_weights
@@ -426,3 +427,38 @@ def test_codes_of_a_class_and_their_length(tmp_path, monkeypatch, capsys):
     save_weights(run.last_weights, {name: value + 0.1 for name, value in model.state_dict().items()})
     assert cli.main([*evaluate, "samples=code_transformer", "checkpoint=last"]) == 2
     assert "belongs to another checkpoint; draw anew: vaebench sample" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("target=double_well",), ("sampler.step_size=0.2", "target=aggregate_posterior")])
+def test_interrupted_chains_go_on_to_the_same_numbers(words, run, monkeypatch, capsys):
+    """Of an energy the directory is named; of a model the sampler's folder is found again."""
+    words = ("sampler=hmc", "num_samples=8", "seed=3", *QUICK, *words)
+    from_model = "target=aggregate_posterior" in words
+    folders = [run.samples("hmc")] * 2 if from_model else [Path("a/samples/hmc"), Path("b/samples/hmc")]
+    places = [()] * 2 if from_model else [(f"hydra.run.dir={name}",) for name in "ab"]
+    assert sample(*words, *places[0]) == 0
+    whole = load_file(folders[0] / "samples.safetensors")
+    calls = []
+
+    def is_due(self):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    monkeypatch.setattr(Unfinished, "is_due", is_due)
+    capsys.readouterr()
+    assert sample(*words, *places[1]) == 130
+    words_said = capsys.readouterr().err
+    assert "kept 8 of 20 draws of each chain" in words_said
+    assert "goes on from what was drawn" in words_said
+    assert (folders[1] / "unfinished.safetensors").is_file()
+    if not from_model:
+        assert sample("sampler=hmc", "target=funnel", *places[1]) == 2
+        assert "unfinished chains of other settings" in capsys.readouterr().err
+    assert sample(*words, *places[1]) == 0
+    assert "going on from 8 of 20 draws" in capsys.readouterr().err
+    assert len(calls) == 7 + 12
+    found = load_file(folders[1] / "samples.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in whole.items())
+    assert not (folders[1] / "unfinished.safetensors").exists()

@@ -27,6 +27,9 @@ from vaebench.factory.targets import AUTO, resolve
 
 # Settings of the comparison itself: few and short, and such that the keys matter. By group, option, or key.
 SMALL: dict[str, dict[str, Any]] = {
+    "sampler.length": {"sampler.step_size": 0.1},  # which is tuned otherwise
+    "sampler.kernel.length": {"sampler.step_size": 0.1},
+    "sampler.mass_matrix": {"sampler.num_warmup": 40},  # long enough to learn one
     "trainer": {"trainer.num_epochs": 4, "trainer.batch_size": 20},
     "trainer=coupled_adversarial": {"trainer.keep_best": "loss"},  # VAE-GAN has no criterion of its own
     "trainer=contrastive_divergence": {"trainer.keep_best": "loss", "trainer.k_steps": 2},  # nor has EBM
@@ -205,6 +208,12 @@ REASONS: dict[str, str] = {
     "callback=tensorboard": "writes files of another package; tests/trainers/callbacks/test_trackers.py",
     "callback=throughput": "measures the clock; tests/trainers/callbacks/test_callbacks.py",
     "sampler=langevin:sampler.target_acceptance": "nothing is accepted or rejected; its constructor refuses a value",
+    "sampler=meads:sampler.target_acceptance": "nothing is tuned by it; its constructor refuses a value",
+    "sampler=mclmc:sampler.target_acceptance": "nothing is accepted or rejected; its constructor refuses a value",
+    **{
+        f"sampler={name}:sampler.mass_matrix": "it has scales of its own; its constructor refuses another value"
+        for name in ("langevin", "meads", "chees", "mclmc", "adjusted_mclmc")
+    },
     "model.encoder": "a module of the user's own; tests/models/test_own_networks.py",
     "model.decoder": "a module of the user's own; tests/models/test_own_networks.py",
     "model.gradient_checkpointing": "saves memory and changes no number; tests/models/test_hierarchy.py",

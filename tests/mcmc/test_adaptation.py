@@ -11,6 +11,7 @@ from vaebench.energies.analytic.gaussian import GaussianEnergy
 from vaebench.mcmc import adaptation
 from vaebench.mcmc.adaptation import (
     DualAveraging,
+    WarmUp,
     Window,
     WindowAdaptation,
     have_arrived,
@@ -110,7 +111,7 @@ def test_the_step_size_goes_on_where_it_was_when_a_window_ends():
     """Not from the first guess: neither the scalar nor dual averaging's centre."""
     energy = TARGETS["gaussian"]
     state = HMCKernel(3).init(energy.exact_sample(16), energy)
-    learner = WindowAdaptation(Parameters(torch.tensor(1e-3).double(), torch.ones(2).double()), 1000, 0.8)
+    learner = WindowAdaptation(Parameters(torch.tensor(1e-3).double(), torch.ones(2).double()), WarmUp(1000, 0.8))
     sizes = []
     for _ in range(400):
         state, info = HMCKernel(3).step(state, energy, learner.parameters, Draw())
@@ -158,7 +159,7 @@ def test_adaptation_is_frozen_after_warm_up():
     move = HMCKernel(5)
     state = move.init(energy.exact_sample(8), energy)
     start = Parameters(torch.tensor(0.1, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
-    learner = WindowAdaptation(start, 100, 0.8)
+    learner = WindowAdaptation(start, WarmUp(100, 0.8))
     seen = []
     for _ in range(120):
         state, info = move.step(state, energy, learner.parameters, Draw())

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from tests.mcmc.targets import TARGETS, Function, statistics, step_size
+from vaebench.energies.analytic.harmonic import HarmonicEnergy
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.chains import run_chains
+from vaebench.mcmc.chains import fixed_parameters, run_chains
 from vaebench.mcmc.diagnostics import diagnose, ess_mean, verdict
+from vaebench.mcmc.kernels.ghmc import GHMCKernel
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, Kernel, Report, State, metropolis
+from vaebench.mcmc.kernels.kernel import Draw, Kernel, Report, State, dimensions_first, metropolis
+from vaebench.schedules import LinearScheduler
 
 
 class Gumbel(BaseEnergyFunction):
@@ -170,3 +173,60 @@ def test_the_statistics_of_a_kernel_are_averaged_over_transitions_after_warm_up(
     assert report.kernel == {"iteration": pytest.approx((5 + 12) / 2)}
     assert report.as_dict()["kernel"] == report.kernel
     assert "All is lost." in verdict(report)
+
+
+class Watched(HarmonicEnergy):
+    calls = 0
+
+    def value_and_grad(self, x):
+        self.calls += 1
+        return super().value_and_grad(x)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "settings", "sentence"),
+    [
+        (HMCKernel(), {"step_size": LinearScheduler(0.1, -0.1, 40)}, "step_size, at transition 20, must be above 0"),
+        (HMCKernel(), {"temperature": LinearScheduler(1.0, -1.0, 10)}, "temperature, at transition 5, must be above 0"),
+        (HMCKernel(LinearScheduler(5, -5, 30)), {}, "num_leapfrog must be .* at least 1.*, at transition 1"),
+        (HMCKernel(4, LinearScheduler(0.5, 2, 6)), {}, "jitter must be .*, at transition 3"),
+        (GHMCKernel(LinearScheduler(1, -1, 10)), {"step_size": 0.1}, "length must be above 0.*, at transition 5"),
+    ],
+)
+def test_a_schedule_that_leaves_its_range_is_refused_before_anything_is_done(kernel, settings, sentence):
+    energy = Watched(2)
+    with pytest.raises(ValueError, match=sentence):
+        run_chains(kernel, energy, energy.exact_sample(4), num_draws=100, num_warmup=20, **settings)
+    assert energy.calls == 0
+
+
+def test_any_parameter_of_a_kernel_takes_a_schedule():
+    """The number of leapfrog steps counts the gradients; warm-up is on the schedule, too."""
+    energy = HarmonicEnergy(2)
+    steps = LinearScheduler(2, 12, 10)
+    chains = run_chains(
+        HMCKernel(steps, jitter=0), energy, energy.exact_sample(4), num_draws=10, num_warmup=5, step_size=0.1
+    )
+    assert chains.num_gradients.tolist() == [1 + sum(round(steps(t)) for t in range(15))] * 4
+    assert chains.kernel == HMCKernel(12, jitter=0)
+
+
+@pytest.mark.parametrize(("num_dims", "is_turned"), [(1, False), (2, True), (16, True), (17, False)])
+def test_few_dimensions_are_laid_out_by_dimension(num_dims, is_turned):
+    """And noise with them: its numbers are still independent."""
+    x = dimensions_first(torch.zeros(20_000, num_dims, dtype=torch.float64))
+    assert (x.stride() == (1, 20_000)) is (is_turned or num_dims == 1) or not is_turned
+    noise = Draw().normal(x)
+    assert noise.shape == x.shape
+    assert noise.stride() == x.stride()
+    torch.testing.assert_close(noise.T.cov(), torch.eye(num_dims).double().squeeze(), rtol=0, atol=0.05)
+    energy = HarmonicEnergy(num_dims)
+    state, _ = HMCKernel().step(HMCKernel().init(x, energy), energy, fixed_parameters(x, 0.1, 1.0)(0), Draw())
+    assert state.position.stride() == x.stride()
+
+
+def test_memory_does_not_grow_with_transitions_unless_draws_are_kept():
+    energy = HarmonicEnergy(2)
+    chains = run_chains(HMCKernel(), energy, energy.exact_sample(4), num_draws=50, step_size=0.1, keep=False)
+    assert chains.positions.numel() == chains.acceptance_probability.numel() == chains.total_energy.numel() == 0
+    assert int(chains.num_gradients[0]) > 50

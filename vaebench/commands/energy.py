@@ -21,6 +21,7 @@ from torch import Tensor
 from vaebench import __version__, factory
 from vaebench.commands.console import say
 from vaebench.commands.progress import progress
+from vaebench.commands.unfinished import kept, may_continue, unfinished
 from vaebench.energies.base import BaseEnergyFunction, ExactEnergy, Reference
 from vaebench.hardware.random_streams import Stream, fixed_rng
 from vaebench.mcmc.diagnostics import autocorrelation
@@ -42,16 +43,25 @@ def draw_from_energy(cfg: DictConfig, sampler: MarkovChainSampler, hardware: Any
     if cfg.run is not None:
         raise ValueError(f"run: target={sampler.target.name} needs no trained model; leave run= out")
     run, choices = Run(_directory(sampler)), factory.plain(cfg)
-    if run.path.is_dir() and any(run.path.iterdir()):
+    is_new = not run.path.is_dir() or not any(run.path.iterdir())
+    if not is_new and not may_continue(run, sampler.name):
         raise ValueError(f"hydra.run.dir: '{run.path}' is not empty; choose another, or leave it out for a new one")
     device = hardware.prepare(cfg.seed)
     sampler.setup().to(device)
+    file = unfinished(run.samples(sampler.name), choices, device)
+    if not is_new and file.is_of_others():
+        raise ValueError(
+            f"hydra.run.dir: '{run.path}' holds unfinished chains of other settings; give those again, or choose "
+            "another directory"
+        )
     with run.lock():
         factory.save_config(run, cfg)
         provenance.record_start(run, seed=cfg.seed, overrides=list(HydraConfig.get().overrides.task))
         run.set_status("running", epoch=0, step=0)
         try:
-            record = _draw(cfg, run, sampler, hardware, choices)
+            with kept(sampler, file, f"the same command with hydra.run.dir={run.path}"):
+                record = _draw(cfg, run, sampler, hardware, choices)
+            file.discard()
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             run.set_status("interrupted" if stopped else "failed", reason=" ".join(str(error).split()) or None)
@@ -68,6 +78,8 @@ def _draw(
     with progress(sampler.name, "transition") as done:
         draws = sampler.sample(cfg.num_samples, progress=done.tell)
     seconds = time.monotonic() - started
+    if sampler.unfinished is not None:
+        seconds += sampler.unfinished.seconds_before
     chains, energy, report = sampler.chains, sampler.energy, sampler.report
     assert energy is not None
     assert report is not None

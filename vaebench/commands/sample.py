@@ -21,6 +21,7 @@ from vaebench.commands.console import show_table
 from vaebench.commands.energy import draw_from_energy, say_efficiency
 from vaebench.commands.landscape import landscape_of
 from vaebench.commands.progress import progress
+from vaebench.commands.unfinished import kept, unfinished
 from vaebench.core import Draws
 from vaebench.factory import configurations
 from vaebench.factory.signatures import convert
@@ -89,7 +90,8 @@ def task(cfg: DictConfig) -> None:
         if not is_reused:
             _fit(sampler, encode(model, train), folder / FIT, belongs_to, cfg.seed)
         seed_stream(cfg.seed, Stream.SAMPLER)  # so that a sampler that is used again draws what a new one would
-    with progress(sampler.name, "transition") as done:
+    chains = unfinished(folder, choices, device, checkpoint["sha256"])
+    with kept(sampler, chains, "the same command"), progress(sampler.name, "transition") as done:
         y = None if labels is None else labels.to(device)
         draws = sampler.sample(cfg.num_samples, y, progress=done.tell)
     with hardware.autocast():  # never around the chains: they accept and reject in full precision

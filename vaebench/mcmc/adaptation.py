@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State
+from vaebench.mcmc.whitening import MassMatrix, find_whitening
+
+if TYPE_CHECKING:  # kernels name their adaptation
+    from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State
 
 MIN_FOR_MASS = 20  # transitions; Stan, too, leaves the mass matrix alone in a shorter warm-up
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What a warm-up is asked to do.
+
+    Attributes:
+        num_transitions: How long it is, >= 1.
+        target_acceptance: What to tune for, in (0, 1); None where a kernel has no acceptance rate to tune for.
+        mass_matrix: What a warm-up in windows learns.
+    """
+
+    num_transitions: int
+    target_acceptance: float | None = None
+    mass_matrix: MassMatrix = "diagonal"
+
+
+class Adaptation(ABC):
+    """Learns the parameters of a kernel from its transitions, and freezes them after the last of its warm-up."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Parameters:
+        """What the next transition uses; after warm-up always the same object."""
+
+    @abstractmethod
+    def update(self, state: State, info: Info) -> None:
+        """Learn from one transition; does nothing after warm-up.
+
+        Args:
+            state: Where the chains are now.
+            info: What happened.
+        """
 
 
 @dataclass
@@ -99,7 +137,7 @@ def window_ends(num_warmup: int) -> tuple[int, list[int]]:
     return first, ends
 
 
-class WindowAdaptation:
+class WindowAdaptation(Adaptation):
     r"""Stan's warm-up with statistics pooled over the chains that have arrived.
 
     The mass matrix is :math:`M^{-1} = \frac{n}{n+5} \mathrm{Var} + 10^{-3} \frac{5}{n+5}`, the variance being that of
@@ -111,38 +149,52 @@ class WindowAdaptation:
     positions are pooled, and they share a step size and a mass matrix, which are what the draws are made with. The
     others go on alone, with a mass matrix of their own, until they arrive.
 
+    A dense or low-rank mass matrix is a linear map (`Parameters.whitening`), and M is that in its coordinates: I for
+    chains that have arrived. Chains are moved to new coordinates by whoever runs them.
+
     References:
         Stan Reference Manual, section HMC Algorithm Parameters, https://mc-stan.org/docs/reference-manual/mcmc.html
     Args:
         parameters: Where to start.
-        num_warmup: Length of the warm-up, >= 1.
-        target_acceptance: In (0, 1).
+        warm_up: Its length, and the acceptance rate to tune for.
     """
 
-    def __init__(self, parameters: Parameters, num_warmup: int, target_acceptance: float) -> None:
-        self._first_parameters, self._target = parameters, target_acceptance
-        self._num_warmup = num_warmup
-        self._first, self._ends = window_ends(num_warmup)
-        self._shared_step = DualAveraging(parameters.step_size, target_acceptance)
+    def __init__(self, parameters: Parameters, warm_up: WarmUp) -> None:
+        assert warm_up.target_acceptance is not None
+        self._first_parameters, self._target = parameters, warm_up.target_acceptance
+        self._num_warmup = warm_up.num_transitions
+        self._first, self._ends = window_ends(self._num_warmup)
+        self._shared_step = DualAveraging(parameters.step_size, self._target)
         self._shared_mass = parameters.inverse_mass_matrix
         self._own_step: DualAveraging | None = None
         self._own_mass = self._shared_mass
         self._is_shared: Tensor | None = None  # (S, 1): who has arrived
         self._window: Window | None = None
+        self._kind, self._whitening = warm_up.mass_matrix, parameters.whitening
+        self._seen: list[Tensor] = []
+        self._frozen: Parameters | None = None
         self._t = 0
 
     @property
     def parameters(self) -> Parameters:
         """What the next transition uses: the averaged step size once warm-up is over."""
+        if self._frozen is not None:
+            return self._frozen
         step_size, mass = self._shared_step.step_size, self._shared_mass
         if self._t >= self._num_warmup:
-            step_size = self._shared_step.average
-        elif self._own_step is not None:
+            self._frozen = replace(
+                self._first_parameters,
+                step_size=self._shared_step.average,
+                inverse_mass_matrix=mass,
+                whitening=self._whitening,
+            )
+            return self._frozen
+        if self._own_step is not None:
             step_size, mass = self._own_step.step_size, self._own_mass
             if self._is_shared is not None:
                 step_size = torch.where(self._is_shared, self._shared_step.step_size, step_size)
                 mass = torch.where(self._is_shared, self._shared_mass, mass)
-        return replace(self._first_parameters, step_size=step_size, inverse_mass_matrix=mass)
+        return replace(self._first_parameters, step_size=step_size, inverse_mass_matrix=mass, whitening=self._whitening)
 
     def update(self, state: State, info: Info) -> None:
         """Learn from one transition; does nothing after warm-up."""
@@ -163,6 +215,9 @@ class WindowAdaptation:
         if self._first < self._t <= self._ends[-1]:
             self._window = Window.like(state) if self._window is None else self._window
             self._window.update(state)
+            if self._kind != "diagonal":
+                x = state.position if self._whitening is None else self._whitening.to_position(state.position)
+                self._seen.append(x.double())
         if self._t in self._ends:
             self._end_window(rates)
 
@@ -173,8 +228,16 @@ class WindowAdaptation:
         own = self._own_step.average
         begin = own if self._is_shared is None else torch.where(self._is_shared, self._shared_step.average, own)
         self._shared_step.restart(torch.exp((begin.log() * has_arrived).sum() / has_arrived.sum()))
-        self._shared_mass = regularised(*self._window.pooled(has_arrived), like=self._shared_mass)
-        self._own_mass = regularised(*self._window.own(), like=self._shared_mass)
+        if self._kind == "diagonal":
+            self._shared_mass = regularised(*self._window.pooled(has_arrived), like=self._shared_mass)
+            self._own_mass = regularised(*self._window.own(), like=self._shared_mass)
+        else:
+            x, self._seen = torch.stack(self._seen), []
+            pooled = x[:, has_arrived.squeeze(-1)].flatten(0, 1)
+            self._whitening = find_whitening(pooled, self._kind, self._shared_mass)
+            own = self._whitening.from_position(x.to(self._shared_mass)).double().var(0)
+            self._shared_mass = torch.ones_like(self._shared_mass)
+            self._own_mass = regularised(own, len(x), like=self._shared_mass)
         self._own_step.restart(begin)
         self._is_shared = has_arrived
         self._window = None
@@ -263,7 +326,8 @@ def reasonable_step_size(
     step_size = parameters.step_size
     direction = 0
     while 1e-10 < float(step_size) < 1e10:
-        _, info = kernel.step(state, energy, replace(parameters, step_size=step_size), draw)
+        length = None if parameters.length is None else parameters.length * (step_size / parameters.step_size)
+        _, info = kernel.step(state, energy, replace(parameters, step_size=step_size, length=length), draw)
         sign = 1 if float(info.acceptance_probability.mean()) > 0.8 else -1
         if direction and sign != direction:
             return step_size

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from vaebench.core import ProgressFunction
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.adaptation import WindowAdaptation, reasonable_step_size
-from vaebench.mcmc.kernels.kernel import Draw, Kernel, Parameters, State
+from vaebench.hardware.signals import Interrupted, SignalFlag
+from vaebench.mcmc.adaptation import Adaptation, WarmUp
+from vaebench.mcmc.kernels.kernel import Draw, Kernel, Parameters, State, dimensions_first
+from vaebench.mcmc.unfinished import Store, Unfinished
+from vaebench.mcmc.whitening import MassMatrix, WhitenedEnergy, Whitening
 from vaebench.messages import check_range
 from vaebench.schedules import Schedule, as_schedule
 
@@ -57,9 +61,11 @@ def run_chains(
     step_size: float | Schedule | None = None,
     temperature: float | Schedule = 1.0,
     target_acceptance: float | None = None,
+    mass_matrix: MassMatrix = "diagonal",
     keep: bool = True,
     generator: torch.Generator | None = None,
     progress: ProgressFunction | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Chains:
     """Run every row of `start` as one chain.
 
@@ -74,73 +80,124 @@ def run_chains(
             included. None tunes both during warm-up and freezes them after it.
         temperature: T of exp(-U / T), or its schedule.
         target_acceptance: What to tune for; None is the kernel's own.
+        mass_matrix: What a warm-up learns beside the step size: "diagonal", "dense" or "low_rank".
         keep: Whether to store draws and reports; without, memory does not grow with the number of transitions.
         generator: Source of all randomness; None is torch's global one. Must live on the chains' device.
         progress: Told after every transition.
+        unfinished: Where to keep what is done, now and then and when a signal ends the run, and what to go on from if
+            it is there. A run that ends in its warm-up begins again; both end with the numbers of one that never
+            stopped.
 
     Raises:
+        Interrupted: a signal came, and what was done is kept.
         ValueError: if there is nothing to tune the step size with or by, a schedule leaves its range, or a start is
             not finite.
     """
     draw = Draw(generator)
     target = kernel.target_acceptance if target_acceptance is None else target_acceptance
-    state = kernel.init(start, energy)
-    parameters = fixed_parameters(start, 0.1 if step_size is None else step_size, temperature)
-    adaptation = None
-    if step_size is None:
-        if kernel.target_acceptance is None or target is None:
-            raise ValueError(f"step_size must be given for kernel={kernel.name}: it has no acceptance rate to tune for")
-        if num_warmup < 1:
-            raise ValueError(f"num_warmup must be at least 1 where step_size is tuned; got {num_warmup}; set step_size")
-        first = reasonable_step_size(kernel, state, energy, parameters(0), draw)
-        adaptation = WindowAdaptation(replace(parameters(0), step_size=first), num_warmup, target)
-
-    def settings(t: int) -> Parameters:
-        if adaptation is None:
-            return parameters(t)
-        return replace(adaptation.parameters, temperature=parameters(t).temperature)
-
     total = num_warmup + num_draws * thinning
-    num_gradients = torch.ones_like(state.energy, dtype=torch.int64)
-    for t in range(num_warmup):
-        state, info = kernel.step(state, energy, settings(t), draw)
-        num_gradients += info.num_gradients
-        if adaptation is not None:
-            adaptation.update(state, info)
-        if progress is not None:
-            progress(t + 1, total)
+    parameters = fixed_parameters(start, 0.1 if step_size is None else step_size, temperature)
+    refuse_schedules(kernel, parameters, (step_size, temperature), total)
+    if step_size is None and not kernel.can_be_tuned:
+        raise ValueError(f"step_size must be given for kernel={kernel.name}: it has no acceptance rate to tune for")
+    if step_size is None and num_warmup < 1:
+        raise ValueError(f"num_warmup must be at least 1 where step_size is tuned; got {num_warmup}; set step_size")
 
-    num_chains, num_dims = start.shape
-    num_kept = num_draws if keep else 0
-    positions = start.new_empty((num_kept, num_chains, num_dims))
-    acceptance = start.new_empty((num_kept * thinning, num_chains))
-    divergent = torch.empty_like(acceptance, dtype=torch.bool)
-    total_energy = torch.empty_like(acceptance)
-    statistics: dict[str, Tensor] = {}
-    for t in range(num_draws * thinning):
-        state, info = kernel.step(state, energy, settings(num_warmup + t), draw)
-        num_gradients += info.num_gradients
-        if keep:
-            acceptance[t], divergent[t] = info.acceptance_probability, info.is_divergent
-            total_energy[t] = info.total_energy
-            for name, value in info.statistics.items():
-                statistics[name] = statistics.get(name, 0.0) + value.double() / (num_draws * thinning)
-            if (t + 1) % thinning == 0:
-                positions[t // thinning] = state.position
-        if progress is not None:
-            progress(num_warmup + t + 1, total)
+    store = Store.empty(start, num_draws if keep else 0, thinning)
+    with SignalFlag() if unfinished is not None else contextlib.nullcontext() as signals:
+        tuned = None if unfinished is None else unfinished.load(store, kernel, start, generator)
+        if tuned is None:
+            state = kernel.at(0).init(dimensions_first(start), energy)
+            store.num_gradients += 1
+            adaptation: Adaptation | None = None
+            if step_size is None:
+                warm_up = WarmUp(num_warmup, target, mass_matrix)
+                adaptation = kernel.at(0).adaptation(state, energy, parameters(0), warm_up, draw)
+            round_energy, whitening = energy, None
+            for t in range(num_warmup):
+                settings = parameters(t) if adaptation is None else heated(adaptation.parameters, parameters(t))
+                state, info = kernel.at(t).step(state, round_energy, settings, draw)
+                store.num_gradients += info.num_gradients
+                if adaptation is not None:
+                    adaptation.update(state, info)
+                    before, whitening = whitening, adaptation.parameters.whitening
+                    if whitening is not None and whitening is not before:
+                        round_energy = WhitenedEnergy(energy, whitening)
+                        state = moved(state, before, whitening)
+                if progress is not None:
+                    progress(t + 1, total)
+                if signals is not None:
+                    leave_on_signal(signals)
+            tuned = parameters(0) if adaptation is None else adaptation.parameters
+            store.state = state
+
+        assert store.state is not None
+        state, whitening = store.state, tuned.whitening
+        round_energy = energy if whitening is None else WhitenedEnergy(energy, whitening)
+        for t in range(store.num_done, num_draws * thinning):
+            now = num_warmup + t
+            settings = parameters(now) if step_size is not None else heated(tuned, parameters(now))
+            state, info = kernel.at(now).step(state, round_energy, settings, draw)
+            store.add(state, info, whitening)
+            if progress is not None:
+                progress(now + 1, total)
+            if unfinished is not None and signals is not None and (signals.received or unfinished.is_due()):
+                unfinished.save(store, tuned, generator)
+                leave_on_signal(signals)
+    last = max(total - 1, 0)
     return Chains(
-        positions,
-        acceptance,
-        divergent,
-        total_energy,
-        state,
-        settings(max(total - 1, 0)),
-        kernel,
+        store.positions,
+        store.acceptance_probability,
+        store.is_divergent,
+        store.total_energy,
+        state if whitening is None else moved(state, whitening, None),
+        parameters(last) if step_size is not None else heated(tuned, parameters(last)),
+        kernel.at(last),
         target,
-        num_gradients,
-        statistics,
+        store.num_gradients,
+        store.statistics,
     )
+
+
+def moved(state: State, old: Whitening | None, new: Whitening | None) -> State:
+    """The same places, and gradients there, in other coordinates; None are the chains' own."""
+    x, gradient = state.position, state.gradient
+    if old is not None:
+        x, gradient = old.to_position(x), old.push(gradient)
+    if new is not None:
+        x, gradient = new.from_position(x), new.pull(gradient)
+    return replace(state, position=x, gradient=gradient)
+
+
+def heated(tuned: Parameters, scheduled: Parameters) -> Parameters:
+    """What was tuned, at the temperature of the schedule."""
+    heat = scheduled.temperature
+    return tuned if tuned.temperature == heat else replace(tuned, temperature=heat)
+
+
+def leave_on_signal(signals: SignalFlag) -> None:
+    """End here if a signal came, unless a handler that was there before lets the chains go on."""
+    if signals.received:
+        signum = signals.received
+        if not signals.hand_on(signum):
+            raise Interrupted(signum)
+
+
+def refuse_schedules(
+    kernel: Kernel, parameters: Callable[[int], Parameters], given: Sequence[object], total: int
+) -> None:
+    """Read every schedule at every transition before the first of them, so that no run ends in the middle.
+
+    Raises:
+        ValueError: if one leaves its range; the sentence says at which transition.
+    """
+    is_scheduled = any(isinstance(value, Schedule) for value in (*given, *vars(kernel).values()))
+    for t in range(total if is_scheduled else 1):
+        parameters(t)
+        try:
+            kernel.at(t)
+        except ValueError as error:
+            raise ValueError(f"{error}, at transition {t}") from None
 
 
 def fixed_parameters(

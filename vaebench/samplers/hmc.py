@@ -8,6 +8,7 @@ from vaebench.energies.latent.auto import AutoTarget
 from vaebench.energies.target import Target
 from vaebench.mcmc.kernels.hmc import HMCKernel
 from vaebench.samplers.markov_chains import ChainSettings, MarkovChainSampler
+from vaebench.schedules import Schedule
 
 
 class HamiltonianMonteCarlo(MarkovChainSampler):
@@ -30,8 +31,8 @@ class HamiltonianMonteCarlo(MarkovChainSampler):
         self,
         energy_function: Target = AutoTarget(),  # noqa: B008 - a frozen description
         *,
-        num_leapfrog: int = 10,
-        jitter: float = 0.5,
+        num_leapfrog: int | Schedule = 10,
+        jitter: float | Schedule = 0.5,
         target_acceptance: float | None = 0.8,
         **settings: Unpack[ChainSettings],
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict, overload
+from typing import Any, TypedDict, get_args, overload
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.target import Target
 from vaebench.hardware import collective
 from vaebench.mcmc.chains import Chains, run_chains
-from vaebench.mcmc.diagnostics import MIN_DRAWS, diagnose
+from vaebench.mcmc.diagnostics import diagnose
+from vaebench.mcmc.ess import MIN_DRAWS
 from vaebench.mcmc.kernels.kernel import Kernel
+from vaebench.mcmc.unfinished import Unfinished
+from vaebench.mcmc.whitening import MassMatrix
 from vaebench.messages import check_range
 from vaebench.samplers.base import BaseSampler
 from vaebench.schedules import Schedule
@@ -34,6 +37,7 @@ class ChainSettings(TypedDict, total=False):
     step_size: float | Schedule | None
     target_acceptance: float | None
     temperature: float | Schedule
+    mass_matrix: MassMatrix
     device: torch.device | str | None
     dtype: torch.dtype | None
 
@@ -55,8 +59,13 @@ class MarkovChainSampler(BaseSampler):
         step_size: Of the kernel, or its schedule; null tunes it, where the kernel can be tuned.
         target_acceptance: What to tune for, in (0, 1); null is the kernel's own.
         temperature: T > 0 of exp(-U / T), or its schedule; 1 is the target itself.
+        mass_matrix: What a warm-up learns beside the step size: "diagonal", "dense" or "low_rank" (at most sixteen
+            directions); kernels with a warm-up of their own take none but the first.
         device: Where chains on an energy run; None leaves the energy where it is.
         dtype: Their type; None is the energy's, or torch's default.
+
+    Attributes:
+        unfinished: Where `sample(num_samples)` keeps what is done, and goes on from; None keeps nothing.
     """
 
     def __init__(
@@ -72,11 +81,12 @@ class MarkovChainSampler(BaseSampler):
         step_size: float | Schedule | None = None,
         target_acceptance: float | None = None,
         temperature: float | Schedule = 1.0,
+        mass_matrix: MassMatrix = "diagonal",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        can_tune = kernel.target_acceptance is not None
+        can_tune = kernel.can_be_tuned
         check_range("num_chains", num_chains, at_least=1, whole=True)
         check_range("num_warmup", num_warmup, at_least=1 if step_size is None and can_tune else 0, whole=True)
         check_range("num_draws", num_draws, at_least=MIN_DRAWS, whole=True)
@@ -89,10 +99,18 @@ class MarkovChainSampler(BaseSampler):
         if not isinstance(step_size, Schedule):
             check_range("step_size", step_size, above=0, below=math.inf, or_null=True)
         check_range("target_acceptance", target_acceptance, above=0, below=1, or_null=True)
-        if target_acceptance is not None and not can_tune:
-            raise ValueError(f"target_acceptance must be null for kernel={kernel.name}, which accepts every step")
+        if target_acceptance is not None and kernel.target_acceptance is None:
+            reason = "is not tuned by it" if can_tune else "accepts every step"
+            raise ValueError(f"target_acceptance must be null for kernel={kernel.name}, which {reason}")
         if not isinstance(temperature, Schedule):
             check_range("temperature", temperature, above=0, below=math.inf)
+        if mass_matrix not in get_args(MassMatrix):
+            raise ValueError(f"mass_matrix must be one of {', '.join(get_args(MassMatrix))}; got {mass_matrix}")
+        if mass_matrix != "diagonal" and not (step_size is None and kernel.takes_mass_matrix):
+            reason = "has scales of its own" if step_size is None else "learns none where step_size is given"
+            raise ValueError(
+                f"mass_matrix must be diagonal for kernel={kernel.name}, which {reason}; got {mass_matrix}"
+            )
         if not isinstance(target, Target):
             raise ValueError(f"expected an energy derived from BaseEnergyFunction, got a {type(target).__name__}")
         self.kernel = kernel
@@ -105,6 +123,8 @@ class MarkovChainSampler(BaseSampler):
         self.step_size = step_size
         self.target_acceptance = target_acceptance
         self.temperature = temperature
+        self.mass_matrix = mass_matrix
+        self.unfinished: Unfinished | None = None
         self.energy: BaseEnergyFunction | None = None
         like = torch.empty(0)
         if isinstance(target, BaseEnergyFunction):
@@ -237,6 +257,7 @@ class MarkovChainSampler(BaseSampler):
             num_warmup=self.num_warmup,
             thinning=self.thinning,
             progress=progress,
+            unfinished=self.unfinished,
         )
         self.report = diagnose(self.chains)
         z = spread(self.chains, num_samples).to(self.like)
@@ -250,6 +271,7 @@ class MarkovChainSampler(BaseSampler):
             step_size=self.step_size,
             temperature=self.temperature,
             target_acceptance=self.target_acceptance,
+            mass_matrix=self.mass_matrix,
             **settings,
         )
 

@@ -34,6 +34,10 @@ class DoubleWellEnergy(ProductEnergy):
         """The energy of each coordinate, nats, shape kept."""
         return self.barrier_height * (x.square() - self.b**2).square()
 
+    def gradient(self, x: Tensor) -> Tensor:
+        """4 h x (x^2 - b^2), shape (B, D)."""
+        return x.square().sub_(self.b**2).mul_(x).mul_(4 * self.barrier_height)
+
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U, shape (B,), and 4 h x (x^2 - b^2), shape (B, D)."""
         excess = x.square() - self.b**2

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, metropolis
-from vaebench.messages import check_range
+from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, check_setting, metropolis, number
+from vaebench.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,17 @@ class HMCKernel(Kernel):
     target_acceptance: ClassVar[float | None] = 0.651
     has_momentum: ClassVar[bool] = True
     if_slow: ClassVar[str] = "raise sampler.num_draws or num_leapfrog"
-    num_leapfrog: int = 10
-    jitter: float = 0.5
+    num_leapfrog: int | Schedule = 10
+    jitter: float | Schedule = 0.5
 
     def __post_init__(self) -> None:
-        check_range("num_leapfrog", self.num_leapfrog, at_least=1, whole=True)
-        check_range("jitter", self.jitter, at_least=0, at_most=1)
+        check_setting("num_leapfrog", self.num_leapfrog, at_least=1, whole=True)
+        check_setting("jitter", self.jitter, at_least=0, at_most=1)
 
     def length(self, iteration: int) -> int:
         """Leapfrog steps in the transition with this number."""
-        return max(1, round(self.num_leapfrog * (1 + self.jitter * (2 * van_der_corput(iteration) - 1))))
+        spread = number(self.jitter) * (2 * van_der_corput(iteration) - 1)
+        return max(1, round(number(self.num_leapfrog) * (1 + spread)))
 
     @torch.no_grad()
     def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
@@ -86,14 +87,13 @@ def leapfrog(
     """
     step_size = parameters.step_size
     drift = step_size * parameters.inverse_mass_matrix
-    x = state.position
     p = torch.addcmul(momentum, step_size, state.gradient, value=-0.5)
+    x = torch.addcmul(state.position, drift, p)
     for _ in range(num_steps - 1):
+        p.addcmul_(step_size, energy.gradient(x), value=-1)
         x = torch.addcmul(x, drift, p)
-        p = torch.addcmul(p, step_size, energy.gradient(x), value=-1)
-    x = torch.addcmul(x, drift, p)
     value, gradient = energy.value_and_grad(x)
-    p = torch.addcmul(p, step_size, gradient, value=-0.5)
+    p.addcmul_(step_size, gradient, value=-0.5)
     return State(x, value, gradient, state.iteration), p
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.hardware import collective
+from vaebench.mcmc.adaptation import Adaptation, WarmUp, WindowAdaptation, reasonable_step_size
+from vaebench.mcmc.whitening import Whitening
+from vaebench.messages import check_range
+from vaebench.schedules import Schedule
 
+FEW_DIMS = 16
 MAX_ENERGY_CHANGE = 1000.0  # nats; Stan's threshold for a trajectory that left the level set (Betancourt, 2017)
 
 
@@ -42,16 +49,28 @@ class Parameters:
         inverse_mass_matrix: Diagonal of M^-1, shape (D,), or (S, D) for one per chain; about the target's variances.
         temperature: T: the kernel leaves exp(-U / T) invariant. It scales the noise and not the gradient, so a step
             size means the same at every T. A number, or shape (S, 1) for one per chain.
+        length: Time of a trajectory at most, or time after which a momentum is forgotten, in the units of the step
+            size, of its shape; None leaves it to the kernel.
+        whitening: The linear map to the coordinates in which chains run, where they do not run in their own; a kernel
+            sees nothing of it.
     """
 
     step_size: Tensor
     inverse_mass_matrix: Tensor
     temperature: float | Tensor = 1.0
+    length: Tensor | None = None
+    whitening: Whitening | None = None
 
     @property
     def chain_temperature(self) -> float | Tensor:
         """T as it divides one value per chain: a number, or shape (S,)."""
         return of_chains(self.temperature)
+
+    @cached_property
+    def num_steps(self) -> float:
+        """Steps of a trajectory of that length, read by the host once for all transitions with these parameters."""
+        assert self.length is not None
+        return float(self.length / self.step_size)
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,10 @@ class Draw:
         self.generator = generator
 
     def normal(self, like: Tensor) -> Tensor:
-        """Draw from N(0, 1), with the shape, dtype and device of `like`, chains first."""
+        """Draw from N(0, 1), with the shape, layout, dtype and device of `like`, chains first."""
+        if like.ndim == 2 and like.stride(0) == 1 < like.stride(1):
+            shape = (like.shape[1], like.shape[0])
+            return collective.standard_normal(shape, like, dim=1, generator=self.generator).T
         return collective.standard_normal(tuple(like.shape), like, generator=self.generator)
 
     def uniform(self, like: Tensor) -> Tensor:
@@ -124,6 +146,9 @@ class Kernel(ABC):
         has_momentum: Whether momenta are drawn anew in each transition, so that E-BFMI means something.
         uses_gradients: Whether proposals follow gradients; without, none are counted, and a large change of energy is
             an ordinary rejection and no divergence.
+        min_dims: Dimensions that it needs.
+        states: The types of its states.
+        shares_step_size: Whether all chains must have one step size, because it decides how many steps they take.
         if_slow: What to change where chains mix slowly, the end of a sentence.
         caveat: A sentence for every report, or None.
     """
@@ -135,6 +160,9 @@ class Kernel(ABC):
     chains_are_apart: ClassVar[bool] = True
     has_momentum: ClassVar[bool] = False
     uses_gradients: ClassVar[bool] = True
+    min_dims: ClassVar[int] = 1
+    states: ClassVar[tuple[type[State], ...]] = (State,)
+    shares_step_size: ClassVar[bool] = False
     if_slow: ClassVar[str] = "raise sampler.num_draws"
     caveat: ClassVar[str | None] = None
 
@@ -142,6 +170,45 @@ class Kernel(ABC):
     def name(self) -> str:
         """The name in the configuration, which is the module's."""
         return type(self).__module__.rsplit(".", 1)[-1]
+
+    def at(self, transition: int) -> Self:
+        """Return the kernel of one transition, with a number for each schedule.
+
+        Raises:
+            ValueError: if the number is out of range.
+        """
+        changed = {}
+        for setting in fields(self):  # type: ignore[arg-type] - a kernel is a dataclass
+            value = getattr(self, setting.name)
+            if isinstance(value, Schedule):
+                scheduled = value(transition)
+                changed[setting.name] = round(scheduled) if isinstance(setting.default, int) else scheduled
+        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+
+    @property
+    def can_be_tuned(self) -> bool:
+        """Whether a warm-up can find a step size: by an acceptance rate, where the kernel has no way of its own."""
+        return self.target_acceptance is not None
+
+    @property
+    def takes_mass_matrix(self) -> bool:
+        """Whether its warm-up is in windows, which can learn a dense or low-rank mass matrix."""
+        return self.states == (State,) and type(self).adaptation is Kernel.adaptation
+
+    def adaptation(
+        self, state: State, energy: BaseEnergyFunction, parameters: Parameters, warm_up: WarmUp, draw: Draw
+    ) -> Adaptation:
+        """Begin a warm-up; most kernels tune a step size and a mass matrix in windows.
+
+        Args:
+            state: Where the chains start.
+            energy: What to draw from.
+            parameters: Where to begin.
+            warm_up: How long it is, and what to tune for.
+            draw: Source of randomness.
+        """
+        first = reasonable_step_size(self, state, energy, parameters, draw)
+        return WindowAdaptation(replace(parameters, step_size=first), warm_up)
 
     @torch.no_grad()
     def init(self, position: Tensor, energy: BaseEnergyFunction) -> State:
@@ -160,6 +227,10 @@ class Kernel(ABC):
             raise ValueError(
                 f"expected starting points of {energy.num_dims} dimensions for {type(energy).__name__}, got "
                 f"{position.shape[1]}"
+            )
+        if position.shape[1] < self.min_dims:
+            raise ValueError(
+                f"expected at least {self.min_dims} dimensions for kernel={self.name}, got {position.shape[1]}"
             )
         value, gradient = energy.value_and_grad(position)
         if value.shape != position.shape[:1] or gradient.shape != position.shape:
@@ -199,6 +270,27 @@ class Kernel(ABC):
 def of_chains(temperature: float | Tensor) -> float | Tensor:
     """Bring a temperature of shape (S, 1) to (S,); a number stays."""
     return temperature.squeeze(-1) if isinstance(temperature, Tensor) else temperature
+
+
+def dimensions_first(x: Tensor) -> Tensor:
+    """Lay positions (S, D) of few dimensions out by dimension: sums over D and scales of shape (D,) are then fast."""
+    return x.T.contiguous().T if 1 < x.shape[1] <= FEW_DIMS and len(x) > x.shape[1] else x
+
+
+def check_setting(name: str, value: float | Schedule, **bounds: Any) -> None:
+    """Check a setting of a kernel with `check_range`; a schedule is checked at each transition, by `Kernel.at`."""
+    if not isinstance(value, Schedule):
+        check_range(name, value, **bounds)
+
+
+def number(value: float | Schedule) -> float:
+    """Return a setting as a number: of a schedule, its first."""
+    return value(0) if isinstance(value, Schedule) else value
+
+
+def all_finite(value: Tensor, gradient: Tensor) -> Tensor:
+    """Whether the energy and its whole gradient are finite, per chain, shape (S,), bool."""
+    return torch.add(value, (gradient * 0).sum(-1)).isfinite()
 
 
 def metropolis(

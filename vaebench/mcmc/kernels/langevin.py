@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, select
+from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, all_finite, select
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LangevinKernel(Kernel):
         noise = draw.normal(state.position) * (rate * (2 * parameters.temperature)).sqrt()
         x = state.position - rate * state.gradient + noise
         value, gradient = energy.value_and_grad(x)
-        is_finite = value.isfinite() & gradient.isfinite().all(-1)
+        is_finite = all_finite(value, gradient)
         moved = select(is_finite, State(x, value, gradient, state.iteration), state)
         info = Info(
             acceptance_probability=is_finite.to(value.dtype),

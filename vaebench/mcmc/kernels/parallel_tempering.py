@@ -59,6 +59,7 @@ class ParallelTemperingKernel(Kernel):
             it.
     """
 
+    states: ClassVar[tuple[type[State], ...]] = (TemperedState, State)
     is_metropolised: ClassVar[bool] = False
     is_reversible: ClassVar[bool] = False
     inner: Kernel = HMCKernel()  # noqa: RUF009 - a frozen description

@@ -62,6 +62,11 @@ class RiemannianHMCKernel(Kernel):
     alpha: float = 1.0
     max_iterations: int = 50
 
+    @property
+    def takes_mass_matrix(self) -> bool:
+        """It has a metric of its own."""
+        return False
+
     def __post_init__(self) -> None:
         check_range("num_leapfrog", self.num_leapfrog, at_least=1, whole=True)
         check_range("jitter", self.jitter, at_least=0, at_most=1)
