@@ -151,6 +151,21 @@ def test_many_short_chains_in_equilibrium_are_rarely_told_to_disagree():
     assert alarms <= 1
 
 
+@pytest.mark.parametrize(("num_dims", "num_runs"), [(10, 10), (100, 2)])
+def test_many_dimensions_do_not_raise_false_alarms(num_dims, num_runs):
+    """64 chains of 400 draws of N(0, I) in equilibrium: the worst of all dimensions is judged."""
+    alarms = 0
+    for seed in range(num_runs):
+        torch.manual_seed(seed)
+        noise, rho = torch.randn(400, 64, num_dims, dtype=torch.float64), 0.6
+        x = noise.clone()
+        for t in range(1, 400):
+            x[t] = rho * x[t - 1] + math.sqrt(1 - rho**2) * noise[t]
+        values, limits = diagnostics.r_hat_and_limit(x)
+        alarms += bool((values > limits).any() or (diagnostics.nested_r_hat(x) > 1.01).any())
+    assert alarms == 0
+
+
 @pytest.mark.parametrize(
     ("fault", "sees"),
     [

@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from vaebench.hardware.random_streams import rng_state, set_rng_state
-from vaebench.mcmc.kernels.kernel import Info, Kernel, Parameters, State, dimensions_first
+from vaebench.mcmc.kernels.kernel import Info, Kernel, Parameters, State, is_by_dimension
 from vaebench.mcmc.whitening import DenseWhitening, LowRankWhitening, Whitening
 from vaebench.messages import counted
 from vaebench.runs.files import write_atomic
@@ -129,6 +129,7 @@ class Unfinished:
             "num_done": store.num_done,
             "iteration": store.state.iteration,
             "states": _types_of(store.state, "state"),
+            "by_dimension": [name for name, value in tensors.items() if is_by_dimension(value)],
             "temperature": tuned.temperature,
             "seconds": self.seconds_before + started - self._started,
         }
@@ -183,6 +184,8 @@ class Unfinished:
             if plain["belongs_to"] != self.belongs_to:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+        for name in plain["by_dimension"]:  # noise has the layout of the state, and so has its order
+            tensors[name] = tensors[name].T.contiguous().T
         num_done, iteration, temperature = int(plain["num_done"]), int(plain["iteration"]), float(plain["temperature"])
         if not 0 < num_done <= len(store.acceptance_probability):
             raise ValueError(f"it holds {num_done} transitions")
@@ -254,8 +257,7 @@ def _state(
         elif name in types:
             parts[part.name] = _state(tensors, types, name, kinds, iteration, device)
         else:
-            value = tensors[name].to(device)
-            parts[part.name] = dimensions_first(value) if value.ndim == 2 else value
+            parts[part.name] = tensors[name].to(device)
     return kind(**parts)
 
 

@@ -120,7 +120,7 @@ class Draw:
 
     def normal(self, like: Tensor) -> Tensor:
         """Draw from N(0, 1), with the shape, layout, dtype and device of `like`, chains first."""
-        if like.ndim == 2 and like.stride(0) == 1 < like.stride(1):
+        if is_by_dimension(like):
             shape = (like.shape[1], like.shape[0])
             return collective.standard_normal(shape, like, dim=1, generator=self.generator).T
         return collective.standard_normal(tuple(like.shape), like, generator=self.generator)
@@ -275,6 +275,11 @@ def of_chains(temperature: float | Tensor) -> float | Tensor:
 def dimensions_first(x: Tensor) -> Tensor:
     """Lay positions (S, D) of few dimensions out by dimension: sums over D and scales of shape (D,) are then fast."""
     return x.T.contiguous().T if 1 < x.shape[1] <= FEW_DIMS and len(x) > x.shape[1] else x
+
+
+def is_by_dimension(x: Tensor) -> bool:
+    """Whether a tensor is laid out as `dimensions_first` does it."""
+    return x.ndim == 2 and x.stride(0) == 1 < x.stride(1)
 
 
 def check_setting(name: str, value: float | Schedule, **bounds: Any) -> None:
