@@ -249,7 +249,8 @@ def _state(
     iteration: int,
     device: torch.device,
 ) -> State:
-    kind, parts = kinds[types[place]], {}
+    kind = kinds[types[place]]
+    parts: dict[str, Any] = {}
     for part in fields(kind):
         name = f"{place}.{part.name}"
         if part.name == "iteration":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -349,5 +349,5 @@ def is_turning(begin: Tensor, end: Tensor, momentum_sum: Tensor, inverse_mass: T
 def _rows(parameters: Parameters, rows: Tensor) -> Parameters:
     """The parameters of some of the chains."""
     values = {name: getattr(parameters, name) for name in ("step_size", "inverse_mass_matrix", "temperature")}
-    own = {name: v[rows] for name, v in values.items() if isinstance(v, Tensor) and v.ndim == 2}
+    own: dict[str, Any] = {name: v[rows] for name, v in values.items() if isinstance(v, Tensor) and v.ndim == 2}
     return replace(parameters, **own)
