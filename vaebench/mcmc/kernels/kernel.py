@@ -178,7 +178,7 @@ class Kernel(ABC):
             ValueError: if the number is out of range.
         """
         changed = {}
-        for setting in fields(self):  # type: ignore[arg-type]
+        for setting in fields(self) if is_dataclass(self) else ():
             value = getattr(self, setting.name)
             if isinstance(value, Schedule):
                 scheduled = value(transition)
