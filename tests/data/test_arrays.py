@@ -229,7 +229,7 @@ def test_python_objects_are_never_loaded(tmp_path, form):
         ({"x": np.zeros((4, 0, 3), np.uint8)}, r"empty array"),
         ({"x": np.zeros(4)}, r"expected shape \(N, D\), .* got \(4,\)"),
         ({"x": np.zeros(())}, r"expected shape \(N, D\), .* got \(\)"),
-        ({"x": np.zeros((4, 2, 2, 2, 2))}, r"expected shape \(N, D\)"),
+        ({"x": np.zeros((4, 2, 2, 2, 2, 2))}, r"expected shape \(N, D\)"),
         ({"x": np.zeros((4, 2), complex)}, r"expected numbers in 'x' .* got type complex128"),
         ({"x": np.full((4, 2), "a")}, r"expected numbers in 'x' .* got type <U1"),
         ({"x": np.zeros((4, 2), "M8[s]")}, r"expected numbers"),

@@ -72,7 +72,7 @@ def test_no_more_columns_than_pictures():
 
 @pytest.mark.parametrize("shape", [(0, 1, 4, 4), (4, 4), (1, 4, 4)])
 def test_refuses_what_is_no_batch_of_images(shape):
-    with pytest.raises(ValueError, match=r"expected images of shape \(N, C, H, W\) with N >= 1"):
+    with pytest.raises(ValueError, match=r"expected images \(N, C, H, W\) or videos \(N, T, C, H, W\) with N >= 1"):
         to_image(torch.zeros(shape))
 
 
