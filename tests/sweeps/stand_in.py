@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 # What a job does follows from the word `trainer.optimizer=`, which needs no class here; `active` and `log` say which
@@ -35,7 +36,15 @@ mkdir -p "$run"
 case $kind in
     raises) echo "vaebench $verb: no luck" >&2; rm -f "$here/active/$$"; exit 1 ;;
     killed) rm -f "$here/active/$$"; kill -KILL $$ ;;
-    waits) : > "$run/started"; n=0; while [ ! -e "$here/go" ] && [ $n -lt 2000 ]; do n=$((n + 1)); sleep 0.05; done ;;
+    eats) rm -f "$here/active/$$"; exec python3 -c "
+import time
+eaten = bytearray(400_000_000)
+for place in range(0, len(eaten), 4096): eaten[place] = 1
+time.sleep(20)" ;;
+    waits)
+        trap '' USR2
+        : > "$run/started"
+        n=0; while [ ! -e "$here/go" ] && [ $n -lt 2000 ]; do n=$((n + 1)); sleep 0.05; done ;;
 esac
 case $verb in
     train) echo '{"status": "done", "epoch": 1, "step": 1}' > "$run/status.json" ;;
@@ -68,6 +77,18 @@ def examine(question):
 sweeper.examine = examine
 sys.exit(main(words))
 """
+
+
+@dataclass(frozen=True)
+class Script:
+    """The same for a cluster: what a job calls there."""
+
+    script: str
+    words: tuple[str, ...]
+
+    def __call__(self) -> None:
+        """Run the script; raise where it fails."""
+        subprocess.run([self.script, *self.words], check=True)
 
 
 class StandIn:

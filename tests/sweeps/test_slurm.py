@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.sweeps.development_cluster import needs_slurm
+from tests.sweeps.stand_in import Script, StandIn, wait_for
+from vaebench.cli.job import CommandJob, UnsuccessfulJobError
 from vaebench.hardware.cluster import Slurm
+from vaebench.runs import provenance
+from vaebench.sweeps.pipeline import Evaluation, Variant, steps
 from vaebench.sweeps.pool import Outcome
 from vaebench.sweeps.record import Sweep, continued
+from vaebench.sweeps.runner import run_to_end
 from vaebench.sweeps.slurm import SlurmPool, _outcome_of
 
 pytest.importorskip("submitit", reason="the extra 'cluster' is not installed")
-SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_dev.sh"
 SMALL = ("trainer.num_epochs=1", "model.network.hidden_dims=[8]", "model.latent_dim=2", "hardware.cpus_per_task=1")
-HAS_SLURM = all(shutil.which(name) for name in ("sbatch", "slurmctld", "munged")) and os.geteuid() == 0
-needs_slurm = pytest.mark.skipif(not HAS_SLURM, reason="needs Slurm's programs and root: scripts/slurm_dev.sh install")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Point the environment at a cluster of this process's own."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    own = {
-        "SLURM_DEV_DIR": str(tmp_path_factory.mktemp("slurm")),
-        "SLURM_DEV_PORT": str(17_017 + 10 * worker),
-        "SLURM_DEV_CPUS": "2",
-    }
-    before = dict(os.environ)
-    os.environ.update(own)
-    try:
-        # Its daemons keep what they inherit, so the output goes to files and not into a pipe that would never end.
-        with open(Path(own["SLURM_DEV_DIR"]) / "start.log", "w") as log:
-            subprocess.run(["bash", str(SCRIPT), "start"], check=True, timeout=120, stdout=log, stderr=log)
-        lines = subprocess.run(["bash", str(SCRIPT), "env"], check=True, capture_output=True, text=True).stdout.strip()
-        shell = subprocess.run(
-            ["bash", "-c", f'{lines} && printf "%s\\n%s" "$SLURM_CONF" "$PATH"'], capture_output=True, text=True
-        )
-        os.environ["SLURM_CONF"], os.environ["PATH"] = shell.stdout.split("\n")
-        yield
-    finally:
-        subprocess.run(["bash", str(SCRIPT), "stop"], timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def vaebench(*words: str, cwd: Path, code: int | None = 0) -> str:
@@ -59,23 +34,15 @@ def vaebench(*words: str, cwd: Path, code: int | None = 0) -> str:
     return done.stdout + done.stderr
 
 
-def wait_for(condition, seconds: float = 150.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.3)
-
-
 @needs_slurm
 @pytest.mark.slow
 def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, tmp_path):
     words = (
-        "train", "-m", "model=vae", "trainer.learning_rate=1e-3,-1", "hardware=slurm", "hardware.partition=dev",
+        "train", "-m", "model=vae", "trainer.learning_rate=1e-3,1e30", "hardware=slurm", "hardware.partition=dev",
         "hydra.sweep.dir=s", *SMALL,
     )  # fmt: skip
     told = vaebench(*words, cwd=tmp_path, code=1)
-    assert "learning_rate" in told
-    assert "got -1" in told
+    assert "not finite" in told
     sweep = Sweep.open(tmp_path / "s")
     assert [state.name for state in sweep.states().values()] == ["done", "failed"]
     accounted = subprocess.run(
@@ -118,11 +85,109 @@ def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
         ["sbatch", "-p", "high", "-c", "2", "-o", "/dev/null", "--wrap", "sleep 1"], check=True, cwd=tmp_path
     )
     wait_for(lambda: sweep.state(job).name == "done", 280)
-    provenance = (sweep.run(job).path / "provenance.json").read_text()
-    assert '"restarts": []' not in provenance  # it did start twice
+    assert requeues(sweep.run(job)) == [0, 1]
     vaebench("train", *words, "hardware=cpu", "hardware.threads=1", "hydra.run.dir=alone", cwd=tmp_path)
     weights = [path / "checkpoints" / "last.safetensors" for path in (sweep.run(job).path, tmp_path / "alone")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@needs_slurm
+@pytest.mark.slow
+def test_a_job_that_is_warned_of_its_time_limit_goes_on_to_the_same_bits(cluster, tmp_path):
+    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=1500", "seed=3")
+    vaebench(
+        "train", "-m", *words, "hardware=slurm", "hardware.partition=dev", "hardware.threads=1", "sweep.wait=false",
+        "hardware.timeout_min=9", "hydra.sweep.dir=s", cwd=tmp_path,
+    )  # fmt: skip
+    sweep = Sweep.open(tmp_path / "s")
+    (job,) = sweep.jobs
+    wait_for(lambda: (sweep.state(job).epoch or 0) > 5, 150)
+    subprocess.run(["scancel", "--signal=USR2", job.job_id], check=True)  # as --signal=USR2@… does
+    wait_for(lambda: sweep.state(job).name == "done", 280)
+    assert requeues(sweep.run(job)) == [0, 1]
+    vaebench("train", *words, "hardware=cpu", "hardware.threads=1", "hydra.run.dir=alone", cwd=tmp_path)
+    weights = [path / "checkpoints" / "last.safetensors" for path in (sweep.run(job).path, tmp_path / "alone")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def requeues(run):
+    record = provenance.read(run)
+    return [start["slurm"]["requeues"] for start in (record, *record["restarts"])]
+
+
+@needs_slurm
+@pytest.mark.slow
+def test_one_above_its_memory_and_one_warned_too_often_are_told_and_the_others_end(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    script = StandIn(tmp_path).script
+    options = {**vars(Slurm(partition="dev", cpus_per_task=1, mem_gb=0.15, max_requeues=0, timeout_min=1))}
+    kinds = ("done", "eats", "waits", "done")
+    sweep = continued(
+        tmp_path / "s", [], "slurm", [[f"trainer.optimizer={kind}", f"seed={n}"] for n, kind in enumerate(kinds)]
+    )
+    sweep.path.mkdir()
+    warned = []
+
+    class Warns(SlurmPool):
+        def outcome(self, sweep, job):
+            if job.number == 2 and not warned and (sweep.run(job).path / "started").exists():
+                warned.append(subprocess.run(["scancel", "--signal=USR2", job.job_id]))
+            return super().outcome(sweep, job)
+
+    unsuccessful = run_to_end(
+        sweep, Warns(options, lambda words: Script(str(script), tuple(words))), sweep.jobs, lambda *_: None
+    )
+    assert [state.name for state in sweep.states().values()] == ["done", "died", "failed", "done"]
+    assert {job.number: job.reason for job in unsuccessful} == {
+        1: "it ran out of memory; raise hardware.mem_gb",
+        2: "it ran out of time; raise hardware.timeout_min or hardware.max_requeues",
+    }
+    assert accounted(sweep.jobs[1]) in ("FAILED", "OUT_OF_MEMORY")
+
+
+def accounted(job):
+    shown = subprocess.run(["scontrol", "-o", "show", "job", str(job.job_id)], capture_output=True, text=True).stdout
+    return re.search(r"JobState=(\w+)", shown)[1]
+
+
+@needs_slurm
+@pytest.mark.slow
+def test_the_steps_of_a_benchmark_wait_for_each_other(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    command = StandIn(tmp_path)
+    pool = SlurmPool(
+        vars(Slurm(partition="dev", cpus_per_task=1)), lambda words: Script(str(command.script), tuple(words))
+    )
+    trainings = [["seed=0"], ["seed=1", "trainer.optimizer=raises"]]
+    variant = Variant(("sampler=normal",), "normal", (None, None))
+    planned = steps(trainings, [variant], Evaluation((), ("elbo", "fd"), ("fd",)), [])
+    sweep = continued(tmp_path / "s", [], "slurm", planned, "benchmark")
+    sweep.path.mkdir()
+    unsuccessful = run_to_end(sweep, pool, sweep.jobs, lambda *_: None)
+    assert [job.number for job in sorted(unsuccessful, key=lambda job: job.number)] == [1, 3, 5, 7]
+    assert [sweep.jobs[number].outcome for number in (1, 3, 5, 7)] == ["failed", "skipped", "skipped", "skipped"]
+    order = [line.split()[0] for line in command.started]
+    assert order[:2] == ["train", "train"]
+    assert sorted(order[2:5]) == ["evaluate", "evaluate", "sample"]
+    assert order[5:] == ["report"]
+    assert order.index("sample") < max(place for place, verb in enumerate(order) if verb == "evaluate")
+    assert accounted(sweep.jobs[3]) == "CANCELLED"  # it does not stay in the queue
+    assert sweep.unfinished()[-1].verb == "report"  # what is mended is reported anew
+
+
+def test_a_job_comes_back_as_often_as_it_may(monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr("vaebench.cli.main.main", lambda words: ran.append(words) or 0)
+    monkeypatch.setenv("VAEBENCH_JOB", "")  # put back at the end
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    CommandJob(("train", "seed=1"), 2)()
+    CommandJob(("train", "seed=2"))()
+    with pytest.raises(UnsuccessfulJobError, match=r"2 times, more than hardware\.max_requeues=1"):
+        CommandJob(("train", "seed=3"), 1)()
+    assert ran == [["train", "seed=1"], ["train", "seed=2"]]
+    assert "vaebench train: put back into the queue 2 times" in capsys.readouterr().err
 
 
 @needs_slurm

@@ -25,6 +25,7 @@ _DEAD = {
     "NODE_FAIL": "its node failed",
     "CANCELLED": "it was cancelled",
 }
+OUT_OF_TIME = "timed-out too many times"  # as submitit says it
 OUT_OF_MEMORY = re.compile(r"slurmstepd.*(?:memory limit|oom.kill)", re.IGNORECASE)
 
 
@@ -110,13 +111,18 @@ class SlurmPool:
             return None
         state = _accounted_state(job.job_id)
         log = log_of(sweep, job)
-        if log is not None and OUT_OF_MEMORY.search(read_end(log)):
+        told = "" if log is None else read_end(log) + read_end(log.with_suffix(".out"))
+        if OUT_OF_MEMORY.search(told):
             state = "OUT_OF_MEMORY"  # where no control group watches, Slurm itself only says FAILED
+        elif OUT_OF_TIME in told:
+            state = "TIMEOUT"
         reason = next((words for name, words in _DEAD.items() if state.startswith(name)), None)
         if state.startswith("COMPLETED"):
             return Outcome("done")
         name = "cancelled" if state.startswith("CANCELLED") else "died"
-        return Outcome(name, reason or (f"Slurm says {state}" if state else "it left the queue without a result"))
+        if reason is None:
+            reason = f"Slurm says {state}" if state else "it left the queue without a result"
+        return Outcome(name, reason)
 
     def cancel(self, sweep: Sweep, job: Job) -> None:
         """Ask Slurm to end the job."""
@@ -233,6 +239,8 @@ def _outcome_of(result: Path, log: Path | None = None) -> Outcome:
         return Outcome("failed", f"its result cannot be read: {error}")
     if kind == "success":
         return Outcome("done")
+    if OUT_OF_TIME in str(value):
+        return Outcome("failed", _DEAD["TIMEOUT"])
     told = [line for line in read_end(log).splitlines() if re.match(r"vaebench \w+: ", line)] if log else []
     return Outcome("failed", last_line(told[-1] if told else str(value)))
 
