@@ -24,19 +24,19 @@ with open(run / "metrics.jsonl", "w") as file:
     for epoch in range(1, 4):
         row = {"step": epoch, "epoch": epoch, "split": "validation", "loss": value + 3 - epoch, "rate": x}
         file.write(json.dumps(row).replace("NaN", "null") + chr(10)); file.flush()
-    if words.get("slow") and value > 3: time.sleep(20)
+    if words.get("slow") and value > float(words["slow"]): time.sleep(20)
 (run / "status.json").write_text(json.dumps({"status": "done", "epoch": 3, "step": 3}))
 """
 SPACE = ("x=interval(-4,4)", "n=range(0,5)", "model=vae")
 
 
-def run(tmp_path, kind, *more, parallelism=1):
+def run(tmp_path, kind, *more, parallelism=1, notice=lambda *_: None):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     overrides = OverridesParser.create().parse_overrides([*SPACE, *more])
     sweep = search_in(tmp_path / "s", [*SPACE, *more], "local")
     pool = LocalPool(parallelism, program=(sys.executable, str(program)))
-    return sweep, search(kind, sweep, pool, entries_of(overrides), lambda *_: None, parallelism, pause=0.02)
+    return sweep, search(kind, sweep, pool, entries_of(overrides), notice, parallelism, pause=0.02)
 
 
 def test_the_trials_are_those_of_optuna_alone(tmp_path):
@@ -72,11 +72,50 @@ def test_hopeless_trials_are_pruned_by_their_validation_values(tmp_path):
     kind = OptunaSweep(
         num_trials=8, sampler="RandomSampler", pruner="ThresholdPruner", pruner_args={"upper": 3.0, "n_warmup_steps": 3}
     )
-    sweep, study = run(tmp_path, kind, "slow=1", parallelism=2)
+    sweep, study = run(tmp_path, kind, "slow=3", parallelism=2)
     for trial in study.trials:
         hopeless = (trial.params["x"] - 1) ** 2 + trial.params["n"] > 3.0
         assert (trial.state == optuna.trial.TrialState.PRUNED) == hopeless
         assert (sweep.state(sweep.jobs[trial.number]).name == "pruned") == hopeless
+
+
+def test_twelve_trials_on_two_workers_stopped_and_continued_to_twenty_are_those_of_optuna_alone(tmp_path):
+    """The values of RandomSampler depend on how often it was asked, and on no result: so they can be compared."""
+    upper, settings = 9.0, {"sampler": "RandomSampler", "pruner": "ThresholdPruner", "seed": 3}
+    settings["pruner_args"] = {"upper": upper, "n_warmup_steps": 3}
+    seen = []
+
+    def interrupt(job, outcome):
+        seen.append(job.number)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, OptunaSweep(num_trials=12, **settings), "slow=9", parallelism=2, notice=interrupt)
+    asked = [len(Sweep.open(tmp_path / "s").jobs)]
+    assert 6 <= asked[0] < 12
+    for num_trials in (12, 20):
+        sweep, study = run(tmp_path, OptunaSweep(num_trials=num_trials, **settings), "slow=9", parallelism=2)
+        asked.append(len(study.trials))
+    assert asked[1:] == [12, 20]
+
+    expected = []
+    for start, end in zip([0, *asked], asked, strict=False):
+        alone = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3 + start))
+        for _ in range(start, end):
+            trial = alone.ask()
+            expected.append((trial.suggest_float("x", -4, 4), trial.suggest_int("n", 0, 4)))
+    values = [(x - 1) ** 2 + n for x, n in expected]
+    assert [(trial.params["x"], trial.params["n"]) for trial in study.trials] == expected
+    assert {trial.number for trial in study.trials if trial.state.name == "PRUNED"} == {
+        number for number, value in enumerate(values) if value > upper
+    }
+    assert 0 < sum(value > upper for value in values) < 20
+    assert study.best_value == pytest.approx(min(values))
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
+    assert [state.name for state in sweep.states().values()] == [
+        "pruned" if value > upper else "done" for value in values
+    ]
 
 
 def test_several_objectives(tmp_path):
