@@ -27,6 +27,7 @@ import bench_pictures
 import bench_reference
 import bench_sampler
 import bench_start
+import bench_sweeps
 import bench_training
 import torch
 from bench_measure import Row, Settings, Spread
@@ -49,6 +50,7 @@ BENCHMARKS = {
     "memory-centroids": bench_memory.metric,
     "checkpoint": bench_files.checkpoint,
     "streaming": bench_files.streaming,
+    "sweeps": bench_sweeps.sweeps,
     "conv": bench_training.conv,
     "unet_vae": bench_pictures.unet_vae,
     "likelihood": bench_pictures.likelihood,

@@ -48,6 +48,13 @@ def test_a_tiny_run_prints_a_table_and_stores_it(scripts, tmp_path, capsys):
         assert f"{row['benchmark']}: {row['name']}" in printed
 
 
+def test_what_sweeps_cost_is_measured(scripts, tmp_path):
+    by_name = {row["name"]: row for row in _run(tmp_path, "sweeps")["rows"]}
+    assert by_name["job of a sweep"]["against"] == "bare process"
+    assert by_name["dry run of 10 jobs"]["against"] == "dry run of 1 job"
+    assert by_name["sweep status, 10 jobs"]["value"]["median"] > 0
+
+
 def each_command_once(monkeypatch, module):
     """Start no command a second time only to warm it up."""
     module = importlib.import_module(module)

@@ -29,6 +29,7 @@ class Composer:
         self._loader = context.config_loader
         self._config = config
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._plain: dict[tuple[str, ...], dict[str, Any] | None] = {}  # None where values refer to each other
         self._is_option: dict[str, bool] = {}
         self._parser = OverridesParser.create(config_loader=self._loader)
 
@@ -55,6 +56,11 @@ class Composer:
             assert isinstance(tree, DictConfig)
             OmegaConf.set_struct(tree, True)
             self._composed[chosen] = tree
+            refers = "${" in OmegaConf.to_yaml(tree)
+            self._plain[chosen] = None if refers else factory.plain(tree)
+        quick = _with_values(self._plain[chosen], values)
+        if quick is not None:
+            return quick
         job = copy.deepcopy(self._composed[chosen])
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
         return factory.plain(job)
@@ -67,3 +73,21 @@ class Composer:
         if key not in self._is_option:
             self._is_option[key] = bool(self._loader.get_group_options(key))
         return not self._is_option[key]
+
+
+def _with_values(tree: dict[str, Any] | None, values: Sequence[Override]) -> dict[str, Any] | None:
+    """A copy with other values where plain ones take the place of plain ones; None where it takes OmegaConf to tell."""
+    if tree is None:
+        return None
+    copied = copy.deepcopy(tree)
+    for override in values:
+        value, (*above, last) = override.value(), override.key_or_group.split(".")
+        node: Any = copied
+        for name in above:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node or isinstance(node[last], dict):
+            return None
+        if not (value is None or type(value) in (bool, int, float) or (type(value) is str and "$" not in value)):
+            return None
+        node[last] = value
+    return copied

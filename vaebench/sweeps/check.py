@@ -36,7 +36,8 @@ class Checker:
         found = []
         for number, overrides, tree in jobs:
             try:
-                factory.check(tree)
+                factory.check({"seed": tree.get("seed", 0)})
+                self._try("check", {name: node for name, node in tree.items() if name != "seed"}, factory.check, tree)
                 for part in _BUILT:
                     self._try(part.__name__, tree.get(part.__name__.removesuffix("s")), part, tree)
                 self._try("model", [tree["model"], tree["dataset"]], self.model, tree)
