@@ -121,3 +121,19 @@ def test_provenance_of_another_form_is_damage(tmp_path, content):
 def test_the_command_is_recorded_so_that_a_shell_takes_it_back(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["vaebench train", "model=vae", "metric=[elbo, iwae]"])
     assert provenance.command() == "vaebench train model=vae 'metric=[elbo, iwae]'"
+
+
+def test_a_job_of_a_cluster_and_its_requeues_are_recorded(monkeypatch):
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert provenance.describe()["slurm"] is None
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert provenance.describe()["slurm"]["requeues"] == 0
+    for name, value in {
+        "ARRAY_JOB_ID": "11",
+        "ARRAY_TASK_ID": "3",
+        "RESTART_COUNT": "2",
+        "JOB_PARTITION": "gpu",
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert provenance.describe()["slurm"] == {"job": "11_3", "partition": "gpu", "requeues": 2}

@@ -184,12 +184,12 @@ def test_what_needs_a_failed_step_is_skipped_and_the_rest_goes_on(command):
 
 
 def test_a_benchmark_that_was_interrupted_goes_on_where_it_was(command):
-    words = (*WORDS, "trainer.optimizer=waits")
+    words = (*WORDS, "trainer.optimizer=waits", "hardware=submitit_local", "hardware.array_parallelism=8")
     process = command.start(*words)
-    wait_for((command.folder / "s/0/started").exists)
+    wait_for(lambda: all((command.folder / f"s/{number}/started").exists() for number in (0, 1)))
     process.terminate()
     command.end(process, 130)
-    assert states(command) == ["interrupted"] + ["waiting"] * 10
+    assert states(command) == ["interrupted"] * 2 + ["waiting"] * 9  # although there was room for eight
     (command.folder / "go").touch()
     assert "11 done" in command.run("sweep", "resume", "s")
 
