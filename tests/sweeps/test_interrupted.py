@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -42,7 +43,11 @@ def test_after_a_kill_jobs_that_are_under_way_are_waited_for_and_not_run_twice(c
     wait_for(lambda: all((command.folder / f"s/{number}/started").exists() for number in (0, 1)))
     process.kill()
     command.end(process, -signal.SIGKILL)
+    record = command.folder / "s" / "sweep.json"
+    before = record.stat().st_mtime_ns
     again = command.start("sweep", "resume", "s")
+    wait_for(lambda: record.stat().st_mtime_ns > before)  # it has read what is under way
+    time.sleep(1)
     (command.folder / "go").touch()
     command.end(again)
     assert names(command) == ["done"] * 3
