@@ -28,7 +28,7 @@ def test_the_loss_by_hand_along_the_ramp(x):
         distortion, rate = model.distortion_and_rate(x)
         torch.testing.assert_close(loss.terms["current_capacity"], torch.tensor(capacity))
         torch.testing.assert_close(loss.terms["kl_capacity_diff"], rate.mean() - capacity)
-        torch.testing.assert_close(loss.terms["capacity_loss"], 10 * (rate.mean() - capacity).abs())
+        torch.testing.assert_close(loss.terms["penalty"], 10 * (rate.mean() - capacity).abs())
         torch.testing.assert_close(loss.total, distortion.mean() + 10 * (rate.mean() - capacity).abs())
 
 
