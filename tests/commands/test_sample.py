@@ -18,6 +18,8 @@ from vaebench import factory
 from vaebench.cli import main as cli
 from vaebench.commands import sample as command
 from vaebench.mcmc.unfinished import Unfinished
+from vaebench.report.grouping import make_sections
+from vaebench.report.reading import read_run
 from vaebench.runs.run import Run, now, write_json
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.trainers.state import save_weights
@@ -296,6 +298,11 @@ def test_the_landscape_is_a_picture_of_the_chains(tmp_path, monkeypatch):
         assert min(picture.size) > 400
         assert len(picture.convert("RGB").getcolors(10**6)) > 100
     assert sample("sampler=mala", "target=double_well", "hydra.run.dir=here") == 2  # never over something else
+    found = json.loads((Path("here") / "evaluation" / "chains.json").read_text())["values"]
+    assert set(found) == {"ess_per_1000_gradients", "ess_per_second", "bias_in_standard_errors", "r_hat"}
+    section = make_sections([read_run(Path("here"))])[0]
+    assert section.dataset == "target=double_well"
+    assert {name for name, _ in section.columns} == set(found)
 
 
 @pytest.mark.parametrize(

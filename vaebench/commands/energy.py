@@ -124,6 +124,7 @@ def _draw(
     lags = autocorrelation(chains.positions.double().cpu())[:100].T.tolist()
     write_atomic(folder / "traces.png", chain_plots.traces(states, lags, title))
     write_json(folder / "diagnostics.json", record)
+    write_json(run.evaluation("chains"), _evaluation(record))
     return record
 
 
@@ -156,6 +157,23 @@ def _bias(report: Any, exact: Tensor | None, reference: Reference | None) -> flo
         return None
     combined = torch.hypot(torch.tensor(report.mcse_mean).double(), errors.double())
     return float(((torch.tensor(report.mean).double() - means).abs() / combined).max())
+
+
+def _evaluation(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `vaebench report` compares runs by, in the form of an evaluation."""
+    worst = record["diagnostics"]["worst"]
+    found = {
+        "ess_per_1000_gradients": (record["ess_per_1000_gradients"], "draws", "higher"),
+        "ess_per_second": (record["ess_per_second"], "draws/s", "higher"),
+        "bias_in_standard_errors": (record["bias_in_standard_errors"], "standard errors", "lower"),
+        "r_hat": (worst["r_hat"], "", "lower"),
+    }
+    values = {
+        name: {"value": value, "standard_error": None, "unit": unit, "better": better}
+        for name, (value, unit, better) in found.items()
+        if value is not None
+    }
+    return {"values": values, "how": "from the chains, by vaebench sample", "settings": {}}
 
 
 def say_efficiency(record: Mapping[str, Any]) -> None:

@@ -283,7 +283,9 @@ def value_label(value: object) -> str:
 
 
 def dataset_label(record: Record) -> str:
-    """The data set's name and settings that are not the usual."""
+    """The data set's name and settings that are not the usual; of chains on an energy, the target's name."""
+    if "dataset._target_" not in record.config and "target._target_" in record.config:
+        return f"target={str(record.config['target._target_']).split('.')[-2:][0]}"
     name = value_label(record.config.get("dataset._target_", "unknown"))
     binarization = record.config.get("dataset.binarization", "none")
     path = record.config.get("dataset.path")
@@ -292,7 +294,8 @@ def dataset_label(record: Record) -> str:
 
 
 def _dataset_key(record: Record) -> str:
-    parts = {key: value for key, value in _configuration(record).items() if key.startswith("dataset.")}
+    group = "dataset." if "dataset._target_" in record.config else "target."  # of chains on an energy
+    parts = {key: value for key, value in _configuration(record).items() if key.startswith(group)}
     # The number of training examples is a condition of the experiment; the test set is the same.
     parts.pop("dataset.num_examples", None)
     return _key(parts)

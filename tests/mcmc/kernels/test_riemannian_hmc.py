@@ -209,6 +209,14 @@ def test_gradients_are_counted_for_one_chain(monkeypatch):
 
 def test_steps_that_cannot_be_solved_are_rejected_counted_and_reported():
     energy = TARGETS["double_well"]
+    kernel = RiemannianHMCKernel(max_iterations=20)
+    state = kernel.init(energy.exact_sample(40), energy)
+    moved, info = kernel.step(state, energy, parameters(0.2), Draw())
+    is_unsolved = info.statistics["is_unsolved"]
+    assert 5 < int(is_unsolved.sum()) < 39
+    assert torch.equal(moved.position[is_unsolved], state.position[is_unsolved])
+    assert (info.acceptance_probability[is_unsolved] == 0).all()
+    assert info.is_divergent[is_unsolved].all()
     chains = run_chains(RiemannianHMCKernel(), energy, energy.exact_sample(4), num_draws=4, num_warmup=0, step_size=1.5)
     report = diagnose(chains)
     assert report.kernel["trajectories not solved"] > 0.5
