@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +33,9 @@ class BareVDVAE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The negative ELBO, nats per example."""
         state = self.below.start.expand(len(x), *self.below.start.shape)
-        rate = x.new_zeros(())
-        for group, told in zip(self.below.groups, self.above(x), strict=True):
+        rate, groups = x.new_zeros(()), self.below.groups
+        group: Any
+        for group, told in zip(groups, self.above(x), strict=True):
             state = group.begin(state)
             p_mean, p_log_var, below = group.prior(state)
             mean, log_var = group.posterior(state, told, p_mean, p_log_var)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +29,10 @@ class SpectralNorms(nn.Module):
         num_iterations: Power iterations at each call in training, >= 1.
     """
 
-    def __init__(self, layers: Iterable[nn.Module], num_iterations: int = 4) -> None:
+    def __init__(self, layers: Iterable[Any], num_iterations: int = 4) -> None:
         super().__init__()
         self.num_iterations = num_iterations
-        self._layers: dict[tuple[int, int], list[nn.Module]] = {}  # a dictionary, so that they stay their owners'
+        self._layers: dict[tuple[int, int], list[Any]] = {}  # a dictionary, so that they stay their owners'
         for layer in layers:
             out, *rest = layer.weight.shape
             self._layers.setdefault((out, torch.Size(rest).numel()), []).append(layer)
