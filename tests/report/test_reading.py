@@ -123,6 +123,13 @@ def test_conditions_tell_splits_apart(tmp_path):
     assert conditions == Conditions((("checkpoint", "best"), ("first", "10 examples"), ("split", "train")))
 
 
+@pytest.mark.parametrize(("samples", "shown"), [("hmc", (("samples", "hmc"),)), ("prior", ())])
+def test_conditions_tell_the_samples_of_one_sampler_from_anothers(tmp_path, samples, shown):
+    record = read_run(write_run(tmp_path / "a", elbo=-90.0, evaluation={"samples": samples}).path)
+    (conditions,) = (c for name, c in record.values if name == "elbo_nats")
+    assert tuple(pair for pair in conditions.items if pair[0] == "samples") == shown
+
+
 def test_finds_runs_folders_and_globs_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("outputs/day/a", "outputs/day/b", "outputs/multirun/0"):

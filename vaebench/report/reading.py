@@ -240,6 +240,8 @@ def _read_evaluation(file: Path, record: Record) -> None:
     conditions = {"split": settings.get("split"), "checkpoint": checkpoint.get("name")}
     if settings.get("limit") is not None:
         conditions["first"] = counted(settings["limit"], "example")
+    if settings.get("samples") not in (None, "prior"):
+        conditions["samples"] = settings["samples"]
     own = settings.get("metric", {})
     conditions |= {key: own[key] for key in own if key not in ("_target_", "num_samples", "chunk_size")}
     protocol = Conditions(tuple(sorted((str(key), str(value)) for key, value in conditions.items())))
