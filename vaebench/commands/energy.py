@@ -25,7 +25,7 @@ from vaebench.commands.unfinished import kept, may_continue, unfinished
 from vaebench.energies.base import BaseEnergyFunction, ExactEnergy, Reference
 from vaebench.hardware.random_streams import Stream, fixed_rng
 from vaebench.mcmc.diagnostics import autocorrelation
-from vaebench.report import chain_plots
+from vaebench.report import chain_plots, netcdf
 from vaebench.runs import provenance
 from vaebench.runs.run import Run, now, write_atomic, write_json
 from vaebench.samplers.markov_chains import MarkovChainSampler
@@ -42,6 +42,7 @@ def draw_from_energy(cfg: DictConfig, sampler: MarkovChainSampler, hardware: Any
     """
     if cfg.run is not None:
         raise ValueError(f"run: target={sampler.target.name} needs no trained model; leave run= out")
+    wants_netcdf(cfg)
     run, choices = Run(_directory(sampler)), factory.plain(cfg)
     is_new = not run.path.is_dir() or not any(run.path.iterdir())
     if not is_new and not may_continue(run, sampler.name):
@@ -120,12 +121,41 @@ def _draw(
             return values.double().cpu().numpy()
 
         write_atomic(folder / "landscape.png", chain_plots.landscape(states, height, title))
+        if cfg.animation:
+            write_atomic(folder / "animation.gif", chain_plots.animation(states, height, title))
     write_atomic(folder / "marginals.png", chain_plots.marginals(pooled, reference, title))
     lags = autocorrelation(chains.positions.double().cpu())[:100].T.tolist()
     write_atomic(folder / "traces.png", chain_plots.traces(states, lags, title))
+    if wants_netcdf(cfg):
+        write_netcdf(folder / "draws.nc", sampler, title)
     write_json(folder / "diagnostics.json", record)
     write_json(run.evaluation("chains"), _evaluation(record))
     return record
+
+
+def wants_netcdf(cfg: DictConfig) -> bool:
+    """Whether draws.nc is to be written: where ArviZ is installed, unless the user says otherwise.
+
+    Raises:
+        ValueError: if the file is asked for, and ArviZ is missing.
+    """
+    if cfg.netcdf and not netcdf.is_available():
+        raise ValueError("netcdf: draws.nc is written by ArviZ, which is not installed: pip install arviz")
+    return netcdf.is_available() if cfg.netcdf is None else bool(cfg.netcdf)
+
+
+def write_netcdf(path: Path, sampler: MarkovChainSampler, title: str) -> None:
+    """Write the draws of all chains, with acceptance, divergences and total energies."""
+    chains, thinning = sampler.chains, sampler.thinning
+    statistics = {
+        "acceptance_rate": chains.acceptance_probability,
+        "diverging": chains.is_divergent,
+        "energy": chains.total_energy,
+    }
+    kept = {name: value[thinning - 1 :: thinning].T.cpu().numpy() for name, value in statistics.items()}
+    draws = chains.positions.transpose(0, 1).cpu().numpy()
+    attributes = {"title": title, "created_by": f"vaebench {__version__}"}
+    write_atomic(path, lambda place: netcdf.write(place, draws, kept, attributes))
 
 
 def _directory(sampler: MarkovChainSampler) -> Path:

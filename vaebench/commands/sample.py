@@ -18,7 +18,7 @@ from torch import Tensor
 from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
-from vaebench.commands.energy import draw_from_energy, say_efficiency
+from vaebench.commands.energy import draw_from_energy, say_efficiency, wants_netcdf, write_netcdf
 from vaebench.commands.landscape import landscape_of
 from vaebench.commands.progress import progress
 from vaebench.commands.unfinished import kept, unfinished
@@ -34,6 +34,7 @@ from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
 from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.fitting import kept_fit
 from vaebench.samplers.latents import decode, encode
+from vaebench.samplers.markov_chains import MarkovChainSampler
 from vaebench.samplers.stored import FITTED, content, origin, reuse
 
 SETTINGS = {
@@ -42,6 +43,8 @@ SETTINGS = {
     "num_samples": int,
     "y": int | list[int] | list[list[float]] | None,
     "checkpoint": Literal["best", "last"],
+    "animation": bool,
+    "netcdf": bool | None,
 }
 CHUNK = 500  # latents that are decoded at once
 UNUSED = {"target": "auto", "kernel": "hmc"}  # what conf/sample.yaml chooses where the user does not
@@ -68,6 +71,7 @@ def task(cfg: DictConfig) -> None:
         _show(run, run.samples(sampler.name), sampler.name, cfg.num_samples, record["diagnostics"])
         say_efficiency(record)
         return
+    _refuse_unused_files(cfg, sampler)
     run = Run.newest() if cfg.run is None else Run.open(cfg.run)
     refuse_unwritable(run.samples(sampler.name), "run")
     run.remove_temporaries()
@@ -119,12 +123,27 @@ def task(cfg: DictConfig) -> None:
     if sampler.learns and history is not None:
         fitted[HISTORY] = read_bytes(history)
     _write(folder, draws, images.cpu(), record, fitted)
+    if isinstance(sampler, MarkovChainSampler) and wants_netcdf(cfg):
+        write_netcdf(folder / "draws.nc", sampler, f"sampler={sampler.name} on {run.path}")
     if (landscape := landscape_of(model, sampler)) is not None:
         write_atomic(folder / "landscape.png", landscape)
     _show(run, folder, sampler.name, len(draws), record["diagnostics"])
     if record["replaced"] is not None:
         old = ", ".join(f"{key} {value}" for key, value in record["replaced"].items() if value is not None)
         _log.warning("replaced an earlier sample in %s (%s)", folder, old or "of which nothing is known")
+
+
+def _refuse_unused_files(cfg: DictConfig, sampler: BaseSampler) -> None:
+    """Refuse files that a sampler of a trained model does not write."""
+    if cfg.animation:
+        raise ValueError(
+            f"animation: sampler={sampler.name} draws latents of a model here, and only chains on an energy are "
+            "animated; leave it out, or give target=double_well"
+        )
+    if cfg.netcdf and not isinstance(sampler, MarkovChainSampler):
+        raise ValueError(f"netcdf: draws.nc holds Markov chains, and sampler={sampler.name} has none; leave it out")
+    if isinstance(sampler, MarkovChainSampler):
+        wants_netcdf(cfg)
 
 
 def _labels(y: Any, num_samples: int, model: Any, sampler: Any) -> Tensor | None:

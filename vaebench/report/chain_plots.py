@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 NUM_PATHS = 4  # chains that are drawn as lines
 MAX_MARGINALS = 6  # dimensions
+MAX_FRAMES, MAX_CHAINS = 100, 200  # of an animation
 
 
 def landscape(
@@ -27,6 +28,57 @@ def landscape(
     Returns:
         A PNG file.
     """
+    figure, axes = _landscape(trajectory, energy, title, resolution)
+    flat = trajectory.reshape(-1, trajectory.shape[-1])
+    axes.scatter(flat[-5000:, 0], flat[-5000:, 1], s=2, color="tab:blue", alpha=0.35, linewidths=0)
+    for number, path in enumerate(trajectory[:NUM_PATHS, :200]):
+        color = f"C{number + 1}"
+        axes.plot(path[:, 0], path[:, 1], color=color, linewidth=0.8, alpha=0.9)
+        axes.plot(*path[0, :2], marker="o", color=color, markersize=5, markeredgecolor="white")
+    return _png(figure)
+
+
+def animation(
+    trajectory: np.ndarray, energy: Callable[[np.ndarray], np.ndarray], title: str, resolution: int = 120
+) -> bytes:
+    """Draw the chains moving over the landscape: up to 100 moments of the run, all chains as points, with short tails.
+
+    Args: those of `landscape`.
+
+    Returns:
+        A GIF file that repeats.
+    """
+    import numpy as np
+    from PIL import Image
+
+    figure, axes = _landscape(trajectory, energy, title, resolution)
+    (tails,) = axes.plot([], [], color="tab:orange", linewidth=0.8, alpha=0.6, animated=True)
+    (points,) = axes.plot([], [], "o", color="tab:blue", markersize=4, markeredgecolor="white", animated=True)
+    moment = axes.text(0.02, 0.97, "", transform=axes.transAxes, va="top", animated=True)
+    canvas = figure.canvas
+    canvas.draw()
+    background = canvas.copy_from_bbox(figure.bbox)
+    times = np.unique(np.linspace(0, trajectory.shape[1] - 1, MAX_FRAMES).round().astype(int))
+    frames = []
+    for t in times:
+        canvas.restore_region(background)
+        now, past = trajectory[:MAX_CHAINS, t, :2], trajectory[:NUM_PATHS, max(0, t - 10) : t + 1, :2]
+        broken = np.concatenate([past, np.full((len(past), 1, 2), np.nan)], 1).reshape(-1, 2)  # a gap between two
+        points.set_data(*now.T)
+        tails.set_data(*broken.T)
+        moment.set_text(f"draw {t + 1} of {trajectory.shape[1]}")
+        for artist in (tails, points, moment):
+            axes.draw_artist(artist)
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64))
+    content = io.BytesIO()
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=60, loop=0)
+    return content.getvalue()
+
+
+def _landscape(
+    trajectory: np.ndarray, energy: Callable[[np.ndarray], np.ndarray], title: str, resolution: int
+) -> tuple[Any, Any]:
+    """A figure with the energy over the first two dimensions as contours."""
     import numpy as np
 
     flat = trajectory.reshape(-1, trajectory.shape[-1])
@@ -43,15 +95,10 @@ def landscape(
     levels = np.concatenate([[0], np.geomspace(0.25, max(1.0, np.quantile(height[np.isfinite(height)], 0.9)), 14)])
     filled = axes.contourf(first, second, height, levels=levels, cmap="Greys", extend="max", alpha=0.8)
     figure.colorbar(filled, label="energy above its minimum, nats")
-    axes.scatter(flat[-5000:, 0], flat[-5000:, 1], s=2, color="tab:blue", alpha=0.35, linewidths=0)
-    for number, path in enumerate(trajectory[:NUM_PATHS, :200]):
-        color = f"C{number + 1}"
-        axes.plot(path[:, 0], path[:, 1], color=color, linewidth=0.8, alpha=0.9)
-        axes.plot(*path[0, :2], marker="o", color=color, markersize=5, markeredgecolor="white")
     axes.set(xlabel="x[0]", ylabel="x[1]", title=title)
     axes.set_xlim(axes_points[0][[0, -1]])
     axes.set_ylim(axes_points[1][[0, -1]])
-    return _png(figure)
+    return figure, axes
 
 
 def marginals(draws: np.ndarray, exact: np.ndarray | None, title: str) -> bytes:

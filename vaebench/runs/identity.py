@@ -13,8 +13,8 @@ LENGTH = (
     "trainer.patience",
     "callback.early_stopping",
 )
-# What a run computes on, who watches it, where the same data lie, which directory it is written to.
-APPARATUS = ("hardware", "callback", "dataset.root", "run", "resume", "hydra")
+# What a run computes on, who watches it, where the same data lie, which directory it is written to and which pictures.
+APPARATUS = ("hardware", "callback", "dataset.root", "run", "resume", "hydra", "animation", "netcdf")
 # Callbacks that change the weights that are kept.
 _CALLBACKS = ("callback.ema",)
 
