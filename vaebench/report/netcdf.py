@@ -34,7 +34,8 @@ def write(path: Path, draws: np.ndarray, statistics: Mapping[str, np.ndarray], a
 
         groups = {"posterior": {"x": draws}, "sample_stats": dict(statistics)}
         has_groups = hasattr(arviz, "InferenceData")  # below version 1
-        data: Any = arviz.from_dict(**groups) if has_groups else arviz.from_dict(groups)
+        from_dict: Any = arviz.from_dict
+        data = from_dict(**groups) if has_groups else from_dict(groups)
         posterior = data.posterior if has_groups else data["posterior"]
         posterior.attrs.update(attributes)
         data.to_netcdf(str(path))
