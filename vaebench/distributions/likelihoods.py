@@ -35,6 +35,9 @@ class Likelihood(nn.Module):
     is_discrete: bool = False
     num_levels: int | None = None
 
+    def setup(self, shape: tuple[int, ...]) -> None:
+        """Create what depends on the shape of an example; a model calls this once, before anything else."""
+
     def params_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the decoder's output for one example of `shape`."""
         return tuple(shape)

@@ -79,9 +79,14 @@ def model(cfg: Config, dataset: Any) -> Any:
 
 
 def with_likelihood(cfg: Config, dataset: Any) -> dict[str, Any]:
-    """The plain configuration in which `model.likelihood` names the data set's own where it said auto."""
+    """The plain configuration in which `model.likelihood`, or its number of levels, is the data set's where it said
+    auto.
+    """
     tree = plain(cfg)
     likelihood = (tree.get("model") or {}).get("likelihood")
+    if isinstance(likelihood, Mapping) and likelihood.get("num_levels") == AUTO:
+        levels = dataset.likelihood.num_levels
+        tree["model"] = {**tree["model"], "likelihood": {**likelihood, "num_levels": levels}}
     if isinstance(likelihood, Mapping) and likelihood.get("_target_") == AUTO:
         tree["model"] = {**tree["model"], "likelihood": dataset.likelihood_config()}
     return tree

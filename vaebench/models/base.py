@@ -110,6 +110,7 @@ class LatentVariableModel(Autoencoder):
         self.shape = _shape_of(decoder, latent_dim, likelihood) if shape is None else tuple(shape)
         self.encoder = network.encoder(self.shape) if encoder is None else OwnEncoder(encoder, latent_dim, self.shape)
         self.posterior_head = _posterior_head(posterior, self.encoder, latent_dim)
+        likelihood.setup(self.shape)
         params_shape = likelihood.params_shape(self.shape)
         self.decoder = (
             network.decoder(latent_dim, params_shape) if decoder is None else OwnDecoder(decoder, params_shape)
