@@ -129,6 +129,8 @@ CHANGES: dict[str, Any] = {
     "model.posterior.log_var_bound": 1e-3,
     "model.likelihood.total_count": 32,
     "model.likelihood.num_levels": 17,
+    "model/likelihood=conditional_flow:model.likelihood.num_levels": 9,
+    "model=flow_vae:model.likelihood.num_levels": 9,
     "model.network.num_levels": 1,
     "model.level": "C2",
     "model.negatives": "keep",

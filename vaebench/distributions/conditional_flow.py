@@ -130,7 +130,7 @@ class FlowDistribution(Distribution):
         super().__init__(batch_shape, torch.Size(head.shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Bound on log P(x|z) at one u, or log p(x|z) of real data, for value (..., *event_shape); nats, shape (...)."""
+        """Bound on log P(x|z) at one u, or log p(x|z) of real data; value (..., *event_shape), nats, shape (...)."""
         head, n = self._head, self._head.num_levels
         batch_shape = torch.broadcast_shapes(value.shape[: value.ndim - len(self.event_shape)], self.batch_shape)
         x = value.expand(*batch_shape, *self.event_shape).to(self._context)
@@ -186,10 +186,10 @@ class FlowDistribution(Distribution):
         return torch.sigmoid(r).view(x.shape), log_q
 
     def _decoded(self, noise: Tensor, repeats: int = 1) -> Tensor:
-        """The examples that a noise (repeats * N, *event_shape) stands for, same shape; in [0, 1] where x has levels."""
+        """Decode noise (repeats * N, *event_shape); same shape, in [0, 1] where x has levels."""
         with torch.autocast(noise.device.type, enabled=False):
             context = self._context.repeat(repeats, *[1] * (self._context.ndim - 1))
-            v = self._head.flow.inverse(noise, context)
+            v = self._head.flow.inverse(noise, context)  # type: ignore[operator]
             return v if self._head.num_levels is None else self._head.from_real(v).clamp(0, 1)
 
 
