@@ -40,8 +40,9 @@ class DoubleWellEnergy(ProductEnergy):
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U, shape (B,), and 4 h x (x^2 - b^2), shape (B, D)."""
-        excess = x.square() - self.b**2
-        return self.barrier_height * excess.square().sum(-1), 4 * self.barrier_height * x * excess
+        excess = x.square().sub_(self.b**2)
+        energy = excess.square().sum(-1).mul_(self.barrier_height)
+        return energy, excess.mul_(x).mul_(4 * self.barrier_height)
 
     def start(self, num_chains: int) -> Tensor:
         """Draw from U(-2b, 2b), which holds all wells, shape (S, D)."""

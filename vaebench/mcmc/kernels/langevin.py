@@ -39,8 +39,8 @@ class LangevinKernel(Kernel):
     def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
         """Move every chain once, at the cost of one gradient."""
         rate = parameters.step_size * parameters.inverse_mass_matrix
-        noise = draw.normal(state.position) * (rate * (2 * parameters.temperature)).sqrt()
-        x = state.position - rate * state.gradient + noise
+        scale = (rate * (2 * parameters.temperature)).sqrt()
+        x = torch.addcmul(state.position, rate, state.gradient, value=-1).addcmul_(draw.normal(state.position), scale)
         value, gradient = energy.value_and_grad(x)
         is_finite = all_finite(value, gradient)
         moved = select(is_finite, State(x, value, gradient, state.iteration), state)
