@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -177,8 +177,9 @@ class Kernel(ABC):
         Raises:
             ValueError: if the number is out of range.
         """
-        changed = {}
-        for setting in fields(self) if is_dataclass(self) else ():
+        changed: dict[str, Any] = {}
+        settings: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        for setting in settings:
             value = getattr(self, setting.name)
             if isinstance(value, Schedule):
                 scheduled = value(transition)
