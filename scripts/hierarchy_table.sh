@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's table of hierarchies. About 40 minutes on one core.
+# A table of hierarchies beside a VAE; the very deep VAE takes most of the time, with STEPS=300 some minutes.
 #
 #   scripts/hierarchy_table.sh [DIRECTORY] [OVERRIDE ...]    a run directory for each model, and report/ beside them
 #
