@@ -194,6 +194,8 @@ CHANGES: dict[str, Any] = {
     "sweep.pruner_args": {"n_startup_trials": 1},
     "sweep.metrics": ["rate"],
     "sweep.directions": ["maximize"],
+    "max_depth": 1,
+    "max_iterations": 2,
     "mean": [0.5, -1.0],
     "covariance": [[2.0, 0.1], [0.1, 0.5]],
 }
@@ -209,12 +211,14 @@ REASONS: dict[str, str] = {
     "callback=mlflow": "writes files of another package; tests/trainers/callbacks/test_trackers.py",
     "callback=tensorboard": "writes files of another package; tests/trainers/callbacks/test_trackers.py",
     "callback=throughput": "measures the clock; tests/trainers/callbacks/test_callbacks.py",
+    "sampler=riemannian_hmc:sampler.metric": "an energy's own is tried in tests/mcmc/kernels/test_riemannian_hmc.py",
+    "kernel=riemannian_hmc:sampler.kernel.metric": "an energy's own is tried in the same file",
     "sampler=langevin:sampler.target_acceptance": "nothing is accepted or rejected; its constructor refuses a value",
     "sampler=meads:sampler.target_acceptance": "nothing is tuned by it; its constructor refuses a value",
     "sampler=mclmc:sampler.target_acceptance": "nothing is accepted or rejected; its constructor refuses a value",
     **{
         f"sampler={name}:sampler.mass_matrix": "it has scales of its own; its constructor refuses another value"
-        for name in ("langevin", "meads", "chees", "mclmc", "adjusted_mclmc")
+        for name in ("langevin", "meads", "chees", "mclmc", "adjusted_mclmc", "parallel_tempering", "riemannian_hmc")
     },
     "model.encoder": "a module of the user's own; tests/models/test_own_networks.py",
     "model.decoder": "a module of the user's own; tests/models/test_own_networks.py",
