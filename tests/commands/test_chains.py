@@ -4,18 +4,89 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from tests.commands.test_sample import make_run, sample
 from vaebench.report import netcdf
+from vaebench.report.grouping import make_sections
+from vaebench.report.reading import read_run
 
 FEW = ("num_samples=60", "sampler.num_chains=5", "sampler.num_warmup=20", "sampler.num_draws=12")
+
+
+@pytest.mark.parametrize("sampler", ["langevin", "mala"])
+@pytest.mark.parametrize("target", ["double_well", "rosenbrock", "gaussian"])
+def test_an_energy_needs_no_run(tmp_path, monkeypatch, capsys, sampler, target):
+    monkeypatch.chdir(tmp_path)
+    quick = ("sampler.num_chains=4", "sampler.num_warmup=20", "sampler.num_draws=20", "sampler.step_size=0.001")
+    assert sample(f"sampler={sampler}", f"target={target}", "num_samples=10", *quick) == 0
+    [path] = Path("outputs").glob(f"*/*-{sampler}-{target}")
+    names = {file.name for file in path.rglob("*") if file.is_file()}
+    assert {"config.yaml", "provenance.json", "status.json", "samples.safetensors", "diagnostics.json"} <= names
+    assert {"landscape.png", "marginals.png", "traces.png"} <= names
+    folder = path / "samples" / sampler
+    tensors = load_file(folder / "samples.safetensors")
+    assert tensors["draws"].shape == (10, 2)
+    assert tensors["trajectory"].shape == (4, 20, 2)
+    assert torch.equal(tensors["draws"][-4:], tensors["trajectory"][:, -1])
+    record = json.loads((folder / "diagnostics.json").read_text())
+    assert record["bias_in_standard_errors"] > 0
+    assert record["settings"]["temperature"] == 1.0
+    assert json.loads((path / "status.json").read_text())["status"] == "done"
+    out = capsys.readouterr().out
+    assert "effective draws per 1000 gradients" in out
+    if sampler == "langevin":  # nothing can be rejected, so there is no verdict on acceptance, but one on the bias
+        assert record["diagnostics"]["acceptance_rate"] is None
+        assert "accepted" not in out
+        assert "bias" in out
+
+
+def test_the_landscape_is_a_picture_of_the_chains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sample("sampler=mala", "target=double_well", "hydra.run.dir=here") == 0
+    with Image.open(tmp_path / "here" / "samples" / "mala" / "landscape.png") as picture:
+        assert min(picture.size) > 400
+        assert len(picture.convert("RGB").getcolors(10**6)) > 100
+    assert sample("sampler=mala", "target=double_well", "hydra.run.dir=here") == 2  # never over something else
+    found = json.loads((Path("here") / "evaluation" / "chains.json").read_text())["values"]
+    assert set(found) == {"ess_per_1000_gradients", "ess_per_second", "bias_in_standard_errors", "r_hat"}
+    section = make_sections([read_run(Path("here"))])[0]
+    assert section.dataset == "target=double_well"
+    assert {name for name, _ in section.columns} == set(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sampler=hmc", "target=double_well", "run=a"], "needs no trained model; leave run= out"),
+        (["sampler=langevin", "target=double_well", "sampler.step_size=0"], "sampler.step_size must be above 0"),
+        (
+            ["sampler=langevin", "target=double_well", "sampler.step_size=null"],
+            "sampler.step_size must be above 0 for kernel=langevin, which has no acceptance rate to tune it for",
+        ),
+        (["sampler=langevin", "target=double_well", "sampler.target_acceptance=0.5"], "target_acceptance must be null"),
+        (["sampler=mala", "target=double_well", "target.num_dims=0"], "num_dims must be"),
+        (["sampler=mala", "target=gaussian", "target.mean=[0,0,0]"], "covariance shape"),
+        (["sampler=mala", "target=double_wel"], "did you mean 'double_well'"),
+        (["sampler=mala", "kernel=hmc_", "target=gaussian"], "did you mean 'hmc'"),
+        (["sampler=mala", "kernel=langevin", "target=gaussian"], "kernel: sampler=mala has a kernel of its own"),
+    ],
+)
+def test_a_mistake_about_energies_is_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert sample(*words) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert re.search(sentence, error), error
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_an_animation_shows_each_draw(tmp_path):
