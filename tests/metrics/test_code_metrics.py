@@ -117,6 +117,7 @@ def test_uniform_usage_has_the_perplexity_of_the_number_of_codes():
     result = Codebook()(Says(6, 1), Few(codes))
     assert result.values["codebook_perplexity"].value == pytest.approx(6)
     assert result.values["codebook_usage"].value == 1
+    assert Codebook()(Says(6, 1), Few(codes[:1])).values["codebook_usage"].value == 1  # each once
     assert Codebook()(Says(6, 1), Few(0 * codes[:1])).values["codebook_perplexity"].value == pytest.approx(1)
 
 
