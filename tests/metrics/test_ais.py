@@ -58,6 +58,18 @@ def test_few_temperatures_leave_a_gap_about_the_truth():
         assert float(error.mean()) > 3 * float(error.std()) / math.sqrt(200)
 
 
+def test_more_chains_tighten_the_bound():
+    """The mean over chains is taken inside the logarithm: outside, their number would change nothing."""
+    model, split, _ = make(300)
+    batch, found = split.batch(torch.arange(300)), []
+    for num_chains in (1, 64):
+        torch.manual_seed(0)
+        bounds = AIS(num_temperatures=2, num_leapfrog=1, num_chains=num_chains).bounds(model.eval(), batch)
+        found.append(bounds.lower)
+    gain = found[1] - found[0]
+    assert float(gain.mean()) > 4.5 * float(gain.std()) / math.sqrt(300)
+
+
 def test_weights_are_unbiased():
     """E[w] = Z for a Gaussian factor, whatever the number of temperatures; the reverse gives 1 / Z."""
     torch.manual_seed(0)

@@ -140,7 +140,7 @@ def test_each_objective_finds_the_precision_of_a_gaussian(kind, arguments, expec
 
 def test_noise_contrast_finds_the_normaliser():
     """log Z of exp(-a |u|^2 / 2) in two dimensions is log(2 pi / a); the density integrates to 1 in x."""
-    model, x = gaussian_model(NoiseContrastiveEstimation)
+    model, x = gaussian_model(NoiseContrastiveEstimation, noise_ratio=2)
     a = fitted(model, x, steps=200)
     assert float(model.log_normalizer.detach()) == pytest.approx(math.log(2 * math.pi / a), abs=0.03)
     expected = torch.distributions.Normal(1.0, 3.0).log_prob(x).sum(-1)

@@ -34,6 +34,7 @@ from vaebench.networks import MLP
 from vaebench.trainers import (
     AdversarialTrainer,
     BaseTrainer,
+    ContrastiveDivergenceTrainer,
     CoupledOptimizerAdversarialTrainer,
     CoupledOptimizerTrainer,
 )
@@ -42,7 +43,13 @@ pytestmark = pytest.mark.slow
 SMALL = MLP(hidden_dims=(8,), activation="tanh")
 TRAINERS = {
     trainer.name: trainer
-    for trainer in (AdversarialTrainer, BaseTrainer, CoupledOptimizerAdversarialTrainer, CoupledOptimizerTrainer)
+    for trainer in (
+        AdversarialTrainer,
+        BaseTrainer,
+        ContrastiveDivergenceTrainer,
+        CoupledOptimizerAdversarialTrainer,
+        CoupledOptimizerTrainer,
+    )
 }
 CASES = {
     "vae": (VAE, {}, {}),

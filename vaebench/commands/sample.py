@@ -77,7 +77,8 @@ def task(cfg: DictConfig) -> None:
     run.remove_temporaries()
     places = choices["dataset"]
     _, _, model = factory.load_model(run, cfg.checkpoint, places)
-    model.require("likelihood")  # to decode with
+    if "energy" not in model.capabilities:  # whose draws are examples already
+        model.require("likelihood")  # to decode with
     train = factory.TrainingSplit(run, places)  # a sampler from the prior never asks for it
     reason = sampler.why_not(model)
     if reason is not None:
