@@ -130,6 +130,8 @@ CHANGES: dict[str, Any] = {
     "model.likelihood.total_count": 32,
     "model.likelihood.num_levels": 17,
     "model/likelihood=conditional_flow:model.likelihood.num_levels": 9,
+    "model/likelihood=denoising_diffusion:model.likelihood.num_levels": 9,
+    "model=diffusion_vae:model.likelihood.num_levels": 9,
     "model=flow_vae:model.likelihood.num_levels": 9,
     "model.network.num_levels": 1,
     "model.level": "C2",

@@ -78,6 +78,7 @@ class ConditionalFlow(Likelihood):
             check_range("hidden_features", width, at_least=1, whole=True)
         self.num_levels = num_levels
         self.is_discrete = num_levels is not None
+        self.log_prob_is = "exact" if num_levels is None else "unbiased"
         self.is_variational = num_levels is not None and dequantization == "variational"
         self.context_dim = context_dim
         self._sizes = (num_transforms, tuple(hidden_features))

@@ -30,10 +30,18 @@ def _softplus(x: Tensor) -> Tensor:
 
 
 class Likelihood(nn.Module):
-    """Base of the likelihoods: one parameter for each data dimension unless said otherwise."""
+    """Base of the likelihoods: one parameter for each data dimension unless said otherwise.
+
+    Attributes:
+        is_discrete: Whether it is a probability mass on the grid of the data.
+        num_levels: Levels of this grid, or None.
+        log_prob_is: "exact"; "unbiased" where it is drawn anew in each call and its exponential has p(x|z) as its mean;
+            "a bound" where it is drawn anew and its own mean is below log p(x|z).
+    """
 
     is_discrete: bool = False
     num_levels: int | None = None
+    log_prob_is: Literal["exact", "unbiased", "a bound"] = "exact"
 
     def setup(self, shape: tuple[int, ...]) -> None:
         """Create what depends on the shape of an example; a model calls this once, before anything else."""

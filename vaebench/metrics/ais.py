@@ -94,6 +94,9 @@ class AIS(Metric):
         if reason is None and "codes" in subject.model.capabilities:
             name = type(subject.model).__name__
             return f"the latents of {name} are codes of a finite set, through which no Hamiltonian trajectory leads"
+        head = getattr(subject.model, "likelihood_head", None)
+        if reason is None and head is not None and head.log_prob_is != "exact":
+            return f"log p(x|z) of {type(head).__name__} is estimated anew in each call, and a chain needs one energy"
         return reason
 
     def measure(self, subject: Subject) -> Result:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
-from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate, importance_bound
+from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate, importance_bound, why_no_weights
 
 
 def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:
@@ -47,6 +47,8 @@ class BitsPerDim(Metric):
         if reason is None and not subject.model.likelihood_head.is_discrete:
             name = type(subject.model.likelihood_head).__name__
             reason = f"{name} is a density, not a probability mass on the grid of the data, so bits have no meaning"
+        if reason is None and self.num_samples > 1:
+            reason = why_no_weights(subject.model)
         return reason
 
     def measure(self, subject: Subject) -> Result:

@@ -89,6 +89,14 @@ def importance_bound(
     return ImportanceEstimate(kept, (2 * log_sum - log_sum_of_squares).exp())
 
 
+def why_no_weights(model: Any) -> str | None:
+    """Say why importance weights have no meaning: log p(x|z) is itself drawn from a bound; None where they have."""
+    head = getattr(model, "likelihood_head", None)
+    if head is None or head.log_prob_is != "a bound":
+        return None
+    return f"log p(x|z) of {type(head).__name__} is itself estimated by a bound, whose exponential is no weight"
+
+
 def ladder(num_samples: int) -> list[int]:
     """The numbers of samples at which a bound is reported: 1, 10, 100, ... and K itself."""
     rungs = []

@@ -8,7 +8,7 @@ import torch
 
 from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
-from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder
+from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder, why_no_weights
 
 FEW = 10  # effective samples below which a bound says little of how far log p(x) lies above it
 
@@ -38,6 +38,10 @@ class ImportanceBound(Metric):
         check_count("chunk_size", chunk_size)
         self.num_samples = num_samples
         self.chunk_size = chunk_size
+
+    def why_not(self, subject: Subject) -> str | None:
+        """Also refuse likelihoods that are bounds themselves."""
+        return super().why_not(subject) or why_no_weights(subject.model)
 
     def measure(self, subject: Subject) -> Result:
         """Return importance_bound_<k>_nats for each k, importance_ess_<K>, and importance_bound_<K>_any_label_nats."""

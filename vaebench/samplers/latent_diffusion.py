@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from typing_extensions import Unpack
 
 from vaebench.core import Batch, Draws, Loss, ProgressFunction
 from vaebench.hardware import collective
-from vaebench.messages import check_range, did_you_mean
+from vaebench.messages import check_range
 from vaebench.networks.denoiser import Denoiser
+from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, reverse_step
 from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
 
 NUM_TIMES = 8  # of each held-out latent: the loss at one time says little
@@ -66,7 +67,7 @@ class LatentDiffusionSampler(TrainedSampler):
         *,
         hidden_dim: int = 256,
         num_blocks: int = 3,
-        noise_schedule: Literal["linear", "cosine"] = "linear",
+        noise_schedule: NoiseSchedule = "linear",
         num_timesteps: int = 1000,
         num_steps: int | None = None,
         eta: float = 1.0,
@@ -80,9 +81,7 @@ class LatentDiffusionSampler(TrainedSampler):
         check_range("num_timesteps", num_timesteps, at_least=2, whole=True)
         check_range("num_steps", num_steps, at_least=1, at_most=num_timesteps, whole=True, or_null=True)
         check_range("eta", eta, at_least=0, at_most=1)
-        if noise_schedule not in SCHEDULES:
-            near = did_you_mean(noise_schedule, list(SCHEDULES))
-            raise ValueError(f"noise_schedule must be one of {', '.join(SCHEDULES)}; got '{noise_schedule}'{near}")
+        alpha_bars(noise_schedule, num_timesteps)  # refuses a name that does not exist
         self.hidden_dim, self.num_blocks = hidden_dim, num_blocks
         self.noise_schedule, self.num_timesteps = noise_schedule, num_timesteps
         self.num_steps, self.eta = num_steps, eta
@@ -152,27 +151,4 @@ class LatentDiffusion(StandardizedModel):
         """
         now, then = float(self.alpha_bar[t]), float(self.alpha_bar[s])
         epsilon = self.denoiser(x, torch.full((len(x),), t, device=x.device), context)
-        x_0 = (x - math.sqrt(1 - now) * epsilon) / math.sqrt(now)
-        sigma = eta * math.sqrt((1 - then) / (1 - now) * (1 - now / then))
-        return math.sqrt(then) * x_0 + math.sqrt(max(0.0, 1 - then - sigma**2)) * epsilon, sigma
-
-
-def alpha_bars(noise_schedule: str, num_timesteps: int) -> Tensor:
-    """Return the share of the signal's variance at t = 0, …, T, float64, shape (T + 1,)."""
-    betas = SCHEDULES[noise_schedule](num_timesteps)
-    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
-
-
-def _linear(num_timesteps: int) -> Tensor:
-    scale = 1000 / num_timesteps
-    betas = torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64)
-    return betas.clamp(max=0.999)
-
-
-def _cosine(num_timesteps: int) -> Tensor:
-    t = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
-    f = torch.cos((t + 0.008) / 1.008 * math.pi / 2).square()  # eq. 17
-    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
-
-
-SCHEDULES = {"linear": _linear, "cosine": _cosine}
+        return reverse_step(x, epsilon, now, then, eta)

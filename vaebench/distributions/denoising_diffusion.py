@@ -1,0 +1,240 @@
+"""The likelihood by a diffusion that the decoder's output conditions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+from vaebench.core import at_least_float32
+from vaebench.distributions.likelihoods import Likelihood
+from vaebench.hardware import collective
+from vaebench.messages import check_range, did_you_mean
+from vaebench.networks.denoiser import conditional_denoiser
+from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, noise_weights, reverse_step
+
+Weighting = Literal["variational", "simple"]
+NUM_TIMES = 8  # of each example outside of training: the bound at one time says little
+NUM_MEAN_STEPS = 20  # of DDIM, for what pictures show
+
+
+class DenoisingDiffusion(Likelihood):
+    r"""p(x|z) by a network that predicts the noise in x_t, given the decoder's output c(z).
+
+    .. math:: x_t = \sqrt{\bar\alpha_t} x_0 + \sqrt{1 - \bar\alpha_t} \epsilon, \quad
+        \log p(x|z) \ge \log p(x_0|x_1) - \sum_{t=2}^T w_t \|\epsilon - \epsilon_\theta(x_t, t, c)\|^2
+        - KL(q(x_T|x_0) \| N(0, I))
+
+    with the weights w_t of `objectives.diffusion.noise_weights`. `log_prob` draws x_1 and one time of the sum, eight
+    outside of training: an unbiased estimate of the bound. With `weighting=simple` it is -||epsilon - epsilon_theta||^2
+    at a time drawn from 1, …, T, which is no bound on anything.
+
+    Data with levels are carried to [-1, 1], and p(x_0|x_1) is a Gaussian's mass in the bin of each level (eq. 13).
+    Draws pass `num_steps` times. `mean` is what DDIM makes of noise that is zero, as it is shown in pictures, and not
+    the mean of x, which has no closed form.
+
+    References:
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239 (eq. 5, 12 to 14);
+        DiffuseVAE (Pandey et al., 2022), https://arxiv.org/abs/2201.00308, for a decoder of which x_t is told;
+        Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, for fewer steps
+    Deviations:
+        Encoder, decoder and denoiser are trained together; DiffuseVAE trains a VAE first. The network and its sizes are
+        ours, and so are the 50 steps of a draw.
+    Args:
+        num_levels: n, >= 2, or null for real data; `auto` is the data set's.
+        weighting: `variational`, or `simple`.
+        noise_schedule: `linear` (Ho et al.), or `cosine`.
+        num_timesteps: T, >= 2; 1000, that of Ho et al.
+        num_steps: Times that a draw passes, from 1 to T.
+        eta: Share of the ancestral noise in a draw, in [0, 1]; 0 is DDIM.
+        context_dim: Channels, or entries, of c(z), >= 1.
+        hidden_dim: Width of the network, >= 2.
+        num_blocks: Its residual blocks, >= 1.
+    """
+
+    alpha_bar: Tensor
+
+    def __init__(
+        self,
+        num_levels: int | Literal["auto"] | None = "auto",
+        weighting: Weighting = "variational",
+        noise_schedule: NoiseSchedule = "linear",
+        num_timesteps: int = 1000,
+        num_steps: int = 50,
+        eta: float = 1.0,
+        context_dim: int = 16,
+        hidden_dim: int = 64,
+        num_blocks: int = 3,
+    ) -> None:
+        super().__init__()
+        if num_levels == "auto":
+            raise ValueError("num_levels must be the number of levels of the data, or null for real data; got auto")
+        check_range("num_levels", num_levels, at_least=2, whole=True, or_null=True)
+        if weighting not in get_args(Weighting):
+            raise ValueError(f"weighting: unknown name '{weighting}'{did_you_mean(weighting, get_args(Weighting))}")
+        check_range("num_timesteps", num_timesteps, at_least=2, whole=True)
+        check_range("num_steps", num_steps, at_least=1, at_most=num_timesteps, whole=True)
+        check_range("eta", eta, at_least=0, at_most=1)
+        check_range("context_dim", context_dim, at_least=1, whole=True)
+        check_range("hidden_dim", hidden_dim, at_least=2, whole=True)
+        check_range("num_blocks", num_blocks, at_least=1, whole=True)
+        self.num_levels = num_levels
+        self.is_discrete = num_levels is not None
+        self.log_prob_is = "a bound"
+        self.weighting, self.num_steps, self.eta = weighting, num_steps, eta
+        self.context_dim, self._sizes = context_dim, (hidden_dim, num_blocks)
+        self.register_buffer("alpha_bar", alpha_bars(noise_schedule, num_timesteps), persistent=False)
+
+    def setup(self, shape: tuple[int, ...]) -> None:
+        """Create the denoiser for examples of this shape."""
+        self.shape = tuple(shape)
+        self.denoiser = conditional_denoiser(shape, *self._sizes, self.context_dim)
+
+    def params_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The context: (context_dim, H, W) for pictures, (context_dim,) for vectors."""
+        return (self.context_dim, *shape[1:])
+
+    def caution(self, x: Tensor) -> str | None:
+        """Say that the number is a bound."""
+        return "log p(x|z) is a lower bound, by diffusion"
+
+    def forward(self, params: Tensor, event_ndim: int) -> Independent:
+        """Return p(x|z) with an event of `event_ndim` dimensions, computed in float32 or better."""
+        return Independent(DiffusionDistribution(self, at_least_float32(params)), 0, validate_args=False)
+
+
+class DiffusionDistribution(Distribution):
+    """p(x|z) for contexts of shape (..., context_dim, …).
+
+    Args:
+        head: The likelihood that holds the denoiser.
+        context: c(z), with the batch dimensions first.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 - torch's own class attribute
+
+    def __init__(self, head: DenoisingDiffusion, context: Tensor) -> None:
+        self._head, self._context = head, context
+        super().__init__(context.shape[: context.ndim - len(head.shape)], torch.Size(head.shape), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Estimate of the bound for value (..., *event_shape), nats, shape (...); see `DenoisingDiffusion`."""
+        batch_ndim = value.ndim - len(self.event_shape)
+        batch_shape = torch.broadcast_shapes(value.shape[:batch_ndim], self.batch_shape)
+        x = value.expand(*batch_shape, *self.event_shape).to(self._context)
+        x = x if self._head.num_levels is None else 2 * x - 1
+        context = self._context.expand(*batch_shape, *self._context.shape[len(self.batch_shape) :])
+        with torch.autocast(x.device.type, enabled=False):
+            if self._head.weighting == "simple":
+                t = self._times(batch_shape, x, 1)
+                return -self._squared_error(x, context, t)[0]
+            num_times = 1 if self._head.training else NUM_TIMES
+            bound = self._last_step(x, context) - self._prior_rate(x)
+            for _ in range(num_times):
+                bound = bound + self._sum_of_terms(x, context) / num_times
+            return bound
+
+    @property
+    def mean(self) -> Tensor:
+        """The end of DDIM from zero noise, shape (*batch_shape, *event_shape)."""
+        zero = self._context.new_zeros(self._extended_shape())
+        steps = min(NUM_MEAN_STEPS, len(self._head.alpha_bar) - 1)
+        return self._to_data(self._reversed(zero, self._context, steps, eta=0.0), on_levels=False)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draw x, on its levels where it has them; shape (*sample_shape, *batch_shape, *event_shape)."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        context = self._context.expand(*sample_shape, *self._context.shape)
+        noise = self._normal(shape, len(shape) - len(self.event_shape))
+        return self._to_data(self._reversed(noise, context, self._head.num_steps, self._head.eta), on_levels=True)
+
+    # The terms of the bound, each of shape (...)
+
+    def _prior_rate(self, x: Tensor) -> Tensor:
+        """KL(q(x_T|x_0) || N(0, I)), nats."""
+        alpha_bar = float(self._head.alpha_bar[-1])
+        variance = 1 - alpha_bar
+        return self._sum(0.5 * (alpha_bar * x.square() + variance - math.log(variance) - 1))
+
+    def _last_step(self, x: Tensor, context: Tensor) -> Tensor:
+        """log p(x_0|x_1) at a draw of x_1: a Gaussian about the predicted x_0 of variance beta_1; nats."""
+        alpha_bar = float(self._head.alpha_bar[1])
+        first = torch.ones(x.shape[: x.ndim - len(self.event_shape)], dtype=torch.long, device=x.device)
+        _, x_1, epsilon = self._squared_error(x, context, first)
+        mean, sigma = (x_1 - math.sqrt(1 - alpha_bar) * epsilon) / math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        standard = torch.distributions.Normal(x.new_zeros(()), x.new_ones(()), validate_args=False)
+        n = self._head.num_levels
+        if n is None:
+            return self._sum(standard.log_prob((x - mean) / sigma) - math.log(sigma))
+        upper, lower = (x + 1 / (n - 1) - mean) / sigma, (x - 1 / (n - 1) - mean) / sigma
+        upper = upper.masked_fill(x > 1 - 1 / (n - 1), math.inf)
+        lower = lower.masked_fill(x < -1 + 1 / (n - 1), -math.inf)
+        return self._sum(_log_mass(lower, upper))
+
+    def _sum_of_terms(self, x: Tensor, context: Tensor) -> Tensor:
+        """-sum over t of w_t ||epsilon - epsilon_theta||^2, from one time drawn from 2, …, T; nats."""
+        t = self._times(x.shape[: x.ndim - len(self.event_shape)], x, 2)
+        weights = noise_weights(self._head.alpha_bar).to(x.dtype)
+        return -len(weights) * weights[t - 2] * self._squared_error(x, context, t)[0]
+
+    def _squared_error(self, x: Tensor, context: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """||epsilon - epsilon_theta||^2, shape (...), x_t and epsilon_theta at times t (...)."""
+        epsilon = self._normal(x.shape, t.ndim)
+        alpha_bar = self._head.alpha_bar[t].to(x.dtype).view(*t.shape, *[1] * len(self.event_shape))
+        x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * epsilon
+        predicted = self._predicted(x_t, t, context)
+        return self._sum((epsilon - predicted).square()), x_t, predicted
+
+    # The reverse process
+
+    def _reversed(self, x: Tensor, context: Tensor, num_steps: int, eta: float) -> Tensor:
+        alpha_bar = self._head.alpha_bar
+        times = torch.linspace(0, len(alpha_bar) - 1, num_steps + 1).round().long().flip(0).tolist()
+        batch_shape = x.shape[: x.ndim - len(self.event_shape)]
+        with torch.autocast(x.device.type, enabled=False):
+            for t, s in itertools.pairwise(times):
+                predicted = self._predicted(x, torch.full(batch_shape, t, device=x.device), context)
+                x, sigma = reverse_step(x, predicted, float(alpha_bar[t]), float(alpha_bar[s]), eta)
+                if sigma > 0:
+                    x = x + sigma * self._normal(x.shape, len(batch_shape))
+        return x
+
+    def _to_data(self, x: Tensor, on_levels: bool) -> Tensor:
+        n = self._head.num_levels
+        if n is None:
+            return x
+        x = ((x + 1) / 2).clamp(0, 1)
+        return (x * (n - 1)).round() / (n - 1) if on_levels else x
+
+    def _predicted(self, x_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        batch = math.prod(t.shape)
+        flat: Any = self._head.denoiser(
+            x_t.reshape(batch, *self.event_shape), t.reshape(batch), context.reshape(batch, *context.shape[t.ndim :])
+        )
+        return flat.view(x_t.shape)
+
+    def _times(self, batch_shape: torch.Size, like: Tensor, first: int) -> Tensor:
+        """Draw times from first, …, T, int64, shape (...)."""
+        num = len(self._head.alpha_bar) - first
+        uniform = collective.uniform(tuple(batch_shape), like, dim=max(0, len(batch_shape) - 1))
+        return first + (num * uniform).long().clamp(max=num - 1)
+
+    def _normal(self, shape: torch.Size, batch_ndim: int) -> Tensor:
+        return collective.standard_normal(tuple(shape), self._context, dim=max(0, batch_ndim - 1))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Sum over the event, shape (...)."""
+        return values.flatten(values.ndim - len(self.event_shape)).sum(-1)
+
+
+def _log_mass(lower: Tensor, upper: Tensor) -> Tensor:
+    """log(Phi(upper) - Phi(lower)) for lower < upper, without cancellation in either tail; shape kept."""
+    is_right = lower > 0
+    a, b = torch.where(is_right, -upper, lower), torch.where(is_right, -lower, upper)  # a < b, mass to the left of 0
+    log_a, log_b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
+    return log_b + torch.log1p(-(log_a - log_b).exp().clamp(max=1 - torch.finfo(a.dtype).eps))
