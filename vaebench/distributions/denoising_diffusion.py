@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,7 +20,7 @@ from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, noise_weigh
 
 Weighting = Literal["variational", "simple"]
 NUM_TIMES = 8  # of each example outside of training: the bound at one time says little
-NUM_MEAN_STEPS = 20  # of DDIM, for what pictures show
+NOISE_SEED = 0  # of the fixed noise
 
 
 class DenoisingDiffusion(Likelihood):
@@ -34,8 +35,8 @@ class DenoisingDiffusion(Likelihood):
     at a time drawn from 1, …, T, which is no bound on anything.
 
     Data with levels are carried to [-1, 1], and p(x_0|x_1) is a Gaussian's mass in the bin of each level (eq. 13).
-    Draws pass `num_steps` times. `mean` is what DDIM makes of noise that is zero, as it is shown in pictures, and not
-    the mean of x, which has no closed form.
+    Draws pass `num_steps` times; on the way the predicted x_0 of data with levels is kept in [-1, 1]. `mean` stands in
+    for the mean of x, which has no closed form: it is the draw that belongs to one fixed noise, the same for every z.
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239 (eq. 5, 12 to 14);
@@ -140,18 +141,22 @@ class DiffusionDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The end of DDIM from zero noise, shape (*batch_shape, *event_shape)."""
-        zero = self._context.new_zeros(self._extended_shape())
-        steps = min(NUM_MEAN_STEPS, len(self._head.alpha_bar) - 1)
-        return self._to_data(self._reversed(zero, self._context, steps, eta=0.0), on_levels=False)
+        """The end of the reverse process from one fixed noise, shape (*batch_shape, *event_shape)."""
+        generator = torch.Generator().manual_seed(NOISE_SEED)
+
+        def fixed(shape: torch.Size) -> Tensor:
+            noise = torch.randn(self.event_shape, generator=generator, dtype=torch.float64)
+            return noise.to(self._context).expand(shape)
+
+        return self._to_data(self._reversed(self._extended_shape(), self._context, fixed), on_levels=False)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draw x, on its levels where it has them; shape (*sample_shape, *batch_shape, *event_shape)."""
         shape = self._extended_shape(torch.Size(sample_shape))
         context = self._context.expand(*sample_shape, *self._context.shape)
-        noise = self._normal(shape, len(shape) - len(self.event_shape))
-        return self._to_data(self._reversed(noise, context, self._head.num_steps, self._head.eta), on_levels=True)
+        batch_ndim = len(shape) - len(self.event_shape)
+        return self._to_data(self._reversed(shape, context, lambda s: self._normal(s, batch_ndim)), on_levels=True)
 
     # The terms of the bound, each of shape (...)
 
@@ -192,16 +197,18 @@ class DiffusionDistribution(Distribution):
 
     # The reverse process
 
-    def _reversed(self, x: Tensor, context: Tensor, num_steps: int, eta: float) -> Tensor:
-        alpha_bar = self._head.alpha_bar
-        times = torch.linspace(0, len(alpha_bar) - 1, num_steps + 1).round().long().flip(0).tolist()
-        batch_shape = x.shape[: x.ndim - len(self.event_shape)]
+    def _reversed(self, shape: torch.Size, context: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
+        """Follow the reverse process from noise to x_0, all of `shape`."""
+        alpha_bar, eta = self._head.alpha_bar, self._head.eta
+        bound = None if self._head.num_levels is None else 1.0
+        times = torch.linspace(0, len(alpha_bar) - 1, self._head.num_steps + 1).round().long().flip(0).tolist()
+        x, batch_shape = noise(shape), shape[: len(shape) - len(self.event_shape)]
         with torch.autocast(x.device.type, enabled=False):
             for t, s in itertools.pairwise(times):
                 predicted = self._predicted(x, torch.full(batch_shape, t, device=x.device), context)
-                x, sigma = reverse_step(x, predicted, float(alpha_bar[t]), float(alpha_bar[s]), eta)
+                x, sigma = reverse_step(x, predicted, float(alpha_bar[t]), float(alpha_bar[s]), eta, bound)
                 if sigma > 0:
-                    x = x + sigma * self._normal(x.shape, len(batch_shape))
+                    x = x + sigma * noise(shape)
         return x
 
     def _to_data(self, x: Tensor, on_levels: bool) -> Tensor:

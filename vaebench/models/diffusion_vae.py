@@ -22,12 +22,15 @@ class DiffusionVAE(LatentVariableModel):
     B is minus the unweighted squared error of the predicted noise, which is no bound: the model then has no rate, and
     no metric prints nats of it.
 
+    `decode`, `sample` and the images of a run show the end of the reverse process from one fixed noise, so that they
+    differ by z alone; `likelihood(z).sample()` draws noise anew.
+
     References:
         DiffuseVAE: Efficient, Controllable and High-Fidelity Generation from Low-Dimensional Latents (Pandey et al.,
         2022), https://arxiv.org/abs/2201.00308;
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239
     Deviations:
-        All parts are trained together, where the paper trains a VAE first and then the diffusion on its reconstructions.
+        All parts are trained together; the paper trains a VAE first, and then the diffusion on its reconstructions.
     Args: those of `LatentVariableModel`, whose likelihood is a `DenoisingDiffusion`.
     """
 

@@ -44,7 +44,9 @@ def _cosine(num_timesteps: int) -> Tensor:
 _BETAS = {"linear": _linear, "cosine": _cosine}
 
 
-def reverse_step(x_t: Tensor, epsilon: Tensor, now: float, then: float, eta: float) -> tuple[Tensor, float]:
+def reverse_step(
+    x_t: Tensor, epsilon: Tensor, now: float, then: float, eta: float, bound: float | None = None
+) -> tuple[Tensor, float]:
     r"""Return the mean of x_s given x_t and a prediction of its noise, and the standard deviation of what is added.
 
     .. math:: x_s = \sqrt{\bar\alpha_s} \hat x_0 + \sqrt{1 - \bar\alpha_s - \sigma^2} \epsilon_\theta + \sigma \epsilon,
@@ -60,8 +62,12 @@ def reverse_step(x_t: Tensor, epsilon: Tensor, now: float, then: float, eta: flo
         now: alpha-bar at t.
         then: alpha-bar at s < t.
         eta: Share of the ancestral noise, in [0, 1].
+        bound: Largest size of a predicted x_0, as the code of Ho et al. has it for pictures; None for none.
     """
     x_0 = (x_t - math.sqrt(1 - now) * epsilon) / math.sqrt(now)
+    if bound is not None:
+        x_0 = x_0.clamp(-bound, bound)
+        epsilon = (x_t - math.sqrt(now) * x_0) / math.sqrt(1 - now)
     sigma = eta * math.sqrt((1 - then) / (1 - now) * (1 - now / then))
     return math.sqrt(then) * x_0 + math.sqrt(max(0.0, 1 - then - sigma**2)) * epsilon, sigma
 

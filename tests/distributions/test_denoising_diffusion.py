@@ -1,0 +1,170 @@
+"""The diffusion likelihood on a Gaussian, whose best denoiser is known in closed form."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from vaebench.core import Batch
+from vaebench.distributions.denoising_diffusion import DenoisingDiffusion, _log_mass
+from vaebench.distributions.likelihoods import Bernoulli
+from vaebench.metrics.ais import AIS
+from vaebench.metrics.bounds import why_no_weights
+from vaebench.models import VAE, DiffusionVAE
+from vaebench.objectives.diffusion import alpha_bars, noise_weights
+
+MEAN, SD, D = 0.3, 0.5, 2
+
+
+class Exact(nn.Module):
+    """E[epsilon | x_t] for x_0 ~ N(MEAN, SD^2)."""
+
+    def __init__(self, alpha_bar):
+        super().__init__()
+        self.alpha_bar = alpha_bar
+
+    def forward(self, x_t, t, context=None):
+        a = self.alpha_bar[t].view(-1, *[1] * (x_t.ndim - 1))
+        return (1 - a).sqrt() * (x_t - a.sqrt() * MEAN) / (a * SD**2 + 1 - a)
+
+
+def exact_head(num_timesteps=100, **settings):
+    head = DenoisingDiffusion(None, num_timesteps=num_timesteps, num_steps=num_timesteps, context_dim=1, **settings)
+    head.setup((D,))
+    head.denoiser = Exact(head.alpha_bar)
+    return head.double()
+
+
+def contexts(n):
+    return torch.zeros(n, 1, dtype=torch.float64)
+
+
+def test_the_weights_are_those_of_the_divergence_between_two_gaussians():
+    """At some t, an independent evaluation: q(x_{t-1}|x_t, x_0) and p(x_{t-1}|x_t) as Gaussians (eq. 6 and 11)."""
+    alpha_bar = alpha_bars("linear", 50)
+    x_0, epsilon, predicted = torch.randn(3, 4, dtype=torch.float64).unbind()
+    for t in (2, 17, 50):
+        now, then = alpha_bar[t], alpha_bar[t - 1]
+        alpha, beta = now / then, 1 - now / then
+        x_t = now.sqrt() * x_0 + (1 - now).sqrt() * epsilon
+        mean = then.sqrt() * beta / (1 - now) * x_0 + alpha.sqrt() * (1 - then) / (1 - now) * x_t
+        mean_p = (x_t - beta / (1 - now).sqrt() * predicted) / alpha.sqrt()
+        sigma = ((1 - then) / (1 - now) * beta).sqrt()
+        divergence = kl_divergence(Normal(mean, sigma), Normal(mean_p, sigma)).sum()
+        ours = noise_weights(alpha_bar)[t - 2] * (epsilon - predicted).square().sum()
+        torch.testing.assert_close(ours, divergence, rtol=1e-9, atol=0)
+
+
+@torch.no_grad()
+def test_the_bound_has_the_mean_that_the_best_denoiser_gives_it():
+    """Each term's mean over the data is known: Var(epsilon | x_t) = a s^2 / (a s^2 + 1 - a)."""
+    torch.manual_seed(0)
+    head, n = exact_head(), 40_000
+    a = head.alpha_bar
+    error = a * SD**2 / (a * SD**2 + 1 - a)  # of the predicted noise, one dimension
+    terms = (noise_weights(a) * error[2:]).sum()
+    prior = 0.5 * (a[-1] * (MEAN**2 + SD**2) + (1 - a[-1]) - (1 - a[-1]).log() - 1)
+    last = -0.5 * math.log(2 * math.pi) - 0.5 * (1 - a[1]).log() - 0.5 * error[1] / a[1]
+    expected = D * float(last - terms - prior)
+    x = MEAN + SD * torch.randn(n, D, dtype=torch.float64)
+    for training in (True, False):
+        head.train(training)
+        found = head(contexts(n), 1).log_prob(x)
+        assert float(found.mean()) == pytest.approx(expected, abs=4.5 * float(found.std()) / math.sqrt(n))
+    exact = -D * 0.5 * math.log(2 * math.pi * math.e * SD**2)
+    assert expected < exact
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.0])
+@torch.no_grad()
+def test_draws_have_the_moments_of_the_data(eta):
+    torch.manual_seed(0)
+    head, n = exact_head(400, eta=eta), 20_000
+    x = head(contexts(1), 1).sample((n,)).flatten()
+    assert float(x.mean()) == pytest.approx(MEAN, abs=4.5 * SD / math.sqrt(2 * n) + 0.005)  # and 400 steps, not all
+    assert float(x.std()) == pytest.approx(SD, abs=4.5 * SD / math.sqrt(4 * n) + 0.01)
+
+
+def test_the_mass_of_bins_is_exact_in_both_tails():
+    lower = torch.tensor([-math.inf, -12.0, -3.0, 0.2, 4.0, 11.0], dtype=torch.float64)
+    upper = torch.tensor([-8.0, -11.9, 5.0, 0.3, 4.5, math.inf], dtype=torch.float64)
+    expected = []
+    for a, b in zip(lower.tolist(), upper.tolist(), strict=True):
+        a, b = (a, b) if a < 0 else (-b, -a)  # the same mass, where no difference of numbers near 1 is taken
+        expected.append(stats.norm.logcdf(b) + math.log1p(-math.exp(stats.norm.logcdf(a) - stats.norm.logcdf(b))))
+    torch.testing.assert_close(_log_mass(lower, upper), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1, 1)])
+@torch.no_grad()
+def test_the_last_step_is_a_distribution_over_the_levels(shape):
+    """With the same noise for every level, the masses of all levels sum to 1."""
+    head = DenoisingDiffusion(5, num_timesteps=10, num_steps=10, hidden_dim=8)
+    head.setup(shape)
+    head = head.double()
+    p = head(torch.zeros(5, *head.params_shape(shape), dtype=torch.float64), len(shape)).base_dist
+
+    class Fixed(nn.Module):  # predicts, whatever x_1, the noise that makes x_0 = 0.3 of x_1 = 0
+        def forward(self, x, t, context=None):
+            a = head.alpha_bar[1]
+            return (x - a.sqrt() * 0.3) / (1 - a).sqrt()
+
+    head.denoiser = Fixed()
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64).view(5, *shape)
+    total = p._last_step(x, p._context).exp().sum()
+    assert float(total) == pytest.approx(1, abs=1e-12)
+
+
+def test_simple_weights_give_the_squared_error_and_no_rate():
+    model = DiffusionVAE((3,), likelihood=DenoisingDiffusion(4, "simple", hidden_dim=8), latent_dim=2)
+    assert "rate" not in model.capabilities
+    x = torch.randint(0, 4, (50, 3)) / 3
+    loss = model.loss(Batch(x), 0)
+    assert 0 < float(loss.terms["distortion"]) < 10 * 3  # three standard normals, and a network near zero
+    with pytest.raises(ValueError, match=r"no rate: with likelihood.weighting=simple its loss is no bound"):
+        model.require("rate")
+    assert "rate" in DiffusionVAE((3,), likelihood=DenoisingDiffusion(4, hidden_dim=8)).capabilities
+
+
+def test_weights_and_chains_refuse_a_bound():
+    model = DiffusionVAE((3,), likelihood=DenoisingDiffusion(4, hidden_dim=8), latent_dim=2)
+    assert "estimated by a bound, whose exponential is no weight" in why_no_weights(model)
+    assert why_no_weights(VAE((3,), likelihood="bernoulli")) is None
+    subject = SimpleNamespace(model=model, reason_against=model.reason_against)
+    assert "estimated anew in each call" in AIS().why_not(subject)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5, 4)])
+def test_every_parameter_learns_and_shapes_are_kept(shape):
+    head = DenoisingDiffusion(8, num_timesteps=20, num_steps=5, hidden_dim=8)
+    model = DiffusionVAE(shape, likelihood=head, latent_dim=2)
+    x = torch.randint(0, 8, (6, *shape)) / 7
+    model.loss(Batch(x), 0).total.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    p = model.likelihood(torch.randn(3, 6, 2))
+    assert p.log_prob(x).shape == (3, 6)
+    assert p.mean.shape == (3, 6, *shape)
+    draws = p.sample((2,))
+    assert draws.shape == (2, 3, 6, *shape)
+    assert torch.equal((draws * 7).round() / 7, draws)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "got auto"),
+        ({"num_levels": 4, "weighting": "simpel"}, "did you mean 'simple'"),
+        ({"num_levels": 4, "noise_schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"num_levels": 4, "num_steps": 2000}, "num_steps must be a whole number of at least 1 and at most 1000"),
+        ({"num_levels": 4, "eta": 2}, "eta must be at least 0 and at most 1; got 2"),
+    ],
+)
+def test_mistakes_are_told(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DenoisingDiffusion(**settings)
+    with pytest.raises(ValueError, match="needs likelihood=denoising_diffusion, got Bernoulli"):
+        DiffusionVAE((3,), likelihood=Bernoulli())
