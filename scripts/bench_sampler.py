@@ -11,7 +11,7 @@ from torch import Tensor
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.latent.manifold import ManifoldEnergy
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, Parameters
+from vaebench.mcmc.state import Draw, Parameters
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 
 LATENT_DIM, CHAINS, LEAPFROGS = 10, 50, 15

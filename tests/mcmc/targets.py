@@ -15,8 +15,9 @@ from vaebench.energies.analytic.double_well import DoubleWellEnergy
 from vaebench.energies.base import BaseEnergyFunction, ExactEnergy
 from vaebench.factory.configurations import conf_dir, load, options
 from vaebench.factory.recipes import recipe
-from vaebench.mcmc.kernels.kernel import Draw, Kernel, Parameters, State
+from vaebench.mcmc.kernels.kernel import Kernel
 from vaebench.mcmc.kernels.parallel_tempering import ParallelTemperingKernel, TemperedState
+from vaebench.mcmc.state import Draw, Parameters, State
 
 FOLDERS = [Path(conf_dir())]
 

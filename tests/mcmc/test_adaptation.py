@@ -21,7 +21,7 @@ from vaebench.mcmc.adaptation import (
 )
 from vaebench.mcmc.chains import run_chains
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, Parameters, State
+from vaebench.mcmc.state import Draw, Parameters, State
 
 
 def test_examples():

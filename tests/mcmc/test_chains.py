@@ -13,7 +13,8 @@ from vaebench.mcmc.chains import fixed_parameters, run_chains
 from vaebench.mcmc.diagnostics import diagnose, ess_mean, verdict
 from vaebench.mcmc.kernels.ghmc import GHMCKernel
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, Kernel, Report, State, dimensions_first, metropolis
+from vaebench.mcmc.kernels.kernel import Kernel, Report, metropolis
+from vaebench.mcmc.state import Draw, State, dimensions_first
 from vaebench.schedules import LinearScheduler
 
 

@@ -17,9 +17,9 @@ from vaebench.mcmc.chees import chees_gradient
 from vaebench.mcmc.diagnostics import diagnose
 from vaebench.mcmc.kernels.chees_hmc import ChEESHMCKernel, TrajectoryInfo
 from vaebench.mcmc.kernels.ghmc import GHMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, Info
 from vaebench.mcmc.kernels.mclmc import MCLMCKernel
 from vaebench.mcmc.meads import fold_parameters, largest_eigenvalue
+from vaebench.mcmc.state import Draw, Info
 
 NEW = ["ghmc", "chees_hmc", "adjusted_mclmc"]
 

@@ -30,7 +30,7 @@ from tests.mcmc.targets import (
     with_equilibrium,
 )
 from vaebench.hardware import collective
-from vaebench.mcmc.kernels.kernel import Draw, Parameters
+from vaebench.mcmc.state import Draw, Parameters
 
 NUM_EXACT = 100_000
 LIMIT = 4.5

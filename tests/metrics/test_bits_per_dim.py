@@ -9,7 +9,8 @@ from tests.metrics import linear_gaussian
 from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Bernoulli, Binomial
 from vaebench.metrics.base import NotApplicableError
-from vaebench.metrics.bits_per_dim import BitsPerDim, bits_per_dim
+from vaebench.metrics.bits_per_dim import BitsPerDim
+from vaebench.metrics.bounds import bits_per_dim
 from vaebench.metrics.elbo import ELBO
 from vaebench.metrics.importance_bound import ImportanceBound
 from vaebench.models.vae import VAE

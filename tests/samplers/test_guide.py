@@ -12,8 +12,9 @@ from torch import nn
 
 import vaebench.samplers
 from vaebench.energies import BaseEnergyFunction, DoubleWellEnergy, GaussianEnergy
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, metropolis
+from vaebench.mcmc.kernels.kernel import Kernel, metropolis
 from vaebench.mcmc.kernels.langevin import LangevinKernel
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.samplers import MCMC, HamiltonianMonteCarlo, LangevinDynamics, MetropolisAdjustedLangevin
 from vaebench.schedules import CosineScheduler, LinearScheduler, WarmupScheduler
 

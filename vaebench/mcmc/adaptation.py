@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.mcmc.whitening import MassMatrix, find_whitening
 
-if TYPE_CHECKING:  # kernels name their adaptation
-    from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State
-
 MIN_FOR_MASS = 20  # transitions; Stan, too, leaves the mass matrix alone in a shorter warm-up
+
+
+class TunableKernel(Protocol):
+    """A kernel, as far as a search for its step size needs it."""
+
+    def step(self, state: Any, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[Any, Info]:
+        """Make one transition in every chain."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -311,7 +317,7 @@ def regularised(variance: Tensor, n: int, like: Tensor) -> Tensor:
 
 
 def reasonable_step_size(
-    kernel: Kernel, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
+    kernel: TunableKernel, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
 ) -> Tensor:
     """Double or halve the step size until the acceptance rate over chains crosses 0.8 (Hoffman & Gelman, algorithm 4).
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Draw, Kernel, Parameters, State
+from vaebench.mcmc.kernels.kernel import Kernel
+from vaebench.mcmc.state import Draw, Parameters, State
 from vaebench.messages import check_range
 
 SHARPNESS = 4.0  # of the sigmoid schedule

@@ -14,7 +14,8 @@ from vaebench.core import ProgressFunction
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.hardware.signals import Interrupted, SignalFlag
 from vaebench.mcmc.adaptation import Adaptation, WarmUp
-from vaebench.mcmc.kernels.kernel import Draw, Kernel, Parameters, State, dimensions_first
+from vaebench.mcmc.kernels.kernel import Kernel
+from vaebench.mcmc.state import Draw, Parameters, State, dimensions_first
 from vaebench.mcmc.unfinished import Store, Unfinished
 from vaebench.mcmc.whitening import MassMatrix, WhitenedEnergy, Whitening
 from vaebench.messages import check_range

@@ -11,7 +11,7 @@ from torch import Tensor
 from vaebench.mcmc.adaptation import Adaptation, DualAveraging, WarmUp
 
 if TYPE_CHECKING:
-    from vaebench.mcmc.kernels.kernel import Info, Parameters, State
+    from vaebench.mcmc.state import Info, Parameters, State
 
 LEARNING_RATE, BETA = 0.025, 0.95  # of Adam, which keeps no first moment
 MAX_CHANGE = 0.35  # of log T in one transition

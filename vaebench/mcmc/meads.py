@@ -11,7 +11,7 @@ from torch import Tensor
 from vaebench.mcmc.adaptation import Adaptation, WarmUp
 
 if TYPE_CHECKING:
-    from vaebench.mcmc.kernels.kernel import Info, Parameters, State
+    from vaebench.mcmc.state import Info, Parameters, State
 
 NUM_FOLDS = 4
 MIN_FOLD = 4  # chains that have eigenvalues to speak of; with fewer than four such folds there is one

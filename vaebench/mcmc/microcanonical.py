@@ -13,7 +13,7 @@ from vaebench.mcmc.adaptation import Adaptation, DualAveraging, WarmUp, Window
 from vaebench.mcmc.ess import effective_sample_size
 
 if TYPE_CHECKING:
-    from vaebench.mcmc.kernels.kernel import Info, Parameters, State
+    from vaebench.mcmc.state import Info, Parameters, State
 
 ENERGY_VARIANCE = 5e-4  # of the error of one step, per dimension
 MEMORY = 149 / 151  # of the average that the step size comes from: 150 transitions
@@ -58,7 +58,7 @@ class StepByEnergyError:
 
     @property
     def average(self) -> Tensor:
-        """The step size; it is an average already."""
+        """The step size, a scalar; it is an average already."""
         return self.step_size
 
 

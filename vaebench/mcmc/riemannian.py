@@ -24,7 +24,7 @@ class HasMetric(Protocol):
         ...
 
 
-class Metric(ABC):
+class PositionMetric(ABC):
     """A metric at n points. Where A is not finite, or no metric comes of it, everything is nan.
 
     Attributes:
@@ -50,7 +50,7 @@ class Metric(ABC):
         return 0.5 * (temperature * self.log_det + (momentum * self.velocity(momentum)).sum(-1))
 
 
-class SoftAbs(Metric):
+class SoftAbs(PositionMetric):
     r"""The absolute value of a Hessian, softened where its eigenvalues pass through zero.
 
     .. math:: G = Q \, \mathrm{diag}(f(\lambda_i)) \, Q^\top, \quad f(\lambda) = \lambda \coth(\alpha \lambda) \ge
@@ -97,7 +97,7 @@ class SoftAbs(Metric):
         return _times(self._vectors, factors * _times(self._vectors.mT, vector))
 
 
-class Given(Metric):
+class Given(PositionMetric):
     """A metric by its inverse.
 
     Args:

@@ -17,7 +17,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from vaebench.hardware.random_streams import rng_state, set_rng_state
-from vaebench.mcmc.kernels.kernel import Info, Kernel, Parameters, State, is_by_dimension
+from vaebench.mcmc.kernels.kernel import Kernel
+from vaebench.mcmc.state import Info, Parameters, State, is_by_dimension
 from vaebench.mcmc.whitening import DenseWhitening, LowRankWhitening, Whitening
 from vaebench.messages import counted
 from vaebench.runs.files import write_atomic

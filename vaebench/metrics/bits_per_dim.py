@@ -6,16 +6,17 @@ import math
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
-from vaebench.metrics.bounds import check_count, check_on_grid, distortion_and_rate, importance_bound, why_no_weights
-
-
-def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:
-    """Return -log_prob / (num_dims ln 2), bits; log_prob in nats, any shape."""
-    return -log_prob / (num_dims * math.log(2))
+from vaebench.metrics.bounds import (
+    bits_per_dim,
+    check_count,
+    check_on_grid,
+    distortion_and_rate,
+    importance_bound,
+    why_no_weights,
+)
 
 
 class BitsPerDim(Metric):

@@ -89,6 +89,11 @@ def importance_bound(
     return ImportanceEstimate(kept, (2 * log_sum - log_sum_of_squares).exp())
 
 
+def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:
+    """Return -log_prob / (num_dims ln 2), bits; log_prob in nats, any shape."""
+    return -log_prob / (num_dims * math.log(2))
+
+
 def why_no_weights(model: Any) -> str | None:
     """Say why importance weights have no meaning: log p(x|z) is itself drawn from a bound; None where they have."""
     head = getattr(model, "likelihood_head", None)

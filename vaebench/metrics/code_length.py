@@ -9,8 +9,7 @@ import torch
 
 from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
-from vaebench.metrics.bits_per_dim import bits_per_dim
-from vaebench.metrics.bounds import check_on_grid, distortion_and_rate
+from vaebench.metrics.bounds import bits_per_dim, check_on_grid, distortion_and_rate
 
 
 class CodeLength(Metric):

@@ -101,7 +101,7 @@ def params_channels(params_shape: tuple[int, ...], size: Size) -> int:
 
 
 def enlarged(x: Tensor, size: Size) -> Tensor:
-    """Repeat pixels, (B, C, h, w) -> (B, C, *size)."""
+    """Repeat the pixels of x, shape (B, C, h, w), up to shape (B, C, *size)."""
     return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="nearest")
 
 

@@ -11,7 +11,7 @@ import torch
 from tests.mcmc.targets import TARGETS, Function, parameters
 from vaebench.mcmc.kernels.ghmc import GHMCKernel, GHMCState
 from vaebench.mcmc.kernels.hmc import leapfrog
-from vaebench.mcmc.kernels.kernel import Draw, Parameters
+from vaebench.mcmc.state import Draw, Parameters
 
 FOR_EVER = 1e30  # a time after which a momentum is forgotten
 

@@ -11,7 +11,7 @@ import torch
 from tests.mcmc.targets import TARGETS, Derived, correlated_gaussian, parameters, step_size
 from vaebench.energies.analytic.gaussian import GaussianEnergy
 from vaebench.mcmc.kernels.hmc import HMCKernel, kinetic_energy, leapfrog
-from vaebench.mcmc.kernels.kernel import Draw, Parameters, State
+from vaebench.mcmc.state import Draw, Parameters, State
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])

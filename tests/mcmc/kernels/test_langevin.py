@@ -9,9 +9,9 @@ import torch
 
 from tests.mcmc.targets import TARGETS, Function, parameters
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, Parameters
 from vaebench.mcmc.kernels.langevin import LangevinKernel
 from vaebench.mcmc.kernels.mala import MALAKernel
+from vaebench.mcmc.state import Draw, Parameters
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.25])

@@ -10,8 +10,8 @@ import torch
 from tests.mcmc.targets import TARGETS, parameters
 from vaebench.energies.analytic.gaussian import GaussianEnergy
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, Parameters
 from vaebench.mcmc.kernels.mclmc import DirectionState, MCLMCKernel, isokinetic, kick, unit
+from vaebench.mcmc.state import Draw, Parameters
 
 
 def test_a_kick_is_the_equation_of_motion():

@@ -13,8 +13,8 @@ from vaebench.mcmc.chains import run_chains
 from vaebench.mcmc.diagnostics import diagnose, verdict
 from vaebench.mcmc.kernels import nuts
 from vaebench.mcmc.kernels.hmc import leapfrog
-from vaebench.mcmc.kernels.kernel import Draw, State
 from vaebench.mcmc.kernels.nuts import NUTSKernel, build
+from vaebench.mcmc.state import Draw, State
 
 
 def turns(momenta, inverse_mass) -> bool:

@@ -14,8 +14,8 @@ from vaebench.energies import HarmonicEnergy
 from vaebench.mcmc.chains import run_chains
 from vaebench.mcmc.diagnostics import diagnose, ess_mean, verdict
 from vaebench.mcmc.kernels.hmc import HMCKernel
-from vaebench.mcmc.kernels.kernel import Draw, State
 from vaebench.mcmc.kernels.parallel_tempering import ParallelTemperingKernel, swap
+from vaebench.mcmc.state import Draw, State
 
 
 def test_swaps_follow_their_formula():

@@ -16,9 +16,9 @@ from vaebench.mcmc.chains import run_chains
 from vaebench.mcmc.diagnostics import diagnose, verdict
 from vaebench.mcmc.kernels import riemannian_hmc
 from vaebench.mcmc.kernels.hmc import leapfrog
-from vaebench.mcmc.kernels.kernel import Draw, Parameters
 from vaebench.mcmc.kernels.riemannian_hmc import Place, RiemannianHMCKernel, Work
 from vaebench.mcmc.riemannian import Given, SoftAbs, divided_difference, hessian, softened, softened_slope
+from vaebench.mcmc.state import Draw, Parameters
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaebench.distributions.quantizers.quantizer import GRADIENTS, Quantized, QuantizerModule
-from vaebench.distributions.quantizers.vq import Codebook, VectorQuantizer
+from vaebench.distributions.quantizers.vq import LearnedCodebook, VectorQuantizer
 from vaebench.messages import check_range
 
 
@@ -57,12 +57,14 @@ class ResidualCodebooks(QuantizerModule):
             spec.num_embeddings,
             spec.num_quantizers,
         )
-        self.books = nn.ModuleList(Codebook(replace(spec, gradient="straight_through")) for _ in range(self.depth))
+        self.books = nn.ModuleList(
+            LearnedCodebook(replace(spec, gradient="straight_through")) for _ in range(self.depth)
+        )
 
     @property
-    def codebooks(self) -> list[Codebook]:
+    def codebooks(self) -> list[LearnedCodebook]:
         """The codebooks in turn."""
-        return [book for book in self.books if isinstance(book, Codebook)]
+        return [book for book in self.books if isinstance(book, LearnedCodebook)]
 
     def quantize(self, z: Tensor) -> Quantized:
         """Quantise z of shape (B, D, h, w); a codebook that dropout leaves out still names a code."""

@@ -92,12 +92,12 @@ class VectorQuantizer:
         """Length of a code's vector."""
         return self.embedding_dim
 
-    def build(self) -> Codebook:
+    def build(self) -> LearnedCodebook:
         """Return a new codebook."""
-        return Codebook(self)
+        return LearnedCodebook(self)
 
 
-class Codebook(QuantizerModule):
+class LearnedCodebook(QuantizerModule):
     """K codes that learn.
 
     Attributes:

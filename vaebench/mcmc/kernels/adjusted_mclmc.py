@@ -11,9 +11,10 @@ import torch
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.adaptation import Adaptation, WarmUp, reasonable_step_size
 from vaebench.mcmc.kernels.hmc import van_der_corput
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, check_setting, metropolis, number
+from vaebench.mcmc.kernels.kernel import Kernel, check_setting, metropolis, number
 from vaebench.mcmc.kernels.mclmc import isokinetic, unit
 from vaebench.mcmc.microcanonical import MicrocanonicalAdaptation
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
 MAX_STEPS = 500  # of a trajectory

@@ -13,7 +13,8 @@ from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.adaptation import Adaptation, WarmUp, reasonable_step_size
 from vaebench.mcmc.chees import ChEESAdaptation
 from vaebench.mcmc.kernels.hmc import kinetic_energy, leapfrog, van_der_corput
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, check_setting, metropolis, number
+from vaebench.mcmc.kernels.kernel import Kernel, check_setting, metropolis, number
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
 MAX_STEPS = 1000  # of a trajectory

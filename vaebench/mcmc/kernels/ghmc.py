@@ -11,8 +11,9 @@ from torch import Tensor
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.adaptation import Adaptation, WarmUp
 from vaebench.mcmc.kernels.hmc import kinetic_energy, leapfrog
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, check_setting, metropolis, number
+from vaebench.mcmc.kernels.kernel import Kernel, check_setting, metropolis, number
 from vaebench.mcmc.meads import MEADSAdaptation
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, check_setting, metropolis, number
+from vaebench.mcmc.kernels.kernel import Kernel, check_setting, metropolis, number
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, State, metropolis
+from vaebench.mcmc.kernels.kernel import Kernel, metropolis
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 
 
 @dataclass(frozen=True)

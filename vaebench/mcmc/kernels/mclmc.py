@@ -11,18 +11,9 @@ from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.adaptation import Adaptation, WarmUp
-from vaebench.mcmc.kernels.kernel import (
-    Draw,
-    Info,
-    Kernel,
-    Parameters,
-    State,
-    all_finite,
-    check_setting,
-    number,
-    select,
-)
+from vaebench.mcmc.kernels.kernel import Kernel, all_finite, check_setting, number, select
 from vaebench.mcmc.microcanonical import MicrocanonicalAdaptation
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
 KICK = 0.1931833275037836  # of McLachlan's integrator of second order with the least error, in steps
@@ -156,5 +147,5 @@ def kick(direction: Tensor, gradient: Tensor, time: Tensor) -> tuple[Tensor, Ten
 
 
 def unit(x: Tensor) -> Tensor:
-    """Divide rows by their length."""
+    """Divide rows by their length, shape (S, D)."""
     return x / x.norm(dim=-1, keepdim=True)

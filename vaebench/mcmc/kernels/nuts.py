@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.kernels.hmc import kinetic_energy
-from vaebench.mcmc.kernels.kernel import MAX_ENERGY_CHANGE, Draw, Info, Kernel, Parameters, Report, State
+from vaebench.mcmc.kernels.kernel import MAX_ENERGY_CHANGE, Kernel, Report
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.messages import check_range
 
 

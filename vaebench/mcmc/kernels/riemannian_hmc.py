@@ -11,8 +11,9 @@ from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.kernels.hmc import van_der_corput
-from vaebench.mcmc.kernels.kernel import Draw, Info, Kernel, Parameters, Report, State, metropolis
-from vaebench.mcmc.riemannian import Given, HasMetric, Metric, SoftAbs, hessian
+from vaebench.mcmc.kernels.kernel import Kernel, Report, metropolis
+from vaebench.mcmc.riemannian import Given, HasMetric, PositionMetric, SoftAbs, hessian
+from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.messages import check_range
 
 
@@ -253,7 +254,7 @@ class Place:
             return self.energy.inverse_metric(x)
         return hessian(self.energy, x, keep=keep)
 
-    def _metric(self, matrix: Tensor) -> Metric:
+    def _metric(self, matrix: Tensor) -> PositionMetric:
         return SoftAbs(matrix, self.kernel.alpha) if self.kernel.metric == "softabs" else Given(matrix)
 
     def _pull(self, sensitivity: Tensor) -> Tensor:
