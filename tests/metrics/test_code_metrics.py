@@ -37,7 +37,7 @@ def model(quantizer, shape=(1, 4, 4), likelihood="bernoulli"):
 
 def fitted(vq):
     sampler = PixelCNNSampler(hidden_channels=8, num_blocks=1).setup(vq)
-    for parameter in sampler.prior.parameters():
+    for parameter in sampler.density.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     sampler.is_fitted.fill_(True)
     return sampler
@@ -48,7 +48,7 @@ def test_the_code_length_is_the_priors_and_bounds_what_can_be_summed():
     prior = fitted(vq)
     result = CodeLength()(vq, Few(x), batch_size=7, code_prior=prior)
     codes = vq.codes(x).flatten(1)
-    log_prior = torch.log_softmax(prior.prior(codes), 2).gather(2, codes[..., None]).sum((1, 2))
+    log_prior = torch.log_softmax(prior.density(codes), 2).gather(2, codes[..., None]).sum((1, 2))
     log_likelihood = vq.likelihood(vq.embed_codes(codes.reshape(-1, 2, 2))).log_prob(x)
     values = {name: estimate.value for name, estimate in result.values.items()}
     assert set(values) == {"code_length_nats", "code_elbo_nats", "code_bits_per_dim"}

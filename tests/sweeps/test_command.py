@@ -48,7 +48,12 @@ def test_only_what_is_missing_runs_again(capsys):
 
 @pytest.mark.slow
 def test_processes_of_this_machine(capsys):
-    words = ("hardware=submitit_local", "hardware.array_parallelism=2", "trainer.learning_rate=1e-3,1e30")
+    words = (
+        "hardware=submitit_local",
+        "hardware.array_parallelism=2",
+        "trainer.batch_size=20",
+        "trainer.learning_rate=1e-3,1e30",
+    )
     assert train(*words) == 1
     captured = capsys.readouterr()
     assert "is nan" in captured.err

@@ -34,8 +34,8 @@ def changed(sweep, change):
     [
         (lambda c: c["jobs"][0].update(results=["../../elsewhere"], verb="report"), "outside of its run"),
         (lambda c: c["jobs"][0].update(results=["/etc/passwd"], verb="report"), "outside of its run"),
-        (lambda c: c["jobs"][0].update(job_id="--user=root"), "an id that is none"),
-        (lambda c: c["jobs"][0].update(job_id="../../x"), "an id that is none"),
+        (lambda c: c["jobs"][0].update(job_id="--user=root"), "no valid id"),
+        (lambda c: c["jobs"][0].update(job_id="../../x"), "no valid id"),
         (lambda c: c["jobs"][1].update(verb="sample", needs=[1]), "works in no run"),
         (lambda c: c["jobs"][1].update(verb="sample", needs=[7]), "needs jobs that there are not"),
         (lambda c: c["jobs"][1].update(verb="sample", needs=[True]), "needs jobs that there are not"),

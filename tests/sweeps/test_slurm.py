@@ -73,7 +73,7 @@ def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, 
 @needs_slurm
 @pytest.mark.slow
 def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
-    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=600", "seed=3")
+    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=1500", "seed=3")
     vaebench(
         "train", "-m", *words, "hardware=slurm", "hardware.partition=low", "hardware.threads=1", "sweep.wait=false",
         "hydra.sweep.dir=s", cwd=tmp_path,
@@ -94,7 +94,7 @@ def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
 @needs_slurm
 @pytest.mark.slow
 def test_a_job_that_is_warned_of_its_time_limit_goes_on_to_the_same_bits(cluster, tmp_path):
-    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=600", "seed=3")
+    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=1500", "seed=3")
     vaebench(
         "train", "-m", *words, "hardware=slurm", "hardware.partition=dev", "hardware.threads=1", "sweep.wait=false",
         "hardware.timeout_min=9", "hydra.sweep.dir=s", cwd=tmp_path,

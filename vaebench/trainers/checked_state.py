@@ -72,7 +72,7 @@ def checked_state(tree: Mapping[str, Any], training: Resumable) -> dict[str, Any
             for name, value in training.carried.items()
         },
         "finite": like(training.finite.state_dict(), tree.get("finite"), "finite"),
-        "divergence": like(training.divergence.state_dict(), tree.get("divergence"), "divergence"),
+        "divergence": _divergence(training.divergence.state_dict(), tree.get("divergence")),
         "callbacks": _callbacks(
             training.observer.expected_state(training), _mapping(tree.get("callbacks"), "callbacks")
         ),
@@ -263,6 +263,14 @@ def _callbacks(expected: Mapping[str, Any], found: Any) -> dict[str, Any]:
             if isinstance(value, str) and not re.fullmatch(r"[\w. -]+", value, re.ASCII):
                 raise ValueError(f"callbacks.{name}.{key}: expected a name, got {_form(value)}")
     return states
+
+
+def _divergence(expected: Mapping[str, Any], found: Any) -> dict[str, Any]:
+    state = like(expected, found, "divergence")
+    return {
+        **state,
+        "first": {name: _number(math.inf, n, f"divergence.first.{name}") for name, n in state["first"].items()},
+    }
 
 
 def _tensor(expected: Tensor, found: Any, where: str) -> Tensor:
