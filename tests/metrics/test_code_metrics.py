@@ -60,7 +60,7 @@ def test_the_code_length_is_the_priors_and_bounds_what_can_be_summed():
     assert result.details["uniform_rate_nats"] == pytest.approx(4 * math.log(3))
 
     every = torch.cartesian_prod(*[torch.arange(3)] * 4)  # all 81 grids: the exact log p(x)
-    log_p = -prior.nll(every)
+    log_p = -prior.density.nll(every)
     each = vq.likelihood(vq.embed_codes(every.reshape(-1, 2, 2))[:, None].expand(-1, 30, -1, -1, -1)).log_prob(x)
     exact = (each + log_p[:, None]).logsumexp(0)
     assert (exact >= log_likelihood + log_prior - 1e-4).all()
