@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 
 import vaebench
 from vaebench.cli.main import VERBS
-from vaebench.factory.configurations import conf_dir, options
+from vaebench.cli.overrides import arrange
+from vaebench.factory.configurations import conf_dir, folders, options
 from vaebench.factory.groups import GROUPS
 from vaebench.runs.log import start_log
 
@@ -293,3 +294,16 @@ def test_an_answer_that_cannot_be_written(words, tmp_path):
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_a_group_that_takes_several_options_reach_each_job():
+    words = ["-m", "sampler=mala,hmc", "sampler.num_chains=4", "sampler.thinning=1,2", "target=gaussian", "seed=3"]
+    arranged = arrange("sample", words, folders()).overrides
+    assert arranged == [
+        "sampler=mala,hmc",
+        "sampler.num_chains=choice(4)",  # sampler=normal, from which Hydra begins, has no chains
+        "sampler.thinning=1,2",
+        "target=gaussian",
+        "seed=3",
+    ]
+    assert "sampler.num_chains=4" in arrange("sample", ["sampler=hmc", "sampler.num_chains=4"], folders()).overrides

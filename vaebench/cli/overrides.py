@@ -63,6 +63,8 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
     overrides = [with_quoted_path(word, parsed.multirun) for word in overrides]
     overrides = _checked(verb, overrides, folders)
     overrides = _as_choices(verb, overrides, defaults(verb, folders), parsed.multirun)
+    if parsed.multirun:
+        overrides = _with_each_choice(overrides)
     if parsed.multirun and any(_key(word) == "hydra.run.dir" for word in overrides):
         raise CommandError("hydra.run.dir is the place of one run; with -m give hydra.sweep.dir")
     if any(_key(word) == "resume" for word in overrides):
@@ -175,6 +177,32 @@ def _as_choices(verb: str, overrides: list[str], chosen: dict[str, Any], is_swee
             written.append(f"{key}=[{value}]")
         else:
             written.append(word)
+    return written
+
+
+def _with_each_choice(overrides: list[str]) -> list[str]:
+    """Write settings of a group that takes several values as a choice of one, which Hydra sets in each job alone.
+
+    It composes one configuration with the default option beforehand, which may lack the setting:
+    `sampler=mala,hmc sampler.num_chains=4`.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+
+    def is_sweep(word: str) -> bool:
+        try:
+            return parser.parse_override(word).is_sweep_override()
+        except HydraException:  # told later, in a sentence
+            return True
+
+    swept = {word.partition("=")[0] for word in overrides if is_sweep(word)}
+    written = []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        is_of_swept = equals and key[0] not in "+~" and "." in key and key.partition(".")[0] in swept
+        written.append(f"{key}=choice({value})" if is_of_swept and not is_sweep(word) else word)
     return written
 
 
