@@ -9,6 +9,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "sampler.length": {"sampler.step_size": 0.1},  # which is tuned otherwise
     "sampler.kernel.length": {"sampler.step_size": 0.1},
     "sampler.mass_matrix": {"sampler.num_warmup": 40},  # long enough to learn one
+    "sampler=riemannian_hmc": {  # each step solves equations
+        "sampler.num_chains": 2,
+        "sampler.num_warmup": 6,
+        "sampler.num_draws": 4,
+        "sampler.num_leapfrog": 2,
+    },
     "sampler=rhvae:sampler.mass_matrix": {
         "sampler.num_warmup": 40,
         "sampler.step_size": None,
