@@ -137,7 +137,7 @@ def smooth(node):
     """At the kink of a ReLU, rounding is a whole step as well."""
     if "hidden_dims" in node:
         node["activation"] = "tanh"
-    if "num_blocks" in node and "base_channels" not in node:
+    if "num_blocks" in node and not {"base_channels", "num_timesteps"} & set(node):
         node |= {"activation": "tanh", "num_blocks": 0}  # the blocks have ReLUs of their own
     for value in node.values():
         if isinstance(value, dict):
