@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from bench_measure import Row, Settings, Spread, interleaved, rows
-from bench_training import LATENT_DIM, SHAPE, bare_loop, binary_images, trainer
+from bench_training import LATENT_DIM, SHAPE, bare_loop, binary_images, negative_elbo, trainer
 from torch import Tensor, nn
 
 from vaebench.distributions.likelihoods import Bernoulli, LogisticMixture
@@ -30,11 +30,7 @@ class BareUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The negative ELBO, nats per example."""
-        mean, log_var = self.head(self.encoder(x)).chunk(2, -1)
-        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-        distortion = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
-        rate = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum()
-        return (distortion + rate) / len(x)
+        return negative_elbo(self.encoder, self.head, self.decoder, x)
 
 
 def unet_vae(settings: Settings) -> list[Row]:

@@ -43,6 +43,15 @@ def binary_images(num_train: int, num_validation: int) -> Data:
     return Data(DataSplit(x[:num_train]), DataSplit(x[num_train:]))
 
 
+def negative_elbo(encoder: nn.Module, head: nn.Module, decoder: nn.Module, x: Tensor) -> Tensor:
+    """The loss of a VAE of binary pictures as a careful person writes it, nats per example."""
+    mean, log_var = head(encoder(x)).chunk(2, -1)
+    z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+    distortion = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
+    rate = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum()
+    return (distortion + rate) / len(x)
+
+
 class BareVAE(nn.Module):
     """The same layers as `VAE` with `NETWORKS`, written out."""
 
@@ -68,11 +77,7 @@ class BareVAE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The negative ELBO, nats per example."""
-        mean, log_var = self.head(self.encoder(x)).chunk(2, -1)
-        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-        distortion = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
-        rate = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum()
-        return (distortion + rate) / len(x)
+        return negative_elbo(self.encoder, self.head, self.decoder, x)
 
 
 class BareFlow(BareVAE):

@@ -314,5 +314,16 @@ def as_schedule(value: float | Schedule) -> Schedule:
     return value if isinstance(value, Schedule) else ConstantScheduler(float(value))
 
 
+def value_at(name: str, schedule: Schedule, step: int | None) -> float:
+    """Return the value at a step, which a constant does without.
+
+    Raises:
+        ValueError: if the value changes with the step, and none is given.
+    """
+    if step is None and not isinstance(schedule, ConstantScheduler):
+        raise ValueError(f"{name} changes with the step: give step=, the optimiser's step, or {name}=")
+    return schedule(step or 0)
+
+
 def _logistic(u: float) -> float:
     return 1 / (1 + math.exp(-u))

@@ -115,7 +115,7 @@ def test_the_last_step_is_a_distribution_over_the_levels(shape):
 
     head.denoiser = Fixed()
     x = torch.linspace(-1, 1, 5, dtype=torch.float64).view(5, *shape)
-    total = p._last_step(x, p._context).exp().sum()
+    total = p._last_step(x, p.context, p.batch_shape).exp().sum()
     assert float(total) == pytest.approx(1, abs=1e-12)
 
 

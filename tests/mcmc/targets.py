@@ -159,3 +159,13 @@ def statistics(x: Tensor, energy: Tensor) -> dict[str, Tensor]:
         "cos 3x": torch.cos(3 * x),
         "product": x[:, :1] * x[:, 1:],
     }
+
+
+def changes(energy: BaseEnergyFunction, before: Tensor, after: Tensor) -> dict[str, Tensor]:
+    """How far each statistic's mean has moved from exact draws to where the chains took them, in standard errors."""
+    first, last = (statistics(x, energy.energy(x)) for x in (before, after))
+    found = {}
+    for name in first:
+        change = last[name] - first[name]
+        found[name] = change.mean(0) / (change.std(0) / math.sqrt(len(change))).clamp(min=1e-12)
+    return found

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.mcmc.targets import TARGETS, Function, statistics, step_size
+from tests.mcmc.targets import TARGETS, Function, changes, step_size
 from vaebench.energies.analytic.harmonic import HarmonicEnergy
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.chains import fixed_parameters, run_chains
@@ -51,10 +51,7 @@ def test_adapted_parameters_leave_exact_draws_invariant():
     state = move.init(start, energy)
     for _ in range(3):
         state, _ = move.step(state, energy, parameters, Draw())
-    before, after = (statistics(x, energy.energy(x)) for x in (start, state.position))
-    for name in before:
-        change = after[name] - before[name]
-        z = change.mean(0) / (change.std(0) / math.sqrt(len(change))).clamp(min=1e-12)
+    for name, z in changes(energy, start, state.position).items():
         assert (z.abs() <= 4.5).all(), name
 
 

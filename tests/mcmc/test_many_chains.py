@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.mcmc.targets import KERNELS, TARGETS, statistics
+from tests.mcmc.targets import KERNELS, TARGETS, changes
 from vaebench.energies.analytic.gaussian import GaussianEnergy
 from vaebench.energies.analytic.harmonic import HarmonicEnergy
 from vaebench.mcmc.adaptation import WarmUp
@@ -108,10 +108,7 @@ def test_adapted_parameters_leave_exact_draws_invariant(kernel):
     state = move.init(start, energy)
     for _ in range(3):
         state, info = move.step(state, energy, parameters, Draw())
-    before, after = (statistics(x, energy.energy(x)) for x in (start, state.position))
-    for name in before:
-        change = after[name] - before[name]
-        z = change.mean(0) / (change.std(0) / math.sqrt(len(change))).clamp(min=1e-12)
+    for name, z in changes(energy, start, state.position).items():
         assert (z.abs() <= 4.5).all(), name
     assert 0.4 < float(info.acceptance_probability.mean()) < 0.995
 

@@ -9,11 +9,8 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, Independent
 
-from vaebench.core import at_least_float32
-from vaebench.distributions.likelihoods import Likelihood
-from vaebench.hardware import collective
+from vaebench.distributions.context_likelihood import ContextDistribution, ContextLikelihood
 from vaebench.messages import check_range, did_you_mean
 from vaebench.networks.coupling import conditional_flow
 
@@ -21,7 +18,7 @@ Dequantization = Literal["uniform", "variational"]
 ALPHA = 0.05  # of the logit transform, Dinh et al. (2017), section 4.1
 
 
-class ConditionalFlow(Likelihood):
+class ConditionalFlow(ContextLikelihood):
     r"""p(x|z) by a normalising flow f with the decoder's output c(z) as its context.
 
     Data with levels are dequantised: x in {0, 1/(n-1), …, 1} stands for the bin of width 1/n that begins at k/n, and
@@ -63,24 +60,17 @@ class ConditionalFlow(Likelihood):
         num_transforms: int = 6,
         hidden_features: Sequence[int] = (64, 64),
     ) -> None:
-        super().__init__()
-        if num_levels == "auto":
-            raise ValueError("num_levels must be the number of levels of the data, or null for real data; got auto")
-        check_range("num_levels", num_levels, at_least=2, whole=True, or_null=True)
+        super().__init__(num_levels, context_dim)
         if dequantization not in get_args(Dequantization):
             near = did_you_mean(str(dequantization), get_args(Dequantization))
             raise ValueError(f"dequantization: unknown name '{dequantization}'{near}")
-        check_range("context_dim", context_dim, at_least=1, whole=True)
         check_range("num_transforms", num_transforms, at_least=1, whole=True)
         if not hidden_features:
             raise ValueError("hidden_features must name at least one layer, got []")
         for width in hidden_features:
             check_range("hidden_features", width, at_least=1, whole=True)
-        self.num_levels = num_levels
-        self.is_discrete = num_levels is not None
-        self.log_prob_is = "exact" if num_levels is None else "unbiased"
-        self.is_variational = num_levels is not None and dequantization == "variational"
-        self.context_dim = context_dim
+        self.log_prob_is = "unbiased" if self.is_discrete else "exact"
+        self.is_variational = self.is_discrete and dequantization == "variational"
         self._sizes = (num_transforms, tuple(hidden_features))
 
     def setup(self, shape: tuple[int, ...]) -> None:
@@ -89,19 +79,15 @@ class ConditionalFlow(Likelihood):
         self.flow = conditional_flow(shape, self.context_dim, *self._sizes)
         self.noise_flow = conditional_flow(shape, shape[0], *self._sizes) if self.is_variational else None
 
-    def params_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The context: (context_dim, H, W) for pictures, (context_dim,) for vectors."""
-        return (self.context_dim, *shape[1:])
-
     def caution(self, x: Tensor) -> str | None:
         """Say that the number is a bound."""
         if not self.is_discrete:
             return None
         return f"log p(x|z) is a lower bound, by {'variational' if self.is_variational else 'uniform'} dequantisation"
 
-    def forward(self, params: Tensor, event_ndim: int) -> Independent:
-        """Return p(x|z) with an event of `event_ndim` dimensions, computed in float32 or better."""
-        return Independent(FlowDistribution(self, at_least_float32(params)), 0, validate_args=False)
+    def given(self, context: Tensor) -> FlowDistribution:
+        """Return p(x|z) for contexts of shape (..., context_dim, …)."""
+        return FlowDistribution(self, context)
 
     def to_real(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return v for y in [0, 1], shape kept, and log |det dv/dy|, nats, shape (N,)."""
@@ -114,82 +100,60 @@ class ConditionalFlow(Likelihood):
         return (torch.sigmoid(v) - ALPHA) / (1 - 2 * ALPHA)
 
 
-class FlowDistribution(Distribution):
-    """p(x|z) for contexts of shape (..., context_dim, …).
-
-    Args:
-        head: The likelihood that holds the flows.
-        context: c(z), with the batch dimensions first.
-    """
-
-    arg_constraints = {}  # noqa: RUF012 - torch's own class attribute
+class FlowDistribution(ContextDistribution):
+    """p(x|z) by the flows of `head`; see `ContextDistribution`."""
 
     def __init__(self, head: ConditionalFlow, context: Tensor) -> None:
+        super().__init__(head.shape, context)
         self._head = head
-        batch_shape = context.shape[: context.ndim - len(head.shape)]
-        self._context = context.reshape(-1, *context.shape[len(batch_shape) :])
-        super().__init__(batch_shape, torch.Size(head.shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Bound on log P(x|z) at one u, or log p(x|z) of real data; value (..., *event_shape), nats, shape (...)."""
         head, n = self._head, self._head.num_levels
-        batch_shape = torch.broadcast_shapes(value.shape[: value.ndim - len(self.event_shape)], self.batch_shape)
-        x = value.expand(*batch_shape, *self.event_shape).to(self._context)
-        context = self._context.view(*self.batch_shape, *self._context.shape[1:])
-        context = context.expand(*batch_shape, *context.shape[len(self.batch_shape) :]).flatten(0, len(batch_shape) - 1)
+        x, context, batch_shape = self.rows(value)
         with torch.autocast(x.device.type, enabled=False):
             if n is None:
-                log_prob = self._log_density(x.flatten(0, len(batch_shape) - 1), context)
-            else:
-                u, log_q = self._dequantised(x)
-                y = ((x * (n - 1)).round() + u).flatten(0, len(batch_shape) - 1) / n
-                v, log_slope = head.to_real(y)
-                log_prob = self._log_density(v, context) + log_slope - log_q - y[0].numel() * math.log(n)
-        return log_prob.view(batch_shape)
+                return self._log_density(x, context).view(batch_shape)
+            u, log_q = self._dequantised(x, batch_shape)
+            v, log_slope = head.to_real(((x * (n - 1)).round() + u) / n)
+            log_prob = self._log_density(v, context) + log_slope - log_q - math.prod(head.shape) * math.log(n)
+            return log_prob.view(batch_shape)
 
     @property
     def mean(self) -> Tensor:
         """The image of the base's mean, shape (*batch_shape, *event_shape)."""
-        return self._decoded(self._context.new_zeros(len(self._context), *self.event_shape)).view(
-            self._extended_shape()
-        )
+        noise, context, _ = self.rows(self.context.new_zeros(self.event_shape))
+        return self._decoded(noise, context).view(self._extended_shape())
 
+    @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draw x, on its levels where it has them; shape (*sample_shape, *batch_shape, *event_shape)."""
-        shape = self._extended_shape(torch.Size(sample_shape))
-        batch_dim = len(sample_shape) + max(0, len(self.batch_shape) - 1)
-        noise = collective.standard_normal(tuple(shape), self._context, dim=batch_dim)
-        repeats = math.prod(sample_shape)
-        with torch.no_grad():
-            y = self._decoded(noise.reshape(-1, *self.event_shape), repeats)
-            n = self._head.num_levels
-            x = y if n is None else (y * n).floor().clamp(0, n - 1) / (n - 1)
-        return x.view(shape)
+        shape, n = self._extended_shape(torch.Size(sample_shape)), self._head.num_levels
+        noise = self.normal(torch.Size((*sample_shape, *self.batch_shape)))
+        noise, context, _ = self.rows(noise.view(shape))
+        y = self._decoded(noise, context).view(shape)
+        return y if n is None else (y * n).floor().clamp(0, n - 1) / (n - 1)
 
     def _log_density(self, v: Tensor, context: Tensor) -> Tensor:
         """log p(v | context), nats, shape (N,)."""
         noise, log_det = self._head.flow(v, context)
         return -0.5 * (noise.square() + math.log(2 * math.pi)).flatten(1).sum(1) + log_det
 
-    def _dequantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw u of the shape of x (..., *event_shape), and log q(u|x), nats, shape (N,) or 0.
+    def _dequantised(self, x: Tensor, batch_shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Draw u of the shape of x (N, *event_shape), and log q(u|x), nats, shape (N,) or 0.
 
         Logistic noise goes through a flow and a sigmoid, so that a flow that is still the identity gives uniform u.
         """
-        head, batch_ndim = self._head, x.ndim - len(self.event_shape)
-        uniform = collective.uniform(tuple(x.shape), x, dim=max(0, batch_ndim - 1))
-        if head.noise_flow is None:
+        uniform = self.uniform(batch_shape, tuple(self.event_shape))
+        if self._head.noise_flow is None:
             return uniform, x.new_zeros(())
-        tiny = torch.finfo(x.dtype).tiny  # a uniform number may be exactly 0
-        noise = torch.logit(uniform.clamp(min=tiny)).flatten(0, batch_ndim - 1)
-        r, log_det = head.noise_flow(noise, 2 * x.flatten(0, batch_ndim - 1) - 1)
-        log_q = (_logistic(noise) - _logistic(r)).flatten(1).sum(1) - log_det
-        return torch.sigmoid(r).view(x.shape), log_q
+        noise = torch.logit(uniform.clamp(min=torch.finfo(x.dtype).tiny))  # a uniform number may be exactly 0
+        r, log_det = self._head.noise_flow(noise, 2 * x - 1)
+        return torch.sigmoid(r), (_logistic(noise) - _logistic(r)).flatten(1).sum(1) - log_det
 
-    def _decoded(self, noise: Tensor, repeats: int = 1) -> Tensor:
-        """Decode noise (repeats * N, *event_shape); same shape, in [0, 1] where x has levels."""
+    def _decoded(self, noise: Tensor, context: Tensor) -> Tensor:
+        """Decode noise (N, *event_shape); same shape, in [0, 1] where x has levels."""
         with torch.autocast(noise.device.type, enabled=False):
-            context = self._context.repeat(repeats, *[1] * (self._context.ndim - 1))
             v = self._head.flow.inverse(noise, context)  # type: ignore[operator]
             return v if self._head.num_levels is None else self._head.from_real(v).clamp(0, 1)
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
 
-from vaebench.core import at_least_float32
-from vaebench.distributions.likelihoods import Likelihood
-from vaebench.hardware import collective
+from vaebench.distributions.context_likelihood import ContextDistribution, ContextLikelihood
 from vaebench.messages import check_range, did_you_mean
 from vaebench.networks.denoiser import conditional_denoiser
 from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, noise_weights, reverse_step
@@ -23,7 +20,7 @@ NUM_TIMES = 8  # of each example outside of training: the bound at one time says
 NOISE_SEED = 0  # of the fixed noise
 
 
-class DenoisingDiffusion(Likelihood):
+class DenoisingDiffusion(ContextLikelihood):
     r"""p(x|z) by a network that predicts the noise in x_t, given the decoder's output c(z).
 
     .. math:: x_t = \sqrt{\bar\alpha_t} x_0 + \sqrt{1 - \bar\alpha_t} \epsilon, \quad
@@ -71,23 +68,17 @@ class DenoisingDiffusion(Likelihood):
         hidden_dim: int = 64,
         num_blocks: int = 3,
     ) -> None:
-        super().__init__()
-        if num_levels == "auto":
-            raise ValueError("num_levels must be the number of levels of the data, or null for real data; got auto")
-        check_range("num_levels", num_levels, at_least=2, whole=True, or_null=True)
+        super().__init__(num_levels, context_dim)
         if weighting not in get_args(Weighting):
             raise ValueError(f"weighting: unknown name '{weighting}'{did_you_mean(weighting, get_args(Weighting))}")
         check_range("num_timesteps", num_timesteps, at_least=2, whole=True)
         check_range("num_steps", num_steps, at_least=1, at_most=num_timesteps, whole=True)
         check_range("eta", eta, at_least=0, at_most=1)
-        check_range("context_dim", context_dim, at_least=1, whole=True)
         check_range("hidden_dim", hidden_dim, at_least=2, whole=True)
         check_range("num_blocks", num_blocks, at_least=1, whole=True)
-        self.num_levels = num_levels
-        self.is_discrete = num_levels is not None
         self.log_prob_is = "a bound"
         self.weighting, self.num_steps, self.eta = weighting, num_steps, eta
-        self.context_dim, self._sizes = context_dim, (hidden_dim, num_blocks)
+        self._sizes = (hidden_dim, num_blocks)
         self.register_buffer("alpha_bar", alpha_bars(noise_schedule, num_timesteps), persistent=False)
 
     def setup(self, shape: tuple[int, ...]) -> None:
@@ -95,148 +86,122 @@ class DenoisingDiffusion(Likelihood):
         self.shape = tuple(shape)
         self.denoiser = conditional_denoiser(shape, *self._sizes, self.context_dim)
 
-    def params_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The context: (context_dim, H, W) for pictures, (context_dim,) for vectors."""
-        return (self.context_dim, *shape[1:])
-
     def caution(self, x: Tensor) -> str | None:
         """Say that the number is a bound."""
         return "log p(x|z) is a lower bound, by diffusion"
 
-    def forward(self, params: Tensor, event_ndim: int) -> Independent:
-        """Return p(x|z) with an event of `event_ndim` dimensions, computed in float32 or better."""
-        return Independent(DiffusionDistribution(self, at_least_float32(params)), 0, validate_args=False)
+    def given(self, context: Tensor) -> DiffusionDistribution:
+        """Return p(x|z) for contexts of shape (..., context_dim, …)."""
+        return DiffusionDistribution(self, context)
 
 
-class DiffusionDistribution(Distribution):
-    """p(x|z) for contexts of shape (..., context_dim, …).
-
-    Args:
-        head: The likelihood that holds the denoiser.
-        context: c(z), with the batch dimensions first.
-    """
-
-    arg_constraints = {}  # noqa: RUF012 - torch's own class attribute
+class DiffusionDistribution(ContextDistribution):
+    """p(x|z) by the denoiser of `head`; see `ContextDistribution`."""
 
     def __init__(self, head: DenoisingDiffusion, context: Tensor) -> None:
-        self._head, self._context = head, context
-        super().__init__(context.shape[: context.ndim - len(head.shape)], torch.Size(head.shape), validate_args=False)
+        super().__init__(head.shape, context)
+        self._head = head
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Estimate of the bound for value (..., *event_shape), nats, shape (...); see `DenoisingDiffusion`."""
-        batch_ndim = value.ndim - len(self.event_shape)
-        batch_shape = torch.broadcast_shapes(value.shape[:batch_ndim], self.batch_shape)
-        x = value.expand(*batch_shape, *self.event_shape).to(self._context)
+        x, context, batch_shape = self.rows(value)
         x = x if self._head.num_levels is None else 2 * x - 1
-        context = self._context.expand(*batch_shape, *self._context.shape[len(self.batch_shape) :])
         with torch.autocast(x.device.type, enabled=False):
             if self._head.weighting == "simple":
-                t = self._times(batch_shape, x, 1)
-                return -self._squared_error(x, context, t)[0]
+                t = self._times(batch_shape, 1)
+                return -self._squared_error(x, context, t, batch_shape)[0].view(batch_shape)
             num_times = 1 if self._head.training else NUM_TIMES
-            bound = self._last_step(x, context) - self._prior_rate(x)
+            bound = self._last_step(x, context, batch_shape) - self._prior_rate(x)
             for _ in range(num_times):
-                bound = bound + self._sum_of_terms(x, context) / num_times
-            return bound
+                bound = bound + self._sum_of_terms(x, context, batch_shape) / num_times
+            return bound.view(batch_shape)
 
     @property
     def mean(self) -> Tensor:
         """The end of the reverse process from one fixed noise, shape (*batch_shape, *event_shape)."""
         generator = torch.Generator().manual_seed(NOISE_SEED)
+        x, context, _ = self.rows(self.context.new_zeros(self.event_shape))
 
-        def fixed(shape: torch.Size) -> Tensor:
+        def fixed() -> Tensor:
             noise = torch.randn(self.event_shape, generator=generator, dtype=torch.float64)
-            return noise.to(self._context).expand(shape)
+            return noise.to(x).expand_as(x)
 
-        return self._to_data(self._reversed(self._extended_shape(), self._context, fixed), on_levels=False)
+        return self._to_data(self._reversed(context, fixed), on_levels=False).view(self._extended_shape())
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draw x, on its levels where it has them; shape (*sample_shape, *batch_shape, *event_shape)."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        context = self._context.expand(*sample_shape, *self._context.shape)
-        batch_ndim = len(shape) - len(self.event_shape)
-        return self._to_data(self._reversed(shape, context, lambda s: self._normal(s, batch_ndim)), on_levels=True)
+        _, context, batch_shape = self.rows(self.context.new_zeros(shape))
+        return self._to_data(self._reversed(context, lambda: self.normal(batch_shape)), on_levels=True).view(shape)
 
-    # The terms of the bound, each of shape (...)
+    # The terms of the bound for N examples, each of shape (N,)
 
     def _prior_rate(self, x: Tensor) -> Tensor:
         """KL(q(x_T|x_0) || N(0, I)), nats."""
         alpha_bar = float(self._head.alpha_bar[-1])
         variance = 1 - alpha_bar
-        return self._sum(0.5 * (alpha_bar * x.square() + variance - math.log(variance) - 1))
+        return (0.5 * (alpha_bar * x.square() + variance - math.log(variance) - 1)).flatten(1).sum(1)
 
-    def _last_step(self, x: Tensor, context: Tensor) -> Tensor:
+    def _last_step(self, x: Tensor, context: Tensor, batch_shape: torch.Size) -> Tensor:
         """log p(x_0|x_1) at a draw of x_1: a Gaussian about the predicted x_0 of variance beta_1; nats."""
         alpha_bar = float(self._head.alpha_bar[1])
-        first = torch.ones(x.shape[: x.ndim - len(self.event_shape)], dtype=torch.long, device=x.device)
-        _, x_1, epsilon = self._squared_error(x, context, first)
+        first = torch.ones(len(x), dtype=torch.long, device=x.device)
+        _, x_1, epsilon = self._squared_error(x, context, first, batch_shape)
         mean, sigma = (x_1 - math.sqrt(1 - alpha_bar) * epsilon) / math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-        standard = torch.distributions.Normal(x.new_zeros(()), x.new_ones(()), validate_args=False)
         n = self._head.num_levels
         if n is None:
-            return self._sum(standard.log_prob((x - mean) / sigma) - math.log(sigma))
+            standard = (x - mean) / sigma
+            return (-0.5 * standard.square() - math.log(sigma * math.sqrt(2 * math.pi))).flatten(1).sum(1)
         upper, lower = (x + 1 / (n - 1) - mean) / sigma, (x - 1 / (n - 1) - mean) / sigma
         upper = upper.masked_fill(x > 1 - 1 / (n - 1), math.inf)
         lower = lower.masked_fill(x < -1 + 1 / (n - 1), -math.inf)
-        return self._sum(_log_mass(lower, upper))
+        return _log_mass(lower, upper).flatten(1).sum(1)
 
-    def _sum_of_terms(self, x: Tensor, context: Tensor) -> Tensor:
+    def _sum_of_terms(self, x: Tensor, context: Tensor, batch_shape: torch.Size) -> Tensor:
         """-sum over t of w_t ||epsilon - epsilon_theta||^2, from one time drawn from 2, …, T; nats."""
-        t = self._times(x.shape[: x.ndim - len(self.event_shape)], x, 2)
+        t = self._times(batch_shape, 2)
         weights = noise_weights(self._head.alpha_bar).to(x.dtype)
-        return -len(weights) * weights[t - 2] * self._squared_error(x, context, t)[0]
+        return -len(weights) * weights[t - 2] * self._squared_error(x, context, t, batch_shape)[0]
 
-    def _squared_error(self, x: Tensor, context: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """||epsilon - epsilon_theta||^2, shape (...), x_t and epsilon_theta at times t (...)."""
-        epsilon = self._normal(x.shape, t.ndim)
-        alpha_bar = self._head.alpha_bar[t].to(x.dtype).view(*t.shape, *[1] * len(self.event_shape))
+    def _squared_error(
+        self, x: Tensor, context: Tensor, t: Tensor, batch_shape: torch.Size
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """||epsilon - epsilon_theta||^2, x_t and epsilon_theta at times t (N,)."""
+        epsilon = self.normal(batch_shape)
+        alpha_bar = self._head.alpha_bar[t].to(x.dtype).view(-1, *[1] * (x.ndim - 1))
         x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * epsilon
-        predicted = self._predicted(x_t, t, context)
-        return self._sum((epsilon - predicted).square()), x_t, predicted
+        predicted = self._head.denoiser(x_t, t, context)
+        return (epsilon - predicted).square().flatten(1).sum(1), x_t, predicted
+
+    def _times(self, batch_shape: torch.Size, first: int) -> Tensor:
+        """Draw times from first, …, T, int64, shape (N,)."""
+        num = len(self._head.alpha_bar) - first
+        return first + (num * self.uniform(batch_shape)).long().clamp(max=num - 1)
 
     # The reverse process
 
-    def _reversed(self, shape: torch.Size, context: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
-        """Follow the reverse process from noise to x_0, all of `shape`."""
+    def _reversed(self, context: Tensor, noise: Callable[[], Tensor]) -> Tensor:
+        """Follow the reverse process from noise to x_0, shape (N, *event_shape)."""
         alpha_bar, eta = self._head.alpha_bar, self._head.eta
         bound = None if self._head.num_levels is None else 1.0
         times = torch.linspace(0, len(alpha_bar) - 1, self._head.num_steps + 1).round().long().flip(0).tolist()
-        x, batch_shape = noise(shape), shape[: len(shape) - len(self.event_shape)]
+        x = noise()
         with torch.autocast(x.device.type, enabled=False):
             for t, s in itertools.pairwise(times):
-                predicted = self._predicted(x, torch.full(batch_shape, t, device=x.device), context)
+                predicted = self._head.denoiser(x, torch.full((len(x),), t, device=x.device), context)
                 x, sigma = reverse_step(x, predicted, float(alpha_bar[t]), float(alpha_bar[s]), eta, bound)
                 if sigma > 0:
-                    x = x + sigma * noise(shape)
+                    x = x + sigma * noise()
         return x
 
     def _to_data(self, x: Tensor, on_levels: bool) -> Tensor:
+        """Carry x_0 to the data's range, shape kept."""
         n = self._head.num_levels
         if n is None:
             return x
         x = ((x + 1) / 2).clamp(0, 1)
         return (x * (n - 1)).round() / (n - 1) if on_levels else x
-
-    def _predicted(self, x_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        batch = math.prod(t.shape)
-        flat: Any = self._head.denoiser(
-            x_t.reshape(batch, *self.event_shape), t.reshape(batch), context.reshape(batch, *context.shape[t.ndim :])
-        )
-        return flat.view(x_t.shape)
-
-    def _times(self, batch_shape: torch.Size, like: Tensor, first: int) -> Tensor:
-        """Draw times from first, …, T, int64, shape (...)."""
-        num = len(self._head.alpha_bar) - first
-        uniform = collective.uniform(tuple(batch_shape), like, dim=max(0, len(batch_shape) - 1))
-        return first + (num * uniform).long().clamp(max=num - 1)
-
-    def _normal(self, shape: torch.Size, batch_ndim: int) -> Tensor:
-        return collective.standard_normal(tuple(shape), self._context, dim=max(0, batch_ndim - 1))
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Sum over the event, shape (...)."""
-        return values.flatten(values.ndim - len(self.event_shape)).sum(-1)
 
 
 def _log_mass(lower: Tensor, upper: Tensor) -> Tensor:

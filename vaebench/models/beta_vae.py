@@ -14,7 +14,7 @@ from vaebench.messages import check_range
 from vaebench.models.aliases import also_takes, beta_of
 from vaebench.models.base import Components, LatentVariableModel
 from vaebench.objectives.divergences import free_bits_rate, rate_per_dimension
-from vaebench.schedules import ConstantScheduler, Schedule, as_schedule
+from vaebench.schedules import Schedule, as_schedule, value_at
 
 
 class BetaVAE(LatentVariableModel):
@@ -80,10 +80,7 @@ class BetaVAE(LatentVariableModel):
         Raises:
             ValueError: if beta changes with the step, and none is given.
         """
-        if beta is None:
-            if step is None and not isinstance(self.beta, ConstantScheduler):
-                raise ValueError("beta changes with the step: give step=, the optimiser's step, or beta=")
-            beta = self.beta(step or 0)
+        beta = value_at("beta", self.beta, step) if beta is None else beta
         if self.free_bits:
             rate = free_bits_rate(rate_per_dimension(q, p), self.free_bits, over=self.free_bits_of)
         return beta * rate, {"beta": rate.new_tensor(beta)}

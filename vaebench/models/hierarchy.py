@@ -18,7 +18,7 @@ from vaebench.models.base import ELBOTerms, LatentVariableModel
 from vaebench.networks.batch_norm import BatchNorm
 from vaebench.networks.hierarchy import HierarchicalNetwork, TopDown
 from vaebench.objectives.divergences import RateEstimator
-from vaebench.schedules import ConstantScheduler, Schedule, as_schedule
+from vaebench.schedules import Schedule, as_schedule, value_at
 
 IN_TURN: RateEstimator = "in closed form for each group, at one draw of those above"
 
@@ -147,10 +147,7 @@ class HierarchicalModel(LatentVariableModel):
         Raises:
             ValueError: if beta changes with the step, and none is given.
         """
-        if beta is None:
-            if step is None and not isinstance(self.beta, ConstantScheduler):
-                raise ValueError("beta changes with the step: give step=, the optimiser's step, or beta=")
-            beta = self.beta(step or 0)
+        beta = value_at("beta", self.beta, step) if beta is None else beta
         return beta * rate, {"beta": rate.new_tensor(beta)}
 
     # Parts of the above
