@@ -18,6 +18,7 @@ from vaebench import factory
 from vaebench.cli import main as cli
 from vaebench.commands import sample as command
 from vaebench.mcmc.unfinished import Unfinished
+from vaebench.runs.images import to_image
 from vaebench.runs.run import Run, now, write_json
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.trainers.state import save_weights
@@ -287,7 +288,7 @@ def test_the_grid_has_a_row_for_each_label(conditional_run):
     folder = conditional_run.samples("normal")
     images = load_file(folder / "samples.safetensors")["images"]
     rows = torch.cat([images[0:3], images[4:7], images[8:11]])
-    expected = command.to_image(rows, 3, row_labels=["4", "1", "8"])
+    expected = to_image(rows, 3, row_labels=["4", "1", "8"])
     with Image.open(folder / "grid.png") as grid:
         assert grid.convert("RGB").tobytes() == expected.convert("RGB").tobytes()
 

@@ -151,3 +151,21 @@ def test_what_has_no_evidence_says_so():
         "ais_log_likelihood_nats",
         "ais_ess",
     }
+
+
+def test_a_temperature_has_one_step_size_on_the_way_up_and_down():
+    class Recorder(HMCKernel):
+        def step(self, state, energy, parameters, draw):
+            steps.append((energy.beta, parameters.step_size[:, 0].tolist()))
+            return super().step(state, energy, parameters, draw)
+
+    energy = AnnealedEnergy(lambda z: -z.square().sum(-1) / 2, lambda z: -4 * z.square().sum(-1))
+    sizes = StepSizes(torch.tensor([[0.0], [-1.0], [-2.0], [-3.0]]), torch.ones(4, 1))
+    betas, found = [0.0, 0.25, 0.5, 0.75, 1.0], []
+    for order in (betas, betas[::-1]):
+        steps = []
+        anneal(Recorder(1), energy, torch.randn(3, 2), sizes, order)
+        found.append(dict(steps))
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
+    assert found[0][0.25][0] > found[0][0.5][0] > found[0][0.75][0]

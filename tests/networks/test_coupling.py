@@ -62,3 +62,11 @@ def test_couplings_begin_as_the_identity_and_change_every_pixel_later():
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(C, H, W\), got examples of shape \(2, 1, 8, 8\)"):
         conditional_flow((2, 1, 8, 8), 3, 2, (8,))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_log_scales_stay_within_two(sign):
+    flow = PictureFlow((1, 2, 2), 1, 1, (4,))
+    torch.nn.init.constant_(flow.couplings[0].exit.bias, sign * 100)
+    s, _ = flow.couplings[0].scale_and_shift(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+    assert torch.equal(s[0, 0], sign * torch.tensor([[0.0, 2.0], [2.0, 0.0]]))

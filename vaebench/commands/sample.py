@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
@@ -19,6 +18,7 @@ from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.console import show_table
 from vaebench.commands.energy import draw_from_energy, say_efficiency, wants_netcdf, write_netcdf
+from vaebench.commands.labels import grid, labels_of
 from vaebench.commands.landscape import landscape_of
 from vaebench.commands.progress import progress
 from vaebench.commands.unfinished import kept, unfinished
@@ -28,7 +28,6 @@ from vaebench.factory.signatures import convert
 from vaebench.hardware.random_streams import Stream, seed_stream
 from vaebench.messages import counted
 from vaebench.runs.files import refuse_unwritable, replaced_folder
-from vaebench.runs.images import to_image
 from vaebench.runs.regular import read_bytes
 from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
 from vaebench.samplers.base import BaseSampler
@@ -49,8 +48,6 @@ SETTINGS = {
 CHUNK = 500  # latents that are decoded at once
 UNUSED = {"target": "auto", "kernel": "hmc"}  # what conf/sample.yaml chooses where the user does not
 FIT, HISTORY = "fit", "fit.jsonl"  # where an interrupted fit waits, and what a finished one leaves of its losses
-GRID = 64  # pictures in the grid
-ROW = 10  # pictures of a label in the grid
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +80,7 @@ def task(cfg: DictConfig) -> None:
     reason = sampler.why_not(model)
     if reason is not None:
         raise ValueError(f"sampler: {reason}; {other_samplers(model)}")
-    labels = _labels(choices["y"], cfg.num_samples, model, sampler)
+    labels = labels_of(choices["y"], cfg.num_samples, model, sampler)
     device = hardware.prepare(cfg.seed)
     model.to(device)
 
@@ -147,40 +144,6 @@ def _refuse_unused_files(cfg: DictConfig, sampler: BaseSampler) -> None:
         wants_netcdf(cfg)
 
 
-def _labels(y: Any, num_samples: int, model: Any, sampler: Any) -> Tensor | None:
-    """The label of each sample, in order: as many of each that is asked for, the first ones with what is left over.
-
-    Raises:
-        ValueError: the model knows no labels, or not these, or there are fewer samples than labels.
-    """
-    if y is None:
-        return None
-    num_classes = getattr(model, "num_classes", None) or getattr(sampler, "num_classes", None)
-    if num_classes is None:
-        way = ", or give sampler.num_classes=" if hasattr(sampler, "num_classes") else ""
-        raise ValueError(f"y: {type(model).__name__} has no labels; leave it out, or train model=conditional_vae{way}")
-    each = torch.tensor(y if isinstance(y, list) else [y])
-    if len(each) == 0 or num_samples < len(each):
-        raise ValueError(f"num_samples: expected one for each of {counted(len(each), 'label')}, got {num_samples}")
-    if each.ndim == 2 and each.shape[1] != num_classes:
-        raise ValueError(f"y: expected label vectors of {num_classes} entries, got {each.shape[1]}")
-    if each.ndim == 1 and not 0 <= int(each.min()) <= int(each.max()) < num_classes:
-        raise ValueError(f"y: expected labels from 0 to {num_classes - 1}, got {y}")
-    least, more = divmod(num_samples, len(each))
-    return each.repeat_interleave(torch.tensor([least + (i < more) for i in range(len(each))]), 0)
-
-
-def _grid(images: Tensor, y: Any) -> Any:
-    """A picture of the first samples; with several labels asked for, one row for each."""
-    if not isinstance(y, list) or len(y) < 2:
-        return to_image(images[:GRID])
-    least, more = divmod(len(images), len(y))
-    columns = min(least, ROW)
-    rows = [images[first : first + columns] for first in (i * least + min(i, more) for i in range(len(y)))]
-    names = [str(label) for label in y] if not isinstance(y[0], list) else []
-    return to_image(torch.cat(rows), columns, row_labels=names)
-
-
 def _refuse_unused(name: str, choices: Mapping[str, Any]) -> None:
     """Refuse a target or a kernel that the sampler does not take."""
     used = [str(value.get("_target_")) for value in choices["sampler"].values() if isinstance(value, Mapping)]
@@ -238,8 +201,8 @@ def _write(folder: Path, draws: Draws, images: Tensor, record: Mapping[str, Any]
             write_atomic(staging / name, stored)
         write_atomic(staging / "samples.safetensors", save(tensors))
         if images.ndim in (4, 5):
-            grid = _grid(images, record["settings"]["y"])
-            write_atomic(staging / "grid.png", lambda path: grid.save(path, format="PNG"))
+            picture = grid(images, record["settings"]["y"])
+            write_atomic(staging / "grid.png", lambda path: picture.save(path, format="PNG"))
         write_json(staging / "diagnostics.json", record)
 
 
