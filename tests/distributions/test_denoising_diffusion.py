@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from vaebench.core import Batch
-from vaebench.distributions.denoising_diffusion import DenoisingDiffusion, _log_mass
+from vaebench.distributions.denoising_diffusion import DenoisingDiffusion, DiffusionDistribution, _log_mass
 from vaebench.distributions.likelihoods import Bernoulli
 from vaebench.metrics.ais import AIS
 from vaebench.metrics.bounds import why_no_weights
@@ -59,11 +59,12 @@ def test_the_weights_are_those_of_the_divergence_between_two_gaussians():
         torch.testing.assert_close(ours, divergence, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("num_timesteps", [4, 100])  # with few, each time's weight tells
 @torch.no_grad()
-def test_the_bound_has_the_mean_that_the_best_denoiser_gives_it():
+def test_the_bound_has_the_mean_that_the_best_denoiser_gives_it(num_timesteps):
     """Each term's mean over the data is known: Var(epsilon | x_t) = a s^2 / (a s^2 + 1 - a)."""
     torch.manual_seed(0)
-    head, n = exact_head(), 40_000
+    head, n = exact_head(num_timesteps), 40_000
     a = head.alpha_bar
     error = a * SD**2 / (a * SD**2 + 1 - a)  # of the predicted noise, one dimension
     terms = (noise_weights(a) * error[2:]).sum()
@@ -99,24 +100,42 @@ def test_the_mass_of_bins_is_exact_in_both_tails():
     torch.testing.assert_close(_log_mass(lower, upper), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("x_0", [0.3, 1.1, -1.1])  # beyond the ends, where the outermost bins take the tails
 @pytest.mark.parametrize("shape", [(1,), (1, 1, 1)])
 @torch.no_grad()
-def test_the_last_step_is_a_distribution_over_the_levels(shape):
+def test_the_last_step_is_a_distribution_over_the_levels(shape, x_0):
     """With the same noise for every level, the masses of all levels sum to 1."""
     head = DenoisingDiffusion(5, num_timesteps=10, num_steps=10, hidden_dim=8)
     head.setup(shape)
     head = head.double()
     p = head(torch.zeros(5, *head.params_shape(shape), dtype=torch.float64), len(shape)).base_dist
 
-    class Fixed(nn.Module):  # predicts, whatever x_1, the noise that makes x_0 = 0.3 of x_1 = 0
+    class Fixed(nn.Module):  # predicts, whatever x_1, the noise that makes x_0 of it
         def forward(self, x, t, context=None):
             a = head.alpha_bar[1]
-            return (x - a.sqrt() * 0.3) / (1 - a).sqrt()
+            return (x - a.sqrt() * x_0) / (1 - a).sqrt()
 
     head.denoiser = Fixed()
     x = torch.linspace(-1, 1, 5, dtype=torch.float64).view(5, *shape)
     total = p._last_step(x, p.context, p.batch_shape).exp().sum()
     assert float(total) == pytest.approx(1, abs=1e-12)
+
+
+def test_every_time_is_drawn_as_often():
+    p = exact_head(4).given(contexts(1))
+    for first in (1, 2):
+        counts = torch.bincount(p._times(torch.Size((3000,)), first), minlength=5)[first:]
+        share = 1 / (5 - first)
+        assert ((counts / 3000 - share).abs() < 4.5 * math.sqrt(share * (1 - share) / 3000)).all()
+
+
+def test_levels_are_carried_to_minus_one_and_one(monkeypatch):
+    seen, rate = [], DiffusionDistribution._prior_rate
+    monkeypatch.setattr(DiffusionDistribution, "_prior_rate", lambda self, x: seen.append(x) or rate(self, x))
+    head = DenoisingDiffusion(3, hidden_dim=8)
+    head.setup((3,))
+    head(torch.zeros(1, 16), 1).log_prob(torch.tensor([[0.0, 0.5, 1.0]]))
+    assert seen[0].tolist() == [[-1.0, 0.0, 1.0]]
 
 
 def test_simple_weights_give_the_squared_error_and_no_rate():
