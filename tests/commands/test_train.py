@@ -160,13 +160,14 @@ def test_a_failure_says_what_it_was_and_its_traceback_is_in_the_log(command, mon
     assert json.loads(run.provenance.read_text())["end"] is not None
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(command):
-    answer = command(*SMALL, "hydra.run.dir=run", "trainer.num_epochs=3", "trainer.learning_rate=1e30")
+@pytest.mark.parametrize("length", ["num_epochs=3", "num_steps=1"])  # the second is found by the last validation alone
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(command, length):
+    answer = command(*SMALL, "hydra.run.dir=run", f"trainer.{length}", "trainer.learning_rate=1e30")
     assert answer.code == 1
     status = Run("run").read_status()
     assert status["status"] == "failed"
     assert status["reason"] in answer.sentence
-    assert re.search(r"step \d+: \w+ is (nan|inf|-inf)", status["reason"])
+    assert re.search(r"step \d+: \w+ (of the validation )?is (nan|inf|-inf)", status["reason"])
 
 
 def test_a_sweep_makes_a_run_of_each_job(command):

@@ -8,7 +8,7 @@ import torch
 
 from vaebench.core import Batch
 from vaebench.data.split import DataSplit
-from vaebench.distributions.likelihoods import Bernoulli, Gaussian
+from vaebench.distributions.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian
 from vaebench.models.vae_gan import VAEGAN
 from vaebench.networks import MLP, Conv
 from vaebench.trainers.coupled_adversarial import CoupledOptimizerAdversarialTrainer
@@ -169,6 +169,17 @@ def test_the_elbo_is_that_of_the_pixels(x):
     torch.manual_seed(1)
     pixels = torch.nn.functional.binary_cross_entropy_with_logits(model.decoder(z), x, reduction="none").sum(1)
     torch.testing.assert_close(model.distortion_and_rate(x)[0], pixels)
+
+
+def test_pictures_of_a_continuous_bernoulli_can_be_black_and_white():
+    model = VAEGAN((6,), likelihood=ContinuousBernoulli(), latent_dim=2)
+    z = torch.randn(3, 2)
+    with torch.no_grad():
+        logits = model.decoder(z)
+        torch.testing.assert_close(model.decode(z), torch.sigmoid(logits))
+        model.decoder[-2].bias.copy_(torch.tensor([-9.0, 9.0] * 3))
+        assert (model.decode(z) - torch.tensor([0.0, 1.0] * 3)).abs().max() < 0.01
+        assert model.likelihood(z).mean.min() > 0.05
 
 
 @pytest.mark.parametrize(

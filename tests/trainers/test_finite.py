@@ -48,6 +48,35 @@ def test_steps_that_are_not_finite_can_be_left_out():
     assert all(math.isfinite(row["loss"]) for row in training.history)
 
 
+class Unseen(Toy):
+    """Its validation is infinite after some steps, its training is not."""
+
+    def __init__(self, steps):
+        super().__init__(plain=True)
+        self.steps = steps
+
+    def validation_loss(self, batch, step):
+        plain = Toy.loss(self, batch, step)
+        rate = plain.terms["rate"] * (math.inf if step in self.steps else 1.0)
+        return Loss(plain.total + rate, {**plain.terms, "rate": rate})
+
+
+def test_validation_that_is_not_finite_stops_with_step_and_term(tmp_path):
+    for name, step in (("middle", 5), ("end", 10)):
+        run = Run(tmp_path / name)
+        with pytest.raises(NonFiniteError, match=rf"step {step}: rate of the validation is inf; .*learning_rate"):
+            train(Unseen({step}), run=run)
+        assert run.read_status()["status"] == "failed"
+
+
+def test_validation_that_is_not_finite_is_let_pass_only_where_steps_follow(caplog):
+    training = train(Unseen({5}), non_finite="skip")
+    assert training.step == 10
+    assert "step 5: rate of the validation is inf" in caplog.text
+    with pytest.raises(NonFiniteError, match="step 10: rate of the validation is inf"):
+        train(Unseen({10}), non_finite="skip")
+
+
 class Cliff(Toy):
     """Its loss is finite where its gradient is not."""
 

@@ -83,7 +83,11 @@ class Autoencoder(Model):
     def decode(self, z: Tensor, y: Tensor | int | None = None) -> Tensor:
         """Return the mean of p(x|z) for z of shape (..., *latent_shape), shape (..., *shape)."""
         rows = z.shape[-1 - len(self.latent_shape)] if z.ndim > len(self.latent_shape) else 1
-        return self.likelihood(z, self._labels(y, rows)).mean
+        return self._mean_of(self.likelihood(z, self._labels(y, rows)))
+
+    def _mean_of(self, likelihood: Any) -> Tensor:
+        """The one example that stands for p(x|z), shape (..., *shape)."""
+        return likelihood.mean
 
     def reparameterize(self, mean: Tensor, log_var: Tensor) -> Tensor:
         """Draw mean + exp(log_var / 2) * eps, shape (B, D)."""

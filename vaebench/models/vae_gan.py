@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
-from vaebench.distributions.likelihoods import Gaussian
+from vaebench.distributions.likelihoods import ContinuousBernoulli, Gaussian
 from vaebench.messages import check_range
 from vaebench.models.base import Components, LatentVariableModel
 from vaebench.networks import MLP, Network
@@ -39,6 +39,9 @@ class VAEGAN(LatentVariableModel):
     The ELBO, distortion and log-weights of this model use its `likelihood` of the pixels. They are right for that
     density, and no part of the training has maximised it: they compare pictures, and do not say how well the
     objective was met. The loss that was trained cannot be followed instead, since its features change with every step.
+
+    A picture is the mean of p(x|z), but the sigmoid of the logits of a continuous Bernoulli: its mean is 1/|logit|
+    away from black or white, so that a background stays grey and tells every decoded picture from the data.
 
     References:
         Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016),
@@ -90,6 +93,12 @@ class VAEGAN(LatentVariableModel):
             "decoder": [self.decoder, self.likelihood_head, self.prior_head],
             "discriminator": [self.discriminator, self.feature_likelihood],
         }
+
+    def _mean_of(self, likelihood: Any) -> Tensor:
+        """The decoder's picture, shape (..., *shape): of continuous Bernoulli logits the sigmoid, else the mean."""
+        if isinstance(self.likelihood_head, ContinuousBernoulli):
+            return likelihood.base_dist.logits.sigmoid()
+        return super()._mean_of(likelihood)
 
     def losses(self, batch: Batch, step: int, part: str | None = None) -> dict[str, Loss]:
         """Return the losses of the three parts from one forward pass, nats per example."""

@@ -141,6 +141,23 @@ class FiniteCheck:
                     f"set trainer.gradient_clip_norm, or leave such steps out with trainer.non_finite=skip"
                 )
 
+    def check_validation(self, step: int, values: Mapping[str, float], is_last: bool) -> None:
+        """Look at the means of a validation. While steps follow, the policy "skip" lets it pass with a warning.
+
+        Raises:
+            NonFiniteError: if its loss is not finite, with the first term that is not.
+        """
+        if math.isfinite(values.get("loss", 0.0)):
+            return
+        name, value = first_non_finite(values) or ("loss", math.nan)
+        if self.policy == "skip" and not is_last:
+            log.warning("step %d: %s of the validation is %s", step, name, value)
+            return
+        raise NonFiniteError(
+            f"step {step}: {name} of the validation is {value}; lower trainer.learning_rate, or set "
+            f"trainer.gradient_clip_norm"
+        )
+
     def values(self) -> dict[str, float]:
         """Values for the log."""
         skipped = {"num_skipped": float(self.num_skipped)} if self.policy == "skip" else {}
@@ -163,7 +180,7 @@ def gradients(parts: Iterable[Part]) -> dict[str, Tensor]:
     return {f"gradient of {part.name}": part.gradient_norm for part in parts if part.gradient_norm is not None}
 
 
-def first_non_finite(terms: Mapping[str, Tensor]) -> tuple[str, float] | None:
+def first_non_finite(terms: Mapping[str, Tensor | float]) -> tuple[str, float] | None:
     """Return the name and value of the first term that is not finite; the total comes last, it only follows."""
     names = sorted(terms, key=lambda name: name == "loss" or name.endswith("_loss"))
     for name in names:

@@ -96,7 +96,7 @@ class Training(TrainingState):
             self._restartable(lambda: self._refresh(number))
             self.unfinished = "validate"
         every = self.trainer.validate_every
-        if every is not None and (number % every == 0 or self.step >= self.num_steps or self.stop_reason is not None):
+        if every is not None and (number % every == 0 or self.is_over):
             self.validate(number)
         self.unfinished = None
         if is_whole:
@@ -179,6 +179,11 @@ class Training(TrainingState):
 
     # Evaluation
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no step follows."""
+        return self.step >= self.num_steps or self.stop_reason is not None
+
     def eval_step(self, batch: Batch) -> Loss:
         """Return the validation loss of one batch."""
         with self.hardware.autocast():
@@ -189,6 +194,7 @@ class Training(TrainingState):
         self.call("on_evaluation_start")
         values = self._restartable(self.validation_means)
         self.log("validation", values, epoch=epoch)
+        self.finite.check_validation(self.step, values, is_last=self.is_over)
         watched = self.best_by[0] if self.best_by is not None else "loss"
         for part in self.parts.values():
             part.schedule.after_validation(values.get(watched, values["loss"]))
