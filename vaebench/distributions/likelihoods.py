@@ -172,7 +172,10 @@ class Gaussian(Likelihood):
 
     References:
         Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021),
-        https://arxiv.org/abs/2006.13202, for the learned scale.
+        https://arxiv.org/abs/2006.13202, for the learned scale: with the defaults it starts where the paper's does.
+    Deviations:
+        The log-scale has no soft floor at -6, as in the authors' code. Their other choice, the scale that is optimal
+        for a batch (the root of its mean squared error), is left out: log p(x|z) would depend on the batch.
     Args:
         scale: Standard deviation, or its start where it is learned; > 0.
         learn_scale: Whether the scale is a parameter of the model.

@@ -28,7 +28,7 @@ class CIWAE(LatentVariableModel):
     References:
         Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), https://arxiv.org/abs/1802.04537
     Args: those of `LatentVariableModel`, and
-        beta: Weight of the ELBO, in [0, 1]; 0.05, ours.
+        beta: Weight of the ELBO, in [0, 1]; 0.05, one of the two values in the paper's table 1, the other is 0.5.
         num_samples: K, >= 1; 64 as in the paper.
     """
 

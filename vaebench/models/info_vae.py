@@ -29,10 +29,11 @@ class InfoVAE(LatentVariableModel):
         https://arxiv.org/abs/1706.02262;
         Wasserstein Auto-Encoders (Tolstikhin et al., 2018), https://arxiv.org/abs/1711.01558, for the kernel
     Deviations:
-        The kernel is inverse multiquadratic at seven scales, the paper's is Gaussian.
+        The kernel is inverse multiquadratic at seven scales. The authors' code has one Gaussian kernel,
+        exp(-|a - b|^2 / D^2), so that the same lambda weighs a penalty of another size there.
     Args: those of `LatentVariableModel`, and
-        alpha: At most 1; 0, ours.
-        lambda_mmd: lambda, with alpha + lambda >= 1; 1000, ours. The MMD is a number around 0.01.
+        alpha: At most 1; 0, as in the paper's experiment on MNIST.
+        lambda_mmd: lambda, with alpha + lambda >= 1; 1000, as there. The MMD is a number around 0.01.
     """
 
     couples_batch: ClassVar[bool] = True
