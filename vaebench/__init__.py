@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["LoadedRun", "__version__", "load_model", "load_run"]
 
-# Threads that wait for each other spin for about 0.3 ms by default; where another program has one of their cores, that
-# makes small operations a hundred times slower. A short spin costs little on an idle machine. Read as torch is loaded.
+# OpenMP threads spin for about 0.3 ms while they wait for each other. When another program holds one of their cores,
+# this makes small operations a hundred times slower; a short spin costs little otherwise. Set before torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Other words of the field for ours; a word may stand in several lines, and the valid names decide.
+# What other libraries call our keys. A word may appear in several lines; only those that are valid here count.
 SYNONYMS = {
     "learning_rate": "lr base_lr max_lr init_lr learningrate step_length",
     "num_epochs": "epoch epochs n_epochs nepochs max_epochs num_epoch total_epochs",

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-WIDTH = 120  # of help that goes into a file or a pipe
-WRITES_RUNS = ("train", "benchmark")  # the jobs of other verbs write into the runs that they read
+WIDTH = 120  # of help in a file or a pipe
+WRITES_RUNS = ("train", "benchmark")  # other verbs write into the runs that they read
 
 
 class Task:
@@ -54,8 +54,8 @@ class Task:
 
     def __init__(self, verb: str) -> None:
         self.verb = verb
-        self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asked; we set it ourselves later
-        self.flags: list[str] = []  # where configurations lie, for jobs in other processes
+        self.with_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"  # read before the program sets it itself
+        self.flags: list[str] = []  # config folders, for jobs in other processes
         self.num_jobs = 0
         self.failures: list[tuple[int, str]] = []
 
@@ -92,7 +92,7 @@ class Task:
 
     def _check_keys(self, cfg: DictConfig) -> None:
         """Refuse a primary configuration of the user's (`--config-name`) that lacks what the verb reads."""
-        present = set(cfg)  # with those of which the value is missing
+        present = set(cfg)  # including keys whose value is missing
         absent = [key for key in required_keys(self.verb, folders()) if key not in present]
         if absent:
             raise CommandError(
@@ -115,7 +115,7 @@ class Task:
             traceback.print_exception(error)
         try:
             places = folders()
-        except ValueError:  # the error itself is about a missing folder
+        except ValueError:  # the error is itself about a missing folder
             places = [conf_dir()]
         code, sentence = explain(error, self.verb, places, started=started)
         is_elsewhere = code == FAILED and not self.with_traceback
@@ -146,10 +146,10 @@ def run(verb: str, words: list[str]) -> int:
         task.flags = _where_configurations_lie(flags)
         with _primary(verb, arranged) as words_of_flags:
             call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
-    except JobError as failed:  # the first failure of a sweep, reported when it happened
+    except JobError as failed:  # a sweep's first failure, already reported
         if isinstance(failed, SweepError):
             print(f"vaebench {verb}: {failed.args[1]}", file=sys.stderr)
-        elif not task.failures:  # the job ran in another process, which reported to its own log
+        elif not task.failures:  # the job ran in another process, with its own log
             print(f"vaebench {verb}: a job failed: {failed.args[1]}{_where_the_logs_are(failed)}", file=sys.stderr)
         else:
             print(
@@ -157,7 +157,7 @@ def run(verb: str, words: list[str]) -> int:
                 file=sys.stderr,
             )
         return max([failed.code, *(code for code, _ in task.failures)])
-    except SystemExit as leaving:  # Hydra has answered: --help, or what was wrong with --package
+    except SystemExit as leaving:  # Hydra has already answered, for example --help
         if leaving.code in (None, DONE):
             return DONE
         return MISTAKE if task.num_jobs == 0 else FAILED
@@ -212,11 +212,11 @@ def _heed_signals() -> None:
 
 def register_search_path() -> None:
     """Let Hydra search the user's folders before the built-in one, so that they can replace its options."""
-    user_folders()  # a missing one is an error here; Hydra would only warn
+    user_folders()  # an error if one is missing; Hydra would only warn
     from hydra.core.plugins import Plugins
 
     Plugins.instance().register(_search_path_plugin())
-    # Hydra takes sweepers only from the namespace package hydra_plugins, which lies in folders of sys.path.
+    # Hydra finds sweepers only in the namespace package hydra_plugins on sys.path.
     folder = str(Path(__file__).resolve().parents[1] / "_plugins")
     if folder not in sys.path:
         sys.path.append(folder)
@@ -263,9 +263,9 @@ def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> Non
     import hydra
 
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-    logging.raiseExceptions = False  # a log line that a full disk refuses is no reason for a traceback on the terminal
+    logging.raiseExceptions = False  # no traceback when a full disk refuses a log line
     with _argv([program, *arguments]), _raised_errors(), _own_help(verb), warnings.catch_warnings():
-        warnings.filterwarnings("error", message="provider=.* is not available")  # a folder of hydra.searchpath
+        warnings.filterwarnings("error", message="provider=.* is not available")  # for folders in hydra.searchpath
         hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
 
 

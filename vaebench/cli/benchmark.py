@@ -14,7 +14,7 @@ from vaebench.sweeps.pipeline import Evaluation, Variant, check_settings, steps,
 from vaebench.sweeps.record import VERBS
 from vaebench.sweeps.step import Step
 
-TAKEN = ("target", "kernel")  # groups that some samplers take
+TAKEN = ("target", "kernel")  # groups that only some samplers use
 Examine = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -83,7 +83,7 @@ def _variants(compose: Composer, words: Sequence[str]) -> list[tuple[list[str], 
         unused = tuple(group for group in TAKEN if tree[group]["_target_"] not in used)
         kept = [word for word in combination if word.split("=")[0].split(".")[0] not in unused]
         if not any(word.startswith("num_samples=") for word in kept):
-            kept.append(f"num_samples={tree['num_samples']}")  # what a benchmark draws by default is more
+            kept.append(f"num_samples={tree['num_samples']}")  # a benchmark's default is larger
         found[tuple(kept)] = _of(tree, ("sampler", *(group for group in TAKEN if group not in unused)))
     return [(list(kept), tree) for kept, tree in found.items()]
 

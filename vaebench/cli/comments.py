@@ -11,7 +11,7 @@ from vaebench.commands.list import docstring
 from vaebench.factory.configurations import MAX_DEPTH, load
 
 _LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>.*?))?(?:(?:^|\s+)#\s*(?P<comment>.+))?")
-NARROWEST = 16  # characters that are worth a comment
+NARROWEST = 16  # characters; a narrower comment is left out
 
 
 def annotated(text: str, comments: Mapping[str, str], width: int) -> str:

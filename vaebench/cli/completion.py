@@ -19,9 +19,9 @@ from vaebench.runs.run import Run
 
 SHELLS = ("bash", "zsh", "fish")
 NAMES_OF_RUNS = (RUNS, "resume", "init_from")
-MAX_FOLDERS = 2_000  # that are looked into for runs
+MAX_FOLDERS = 2_000  # searched for runs
 INSTALL = {
-    # One candidate a line, so that names may hold spaces; bash writes them as it would have to read them.
+    # One candidate per line, since names may hold spaces; bash escapes them.
     "bash": r"""_vaebench() {
     local IFS=$'\n' found word
     COMPREPLY=()
@@ -67,7 +67,7 @@ def answer(words: Sequence[str], verbs: Sequence[str]) -> int:
             contextlib.redirect_stderr(nowhere),
         ):
             found = candidates(os.environ["COMP_LINE"], verbs)
-        print("".join(f"{word}\n" for word in found), end="")  # in the middle of a line an error is of no use
+        print("".join(f"{word}\n" for word in found), end="")  # an error in the middle of the user's line helps nobody
     return 0
 
 
@@ -132,7 +132,7 @@ def _paths(typed: str, only_folders: bool) -> list[str]:
 
 def _of_hydra(verb: str, before: Sequence[str], word: str) -> list[str]:
     """Groups, options and keys; not the groups of other verbs, which lie in the same folder."""
-    before = [other for other in before if other not in ("-m", "--multirun") and "=" in other]  # flags stop its parser
+    before = [other for other in before if other not in ("-m", "--multirun") and "=" in other]  # flags stop the parser
     os.environ["COMP_LINE"] = " ".join(["vaebench", *before, word])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     with contextlib.redirect_stdout(io.StringIO()) as out:

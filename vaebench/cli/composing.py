@@ -29,7 +29,7 @@ class Composer:
         self._loader = context.config_loader
         self._config = config
         self._composed: dict[tuple[str, ...], DictConfig] = {}
-        self._plain: dict[tuple[str, ...], dict[str, Any] | None] = {}  # None where values refer to each other
+        self._plain: dict[tuple[str, ...], dict[str, Any] | None] = {}  # None if values refer to each other
         self._is_option: dict[str, bool] = {}
         self._parser = OverridesParser.create(config_loader=self._loader)
 

@@ -28,7 +28,7 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
 
 
 def _one(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no text
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not text
         return f"\\x{ord(character) - 0xDC00:02x}"
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return SPELLED.get(character) or plain or "?"

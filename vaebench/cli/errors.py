@@ -142,7 +142,7 @@ def _no_key(error: Any, folders: Sequence[Path]) -> str:
     valid = [f"{path}{name}" for name in node if name != "hydra"] if hasattr(node, "keys") else []
     if not valid:
         above = path.rstrip(".")
-        takes_names = above.endswith(("_args", ".parts"))  # null by default; OmegaConf no longer knows what it was
+        takes_names = above.endswith(("_args", ".parts"))  # null by default, so OmegaConf knows none of their keys
         hint = f"; write '{above}={{{key}:VALUE}}'" if takes_names else ""
         return f"there is no key '{full_key}': '{above}' is a single value{hint}"
     known = [*hints.leaves(node._get_root()), "hydra.run.dir"]

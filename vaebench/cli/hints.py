@@ -9,7 +9,7 @@ from typing import Any
 from vaebench.factory.configurations import load, options, settings
 from vaebench.messages import did_you_mean, nearest, same_meaning
 
-PACKAGES = {  # options of Hydra's own groups that come with a package
+PACKAGES = {  # options of Hydra's groups and the packages that bring them
     "hydra/launcher": {
         "submitit_slurm": "hydra-submitit-launcher",
         "submitit_local": "hydra-submitit-launcher",
@@ -77,7 +77,7 @@ def options_with(key: str, folders: Sequence[Path]) -> str:
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
     """Yield every key of a configuration, nodes included, except Hydra's own."""
-    if hasattr(tree, "items_ex"):  # of OmegaConf: nothing is resolved, and nothing needs to be
+    if hasattr(tree, "items_ex"):  # an OmegaConf container, read without resolving it
         tree = dict(tree.items_ex(resolve=False))
     if isinstance(tree, Mapping):
         for name, value in tree.items():

@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("vaebench: interrupted", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        # Python would complain once more when it closes stdout.
+        # Otherwise Python complains again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader (`| head`) has seen enough
+        if isinstance(error, BrokenPipeError):  # the reader, such as `| head`, has closed the pipe
             return DONE
         print(f"vaebench: cannot write the answer: {error.strerror}", file=sys.stderr)
         return FAILED

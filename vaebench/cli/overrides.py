@@ -18,8 +18,8 @@ from vaebench.messages import did_you_mean
 from vaebench.runs.run import Run
 from vaebench.sweeps.local import JOB
 
-ALWAYS_SEVERAL = ("benchmark",)  # verbs of which each command is a sweep
-TOGETHER = {"benchmark": ("metric",)}  # of which several options are one choice also in a sweep
+ALWAYS_SEVERAL = ("benchmark",)  # verbs whose every command is a sweep
+TOGETHER = {"benchmark": ("metric",)}  # groups in which several options are one choice, even in a sweep
 SUBMITTING = ("hardware=slurm", "hardware=slurm_ddp", "hardware=submitit_local")
 
 
@@ -57,7 +57,7 @@ def arrange(verb: str, words: Sequence[str], folders: Sequence[Path]) -> Arrange
         chosen = defaults(verb, folders)
         names = {name for group, names in options(folders).items() if group in chosen for name in names}
         overrides = with_runs(overrides, names, parsed.multirun)
-    if verb == "sample":  # labels belong to the draw; a sampler takes them for it
+    if verb == "sample":  # `sampler.y=` is accepted for `y=`
         overrides = [word.removeprefix("sampler.") if _key(word) == "sampler.y" else word for word in overrides]
     _refuse_submission_of_one(verb, overrides, parsed.multirun)
     overrides = [with_quoted_path(word, parsed.multirun) for word in overrides]
@@ -194,7 +194,7 @@ def _with_each_choice(overrides: list[str]) -> list[str]:
     def is_sweep(word: str) -> bool:
         try:
             return parser.parse_override(word).is_sweep_override()
-        except HydraException:  # told later, in a sentence
+        except HydraException:  # reported later, as a sentence
             return True
 
     swept = {word.partition("=")[0] for word in overrides if is_sweep(word)}

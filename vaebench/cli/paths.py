@@ -8,7 +8,7 @@ import os
 import re
 
 RUNS = "run"
-LITERAL = ("resume", "init_from", "output")  # in these `${…}` stands for itself
+LITERAL = ("resume", "init_from", "output")  # keys in which `${…}` is literal
 _KEY_OF_A_PATH = re.compile(r"(?:.*[._])?(?:path|root|dir|file|folder)")
 _SWEEP = re.compile(r"(?:choice|glob|interval|range|shuffle|sort|tag)\(.*\)", re.DOTALL)
 
@@ -57,10 +57,10 @@ def unquoted(value: str) -> str:
 
     try:
         parsed = OverridesParser.create().parse_override(f"key={value}").value()
-    except HydraException:  # the quotes are part of the path
+    except HydraException:  # not quoting: the quotes belong to the path
         return value
     text = parsed if isinstance(parsed, str) else str(parsed)
-    return re.sub(r"(\\*)\\\$\{", lambda found: found[1][: len(found[1]) // 2] + "${", text)  # as `quoted` wrote it
+    return re.sub(r"(\\*)\\\$\{", lambda found: found[1][: len(found[1]) // 2] + "${", text)  # undoes `quoted`
 
 
 def quoted_path(path: str, is_literal: bool = True) -> str:

@@ -69,10 +69,10 @@ class TrainingSweeper(Sweeper):
         Raises:
             ValueError: a mistake in the words, in a job's configuration, or in the sweep's directory.
         """
-        raise_interrupts()  # nothing is imported now that an interruption could break
+        raise_interrupts()  # imports are done; an interruption can break none
         compose = Composer(self._context, self._config)
         words = self._with_params(arguments, compose)
-        kind: BaseSweep = GridSweep()  # where a stored configuration is repeated, which has none
+        kind: BaseSweep = GridSweep()  # for a stored configuration, which has none
         if "sweep" in self._config:
             kind = factory.sweep({"sweep": OmegaConf.to_container(self._config.sweep, resolve=True)})
         command = OmegaConf.select(self._config, "hydra.job.name")
@@ -118,7 +118,7 @@ class TrainingSweeper(Sweeper):
         """The words of jobs: those of an experiment, and those that were typed; the configuration then holds both."""
         typed = {word.partition("=")[0].lstrip("+~") for word in arguments}
         named = [f"{key}={value}" for key, value in self._params.items() if key not in typed]
-        if OmegaConf.select(self._config, "hydra.job.name") != BENCHMARK:  # what comes after training is not asked for
+        if OmegaConf.select(self._config, "hydra.job.name") != BENCHMARK:  # only a benchmark goes on after training
             named = of_training(named)
         if named:
             single = [
@@ -153,7 +153,7 @@ class TrainingSweeper(Sweeper):
         )
         returns: list[JobReturn] = []
         for _, run in itertools.groupby(enumerate(pending), lambda pair: pair[1].number - pair[0]):
-            jobs = [job for _, job in run]  # numbers that follow each other, as Hydra counts them
+            jobs = [job for _, job in run]  # consecutive numbers, which Hydra's launchers need
             returns += launcher.launch([job.overrides for job in jobs], initial_job_idx=jobs[0].number)
         unsuccessful = []
         for job, found in zip(pending, returns, strict=True):
@@ -213,7 +213,7 @@ class TrainingSweeper(Sweeper):
             print("\n".join(entry if isinstance(entry, str) else str(entry) for entry in entries))
             return
         quiet()
-        kind.study(sweep.path)  # what cannot be opened is refused before anything is recorded
+        kind.study(sweep.path)  # refuse a study that cannot be opened before recording anything
         sweep.save()
         if not kind.wait:
             _detach(sweep)

@@ -77,5 +77,5 @@ def _discard(folder: Path) -> None:
     for empty in (folder, *folder.parents):
         try:
             empty.rmdir()
-        except OSError:  # something else lives here
+        except OSError:  # not a sweep
             return

@@ -35,7 +35,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     table = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", header_style="bold")
     for heading, texts in zip(columns, zip(*rows, strict=True), strict=True):
         is_number = all(map(_is_number, texts))
-        is_whole = is_number or not table.columns  # numbers and names are never broken over lines
+        is_whole = is_number or not table.columns  # never break numbers and names
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_whole)
     for row in rows:
         table.add_row(*map(Text, row))

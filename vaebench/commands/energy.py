@@ -30,7 +30,7 @@ from vaebench.runs import provenance
 from vaebench.runs.run import Run, now, write_atomic, write_json
 from vaebench.samplers.markov_chains import MarkovChainSampler
 
-NUM_EXACT = 20_000  # draws that the marginals are compared with
+NUM_EXACT = 20_000  # exact draws, for comparing marginals
 _log = logging.getLogger(__name__)
 
 
@@ -209,7 +209,7 @@ def _evaluation(record: Mapping[str, Any]) -> dict[str, Any]:
 def say_efficiency(record: Mapping[str, Any]) -> None:
     """Print what a gradient and a second are worth, and how far the means are from exact ones."""
     if record["ess_per_second"] is not None:
-        gradients = record["ess_per_1000_gradients"]  # None where none were needed
+        gradients = record["ess_per_1000_gradients"]  # None without gradients
         per_gradient = "" if gradients is None else f"{gradients:.3g} effective draws per 1000 gradients, "
         say(f"{per_gradient}{record['ess_per_second']:.3g} {'' if per_gradient else 'effective draws '}per second")
     if record["bias_in_standard_errors"] is not None:

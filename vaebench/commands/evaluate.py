@@ -38,7 +38,7 @@ SETTINGS = {
     "samples": str,
     "dataset": dict[str, str | None],
 }
-FEW = 100  # examples that tell whether the data are on the likelihood's grid
+FEW = 100  # examples, to check that data lie on the likelihood's grid
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +69,7 @@ def task(cfg: DictConfig) -> None:
     model.to(device)
     if split.in_memory and hardware.fits(split.nbytes):
         split = split.to(device)
-    has_likelihood = "likelihood" in model.capabilities  # an energy is a density by itself
+    has_likelihood = "likelihood" in model.capabilities  # an energy has none: it is a density itself
     settings = {
         "run": str(run.path),
         "checkpoint": checkpoint_record(run, cfg.checkpoint),

@@ -121,7 +121,7 @@ def docstring(target: str) -> str:
 def _statements(file: Path) -> list[ast.stmt]:
     try:
         return ast.parse(file.read_bytes()).body
-    except (OSError, SyntaxError, ValueError):  # a user's file in the middle of an edit must not hide the others
+    except (OSError, SyntaxError, ValueError):  # a user's broken file must not hide the others
         return []
 
 
@@ -137,13 +137,13 @@ def _print(title: str, group: str, found: Sequence[Entry]) -> None:
     from rich.text import Text
 
     console = Console()
-    if not console.is_terminal:  # one option a line, for grep and for reading
+    if not console.is_terminal:  # one option per line, for grep
         for entry in found:
             print("\t".join(text for text in (f"{group}={entry.name}", entry.line, entry.paper) if text))
         return
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column(f"{group}=", style="bold", no_wrap=True)
     table.add_column("what it is", overflow="fold")
-    for entry in found:  # the paper beneath: in a column of its own its address would not fit a terminal
+    for entry in found:  # the paper goes below, since its address does not fit beside
         table.add_row(Text(entry.name), Text(entry.line + f"\n{entry.paper}" * bool(entry.paper)))
     console.print(table)

@@ -15,7 +15,7 @@ from vaebench.report.grouping import make_sections
 from vaebench.runs.files import refuse_unwritable
 from vaebench.runs.run import write_atomic, write_json
 
-# Checked here and not by `vaebench.factory`, which imports torch.
+# Checked here, because `vaebench.factory` imports torch.
 KINDS = {"output": (str,), "sort_by": (str, type(None)), "descending": (bool, type(None))}
 WORDS = {"output": "a folder", "sort_by": "the name of a column, or null", "descending": "true, false or null"}
 _log = logging.getLogger(__name__)

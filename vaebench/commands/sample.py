@@ -45,9 +45,9 @@ SETTINGS = {
     "animation": bool,
     "netcdf": bool | None,
 }
-CHUNK = 500  # latents that are decoded at once
-UNUSED = {"target": "auto", "kernel": "hmc"}  # what conf/sample.yaml chooses where the user does not
-FIT, HISTORY = "fit", "fit.jsonl"  # where an interrupted fit waits, and what a finished one leaves of its losses
+CHUNK = 500  # latents decoded at once
+UNUSED = {"target": "auto", "kernel": "hmc"}  # the defaults of conf/sample.yaml
+FIT, HISTORY = "fit", "fit.jsonl"  # folder of an unfinished fit, and the losses of a finished one
 _log = logging.getLogger(__name__)
 
 
@@ -74,9 +74,9 @@ def task(cfg: DictConfig) -> None:
     run.remove_temporaries()
     places = choices["dataset"]
     _, _, model = factory.load_model(run, cfg.checkpoint, places)
-    if "energy" not in model.capabilities:  # whose draws are examples already
-        model.require("likelihood")  # to decode with
-    train = factory.TrainingSplit(run, places)  # a sampler from the prior never asks for it
+    if "energy" not in model.capabilities:  # an energy's draws are already examples
+        model.require("likelihood")  # needed to decode
+    train = factory.TrainingSplit(run, places)  # lazy: a sampler from the prior never reads it
     reason = sampler.why_not(model)
     if reason is not None:
         raise ValueError(f"sampler: {reason}; {other_samplers(model)}")
@@ -91,12 +91,12 @@ def task(cfg: DictConfig) -> None:
     if sampler.learns:
         if not is_reused:
             _fit(sampler, encode(model, train), folder / FIT, belongs_to, cfg.seed)
-        seed_stream(cfg.seed, Stream.SAMPLER)  # so that a sampler that is used again draws what a new one would
+        seed_stream(cfg.seed, Stream.SAMPLER)  # a stored sampler then draws as a new one would
     chains = unfinished(folder, choices, device, checkpoint["sha256"])
     with kept(sampler, chains, "the same command"), progress(sampler.name, "transition") as done:
         y = None if labels is None else labels.to(device)
         draws = sampler.sample(cfg.num_samples, y, progress=done.tell)
-    with hardware.autocast():  # never around the chains: they accept and reject in full precision
+    with hardware.autocast():  # not around the chains, which need full precision
         images = decode(model, draws, CHUNK)
     record = {
         "sampler": sampler.name,
@@ -177,7 +177,7 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
         known = {"time": record["time"], "seed": settings["seed"], "num_samples": settings["num_samples"]}
         return {**known, "checkpoint": settings["checkpoint"]["name"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # damaged: replaced all the same
+        return {}  # damaged, and replaced anyway
 
 
 def _fit(sampler: BaseSampler, latents: Draws, folder: Path, belongs_to: Mapping[str, str], seed: int) -> None:

@@ -31,7 +31,7 @@ RUNS_PROGRAMS = (
     "hardware.setup", "hardware.additional_parameters", "hydra.launcher.setup", "hydra.launcher.additional_parameters",
     "hydra.launcher.python", "hydra.launcher._target_", "hydra.launcher.srun_args",
 )  # fmt: skip
-FEW = 6  # jobs to wait for that are named one by one
+FEW = 6  # longest list of jobs to name one by one
 USAGE = (
     "usage: vaebench sweep status|resume|cancel|logs [DIRECTORY]\n\n"
     + "".join(f"  {name:<8}{line}\n" for name, line in ACTIONS.items())

@@ -35,7 +35,7 @@ from vaebench.trainers import resume
 from vaebench.trainers.callbacks.checkpoint import Checkpoint
 from vaebench.trainers.training import Training
 
-FEW = 100  # examples that tell whether the data are on the likelihood's grid
+FEW = 100  # examples, to check that data lie on the likelihood's grid
 _log = logging.getLogger(__name__)
 
 
@@ -45,9 +45,9 @@ def task(cfg: DictConfig) -> float | None:
     Returns: the best value of the metric that is kept, for sweeps.
     """
     hydra = HydraConfig.get()
-    # Not hydra.runtime.output_dir, in which Hydra resolves once more what it has resolved: a folder's name is literal.
+    # Not hydra.runtime.output_dir, which Hydra resolves twice, although a folder name may contain `${`.
     run, typed = Run(_as_typed(_output_dir(hydra))), list(hydra.overrides.task)
-    if rank_of_environment() > 0:  # started by a launcher; the process with number 0 writes
+    if rank_of_environment() > 0:  # started by a launcher: only rank 0 writes
         return _launch(run, cfg, typed)
     with run.lock():
         start_log(run.log)
@@ -65,14 +65,14 @@ def task(cfg: DictConfig) -> float | None:
 def _launch(run: Run, cfg: DictConfig, typed: list[str]) -> float | None:
     tree = factory.plain(cfg)
     del tree["resume"]
-    tree.pop("sweep", None)  # of the sweep that this run is a job of
+    tree.pop("sweep", None)  # belongs to the sweep, not to this run
     stored = factory.with_absolute_paths(factory.load_config(run)) if run.config.is_file() else None
     if stored is not None:
         composed, tree = tree, factory.continued(stored, tree, typed)
         refuse_unasked(tree, composed)
     if stored is None and isinstance(tree["init_from"], str):
         tree["init_from"] = os.path.abspath(os.path.expanduser(tree["init_from"]))
-    tree = factory.with_absolute_paths(tree)  # so that the other commands find the data from any folder
+    tree = factory.with_absolute_paths(tree)  # other commands must find the data from any folder
     factory.check(tree)
     return launch(factory.hardware(tree), _train, run, tree, typed, stored)
 
@@ -81,20 +81,20 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
     """Train in one process, of one or several."""
     started = time.monotonic()
     if collective.broadcast_text(str(run.path)) != str(run.path):
-        run.discard()  # Hydra made a directory for each process that a launcher started; number 0's is the run
+        run.discard()  # Hydra made a directory per launched process; rank 0's is the run
     with downloads_forbidden(stored is not None and not any("dataset" in word for word in typed)):
         dataset = factory.dataset(tree)
     tree = factory.with_likelihood(tree, dataset)
     if stored is not None:
         factory.check_data(run, dataset, ("train", "validation"))
-    # Where the data lie may differ once it is known that they are the same.
+    # The data are known to be the same, so their place may differ.
     path_counts = factory.stored_data(run) is None
     if stored is not None and _is_finished(run, factory.refuse_differences(stored, tree, path_counts=path_counts)):
         if collective.rank() == 0:
             print(f"'{run.path}' is finished; raise trainer.num_epochs to extend it")
         return None
     hardware, trainer, callbacks = factory.hardware(tree), factory.trainer(tree), factory.callbacks(tree)
-    hardware.prepare(tree["seed"])  # before the model: its first weights depend on the seed
+    hardware.prepare(tree["seed"])  # before the model, whose initial weights depend on the seed
     with bounded_by(None if stored is None else run.last_state):
         model = factory.model(tree, dataset)
     start = _warm_start(run, tree, model)
@@ -103,7 +103,7 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         dataset,
         run=run,
         callbacks=callbacks,
-        default_callbacks=False,  # the configuration names all of them
+        default_callbacks=False,  # the configuration lists them all
         hardware=hardware,
         seed=tree["seed"],
         initial_weights=None if start is None else start.weights,
@@ -117,15 +117,15 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
             provenance.record_start(run, seed=tree["seed"], overrides=typed, data=dataset.describe(), init_from=origin)
             run.set_status("running")
             _announce(run, tree, training, origin)
-            if not run.last_state.is_file():  # it starts from the first step
+            if not run.last_state.is_file():  # nothing to resume
                 run.truncate_metrics(0)
         training.run_to_end()
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             _log.warning("interrupted in epoch %d; to go on: vaebench train resume=%s", training.epoch + 1, run.path)
         if training.is_main:
-            with contextlib.suppress(OSError, ValueError):  # the disk may be what failed, or there is no record yet
-                if run.read_status().get("status") == "running":  # it ended before the loop began
+            with contextlib.suppress(OSError, ValueError):  # the disk may have failed, or there is no record yet
+                if run.read_status().get("status") == "running":  # it failed before the loop
                     run.set_status(
                         "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", reason=str(error)
                     )
@@ -217,7 +217,7 @@ def _warn_of_likelihood(likelihood: Any, split: Any) -> None:
 
 def _is_finished(run: Run, changes: list[str]) -> bool:
     status = run.read_status()
-    has_time_run_out = str(status.get("reason")).startswith("trainer.max_minutes")  # which every start has anew
+    has_time_run_out = str(status.get("reason")).startswith("trainer.max_minutes")  # which counts anew at each start
     is_longer = any(counts(key, length=True) for key in changes)
     return status.get("status") == "done" and not has_time_run_out and not is_longer
 

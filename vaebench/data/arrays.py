@@ -26,7 +26,7 @@ PART_WORDS = {
 }
 DATA_WORDS = frozenset({"x", "image", "images", "data", "pictures", "samples", "features", "input", "inputs"})
 LABEL_WORDS = frozenset({"y", "label", "labels", "target", "targets", "class", "classes"})
-LABELS_COPIES = 4  # of the labels in memory while they are numbered
+LABELS_COPIES = 4  # of the labels in memory, while they are numbered
 
 
 class Arrays(Dataset):
@@ -219,7 +219,7 @@ def _understood(
     of_tones = {seen.is_float for seen in ranges if not seen.is_binary}
     if scale == "auto" and len(of_tones) > 1:
         raise ValueError(f"expected the parts of '{file.path}' (dataset.path) to be all 8-bit or all floats, got both")
-    if of_tones and found.is_float not in of_tones:  # a part in black and white says nothing of the others
+    if of_tones and found.is_float not in of_tones:  # a black and white split does not decide for grey ones
         found = dataclasses.replace(found, dtype=next(seen.dtype for seen in ranges if not seen.is_binary))
     are_pictures = all(array.ndim > 2 for array, _ in rows.values())
     return understand(found, f"{_where(file, names['train'])}", scale=scale, are_pictures=are_pictures)

@@ -20,7 +20,7 @@ MD5 = {
     "valid": "bf37822a04e94123630de6a7dfd9c9ef",
     "test": "14e41ae11040adba6ab8cb291eda0dd8",
 }
-MOST_BYTES = 2**29  # of all parts; the published text has 110 MB
+MOST_BYTES = 2**29  # all parts together; the published files have 110 MB
 
 
 class BinarizedMNIST(Dataset):

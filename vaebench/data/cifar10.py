@@ -25,7 +25,7 @@ ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 BINARY_ARCHIVE, BINARY_MD5 = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 ROW = 1 + 3 * 32 * 32
-MOST_BYTES = 2**26  # of an entry of the archive, twice the real ones
+MOST_BYTES = 2**26  # per entry of the archive, twice the real size
 
 
 class CIFAR10(Dataset):

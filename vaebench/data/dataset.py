@@ -16,7 +16,7 @@ from vaebench.distributions import likelihoods
 from vaebench.messages import did_you_mean
 
 PARTS = ("train", "validation", "test")
-# Names of the files in conf/model/likelihood, and their classes.
+# Options of conf/model/likelihood and their classes.
 _CLASSES = {
     "bernoulli": "Bernoulli",
     "continuous_bernoulli": "ContinuousBernoulli",

@@ -18,7 +18,7 @@ from vaebench.data.io.download import data_root
 from vaebench.messages import counted
 
 NUM_EXAMPLES, MAX_COUNT, FILE = 1797, 16, "digits.csv.gz"
-MOST_BYTES = 2**24  # of the unfolded file, thirty times the real one
+MOST_BYTES = 2**24  # unpacked, thirty times the real file
 
 
 class Digits(Dataset):
@@ -92,7 +92,7 @@ def _read(root: str | None) -> Examples:
 
 
 def _scikit_learns() -> np.ndarray:
-    # The file itself, because importing scikit-learn takes longer than training for an epoch.
+    # Read the file itself, because importing scikit-learn takes longer than an epoch.
     spec = importlib.util.find_spec("sklearn")
     folders = list(spec.submodule_search_locations or []) if spec else []
     file = Path(folders[0], "datasets", "data", FILE) if folders else None
@@ -110,7 +110,7 @@ def _table(file: Path) -> np.ndarray:
     if len(content) > MOST_BYTES:
         raise ValueError(f"it unfolds to more than {MOST_BYTES} bytes")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # numpy only warns where there are no lines
+        warnings.simplefilter("error", UserWarning)  # numpy only warns about an empty file
         try:
             return np.loadtxt(io.StringIO(content.decode()), delimiter=",", dtype=np.uint8, ndmin=2)
         except UserWarning as warning:

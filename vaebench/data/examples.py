@@ -48,7 +48,7 @@ class Examples:
 
 def shuffled(n: int) -> Tensor:
     """Return a permutation of range(n), shape (n,): the same on every machine and in every version."""
-    # RandomState's stream is frozen by numpy's compatibility policy; torch.randperm and numpy's Generator may change.
+    # NumPy guarantees that RandomState's stream never changes; torch.randperm and numpy's Generator may change.
     return torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(n)).to(torch.int64)
 
 

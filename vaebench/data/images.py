@@ -26,8 +26,8 @@ from vaebench.data.io.own_path import memory_limit, own_path
 from vaebench.data.io.values import BYTE, CHUNK, WORD, Range, Scale, Values, check_scale, understand
 from vaebench.messages import counted, did_you_mean
 
-COPIES = 2  # of all pictures in memory while they are divided into splits
-MOST_ENDINGS = 5  # that are named
+COPIES = 2  # of all pictures in memory, while they are split
+MOST_ENDINGS = 5  # file endings named in a message
 MODES = ("auto", "grey", "rgb")
 PART_FOLDERS = {
     "train": "train",
@@ -147,7 +147,7 @@ def is_two_tone(x: Tensor) -> bool:
 def _white(folder: Path, files: list[Path], headers: list[Header], scale: Scale) -> Values:
     """Return the value that stands for white in pictures of more than 8 bits: one for all pictures."""
     wide = [(file, header) for file, header in zip(files, headers, strict=True) if header.is_wide]
-    if scale != "auto" or all(header.format == "PNG" for _, header in wide):  # PNG says that it has 16 bits
+    if scale != "auto" or all(header.format == "PNG" for _, header in wide):  # a PNG says whether it has 16 bits
         white = WORD if scale == "auto" else float(scale)
         return Values("bytes", white, torch.uint8, f"{len(wide)} of more than 8 bits, brought to 8 (k / {white:g})")
     seen = functools.reduce(Range.joined, ranges_of_all([file for file, _ in wide]))

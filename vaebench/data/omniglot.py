@@ -20,7 +20,7 @@ from vaebench.data.io.torchvision_import import import_torchvision
 
 ORIGINAL_SIZE = 105
 SIZES = (ORIGINAL_SIZE, ORIGINAL_SIZE)
-MOST_BYTES = 2**20  # of a picture in the archive; the real ones have some hundred
+MOST_BYTES = 2**20  # per picture in the archive; real ones have a few hundred
 
 
 class Omniglot(Dataset):

@@ -28,7 +28,7 @@ class PointSet(Dataset):
 
     def __init__(self, num_points: int = 10000, num_examples: int | None = None) -> None:
         check_range("num_points", num_points, at_least=10, at_most=10**7, whole=True)
-        # RandomState's stream is frozen by numpy's compatibility policy.
+        # NumPy guarantees that RandomState's stream never changes.
         x, y = self.draw(num_points, np.random.RandomState(SPLIT_SEED))
         points = torch.from_numpy(x.astype(np.float32))
         labels = torch.from_numpy(y.astype(np.int64))

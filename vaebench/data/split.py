@@ -15,9 +15,9 @@ from vaebench.data.io.source import Source
 from vaebench.hardware import collective
 from vaebench.messages import counted
 
-# Rows that stand for all of a split that is streamed, or too large to be read whole at every start.
+# A split that is streamed or too large to read at every start is fingerprinted by some of its rows.
 FINGERPRINT_ROWS, FINGERPRINT_BYTES = 256, 2**30
-# Up to this size a split is kept as float32, so that a batch is one index; above it bytes stay bytes until asked for.
+# Up to this size a split is kept as float32, so that a batch is one index; a larger one is converted batch by batch.
 FLOAT_BUDGET = 512 * 2**20
 
 
@@ -213,11 +213,11 @@ class DataSplit:
         device = self.device if device is None else torch.device(device)
         order = torch.arange(len(self)) if order is None else torch.as_tensor(order, dtype=torch.int64)
         chunks = order.split(batch_size) if len(order) else ()
-        # "cuda" means whichever GPU is current, so it names the device on which the examples may already lie.
+        # "cuda" means the current GPU, on which the examples may already lie.
         is_here = device.type == self.device.type and device.index in (None, self.device.index)
         waits = not self.in_memory or not is_here
         if not waits:
-            # One transfer for the whole epoch instead of one for each batch.
+            # One transfer per epoch instead of one per batch.
             chunks = order.to(self.device).split(batch_size) if len(order) else ()
         pool = ThreadPoolExecutor(1, "vaebench-read") if waits and prefetch > 0 else None
         ahead: deque[Future[Tensor]] = deque()

@@ -15,7 +15,7 @@ from vaebench.messages import check_range, did_you_mean
 from vaebench.networks.coupling import conditional_flow
 
 Dequantization = Literal["uniform", "variational"]
-ALPHA = 0.05  # of the logit transform, Dinh et al. (2017), section 4.1
+ALPHA = 0.05  # for the logit transform (Dinh et al., 2017, section 4.1)
 
 
 class ConditionalFlow(ContextLikelihood):
@@ -147,7 +147,7 @@ class FlowDistribution(ContextDistribution):
         uniform = self.uniform(batch_shape, tuple(self.event_shape))
         if self._head.noise_flow is None:
             return uniform, x.new_zeros(())
-        noise = torch.logit(uniform.clamp(min=torch.finfo(x.dtype).tiny))  # a uniform number may be exactly 0
+        noise = torch.logit(uniform.clamp(min=torch.finfo(x.dtype).tiny))  # uniform draws can be exactly 0
         r, log_det = self._head.noise_flow(noise, 2 * x - 1)
         return torch.sigmoid(r), (_logistic(noise) - _logistic(r)).flatten(1).sum(1) - log_det
 

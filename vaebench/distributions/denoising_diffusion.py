@@ -16,8 +16,8 @@ from vaebench.networks.denoiser import conditional_denoiser
 from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, noise_weights, reverse_step
 
 Weighting = Literal["variational", "simple"]
-NUM_TIMES = 8  # of each example outside of training: the bound at one time says little
-NOISE_SEED = 0  # of the fixed noise
+NUM_TIMES = 8  # per example when not training: the bound at a single time is noisy
+NOISE_SEED = 0  # for the fixed noise
 
 
 class DenoisingDiffusion(ContextLikelihood):
@@ -207,6 +207,6 @@ class DiffusionDistribution(ContextDistribution):
 def _log_mass(lower: Tensor, upper: Tensor) -> Tensor:
     """log(Phi(upper) - Phi(lower)) for lower < upper, without cancellation in either tail; shape kept."""
     is_right = lower > 0
-    a, b = torch.where(is_right, -upper, lower), torch.where(is_right, -lower, upper)  # a < b, mass to the left of 0
+    a, b = torch.where(is_right, -upper, lower), torch.where(is_right, -lower, upper)  # a < b, left of 0
     log_a, log_b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
     return log_b + torch.log1p(-(log_a - log_b).exp().clamp(max=1 - torch.finfo(a.dtype).eps))

@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from vaebench.hardware import collective
 
-_PIECE = 2**14  # entries whose mean is computed at a time: what a processor's cache holds
-_FEW_LEVELS = 32  # up to here the mean is a sum over levels, which costs little
-_NUM_NODES = {2: 16, 3: 6}  # of the quadrature over each earlier channel, by the number of channels; 4 beyond
+_PIECE = 2**14  # entries per block of the mean: fits a processor's cache
+_FEW_LEVELS = 32  # up to here, summing the mean over levels is cheap
+_NUM_NODES = {2: 16, 3: 6}  # number of channels -> quadrature nodes per earlier channel; otherwise 4
 
 
 class DiscretizedLogisticMixture(Distribution):
@@ -106,7 +106,7 @@ class DiscretizedLogisticMixture(Distribution):
             self.num_levels,
         )
         u = torch.stack([(weights * m).sum(-3) for m in given_component], -3)
-        return ((u + 1) / 2).clamp(0, 1)  # rounding of the sum
+        return ((u + 1) / 2).clamp(0, 1)  # the sum may round past the ends
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = (), temperature: float = 1.0) -> Tensor:

@@ -143,7 +143,7 @@ class _ContinuousBernoulli(_Elementwise):
         is_small = l.abs() < 0.1
         far = torch.where(is_small, torch.ones_like(l), l.abs())
         near = torch.where(is_small, l, torch.zeros_like(l)).square()
-        # The series of log((l/2) coth(l/2)) at 0; its next term is below 1e-9 where it is used.
+        # Taylor series of log((l/2) coth(l/2)) at 0; the next term is below 1e-9 here.
         return torch.where(
             is_small, math.log(2) + near / 12 - near * near * 7 / 1440, far.log() - torch.tanh(far / 2).log()
         )
@@ -159,7 +159,7 @@ class _ContinuousBernoulli(_Elementwise):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         shape = (*sample_shape, *self.logits.shape)
         u = collective.uniform(shape, like=self.logits, dim=len(sample_shape)).clamp(1e-6, 1 - 1e-6)
-        # Inverts the distribution function for -|l|, whose exponentials cannot overflow, and reflects.
+        # Invert the distribution function for -|l|, whose exponentials cannot overflow, then reflect.
         l = self.logits.abs().expand(shape)  # noqa: E741
         is_small = l < 1e-3
         far = torch.where(is_small, torch.ones_like(l), l)
@@ -283,7 +283,7 @@ class _DiscretizedLogistic(_Elementwise):
         super().__init__(mean)
         mean, log_scale = (t[..., None, None, None, None] for t in (mean, log_scale))
         logits = mean.new_zeros(()).expand(mean.shape[:-1])
-        # The floor is -7 in the data's own units: a quarter of a bin of 256, below which nothing is gained.
+        # The floor is -7 in the data's own units, a quarter of a bin of 256 levels: narrower gains nothing.
         self.mixture = DiscretizedLogisticMixture(logits, mean, log_scale, None, num_levels, math.log(2) - 7)
 
     def log_prob(self, value: Tensor) -> Tensor:

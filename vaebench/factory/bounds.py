@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from vaebench.factory.targets import ConfigError
 
-MIN_BYTES = 2**30  # that a model may take whatever its file holds
+MIN_BYTES = 2**30  # always allowed, however small the file
 MIN_TENSORS = 20_000
-BYTES_RATIO = 16  # of what is made on the way to the file's size
-BYTES_OF_A_TENSOR = 100  # that a file holds at least for each, with its name and shape
+BYTES_RATIO = 16  # memory while building, relative to the file
+BYTES_OF_A_TENSOR = 100  # minimum in a file per tensor, for its name and shape
 _MAKERS = ("empty", "zeros", "ones", "full", "rand")
 _SQUARES = ("eye", "tril_indices", "triu_indices")
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 ENVIRONMENT = "VAEBENCH_CONF"
-MAX_DEPTH = 10  # of configurations that build upon one another
+MAX_DEPTH = 10  # of configurations that extend one another
 
 
 def conf_dir() -> Path:

@@ -27,7 +27,7 @@ def continued(stored: Mapping[str, Any], composed: Mapping[str, Any], overrides:
         path = (package or group).replace("/", ".").split(".")
         if path[0] in ("resume", "hydra"):
             continue
-        if path[0] in ("experiment", "_global_"):  # an overlay changes keys anywhere
+        if path[0] in ("experiment", "_global_"):  # an overlay can change any key
             return _copy(composed)
         _put(result, path, _get(composed, path))
     return result

@@ -71,7 +71,7 @@ def model(cfg: Config, dataset: Any) -> Any:
     if "likelihood" in known and "likelihood" not in made.arguments:
         injected["likelihood"] = dataset.likelihood
     if "num_classes" in known and "num_classes" not in made.arguments:
-        needs_labels = made.arguments.get("condition_dim") is None  # vectors need no classes
+        needs_labels = made.arguments.get("condition_dim") is None  # continuous conditions need no classes
         if dataset.num_classes is None and needs_labels and getattr(made.target, "needs_labels", True):
             raise ConfigError(f"model: {made.target.__name__} needs labels, and dataset '{dataset.name}' has none")
         injected["num_classes"] = dataset.num_classes
@@ -97,7 +97,7 @@ def with_absolute_paths(cfg: Config) -> dict[str, Any]:
     tree = plain(cfg)
     node = tree.get("dataset")
     if isinstance(node, Mapping):
-        key = "path" if node.get("root") is None else "root"  # where there is a root, a path counts from it
+        key = "path" if node.get("root") is None else "root"  # with a root, the path is relative to it
         place = node.get(key)
         if isinstance(place, str) and place:
             tree["dataset"] = {**node, key: os.path.abspath(os.path.expanduser(place))}

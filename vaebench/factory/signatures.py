@@ -144,7 +144,7 @@ def _convert_union(value: object, annotation: Any, key: str, class_of: Callable[
         return None
     if len(options) == 1:
         return convert(value, options[0], key, class_of)
-    # The exact kind first, so that 1 stays an int where `float | int` takes both.
+    # Exact types first, so that 1 stays an int for `float | int`.
     for option in sorted(options, key=lambda option: option is not type(value)):
         try:
             return convert(value, option, key, class_of)
@@ -177,7 +177,7 @@ def _is_kind_of(given: type, expected: Any) -> bool:
     if getattr(expected, "_is_protocol", False):
         return all(_takes_calls_of(given, expected, name) for name in _protocol_methods(expected))
     if expected is collections.abc.Callable:
-        return hasattr(given, "__call__")  # noqa: B004 - a class is asked about its instances
+        return hasattr(given, "__call__")  # noqa: B004 - the question is whether instances are callable
     return not isinstance(expected, type) or issubclass(given, expected)
 
 
@@ -232,7 +232,7 @@ def _show(value: object, class_of: Callable[[object], type | None]) -> str:
 
 
 def _hint_only(near: str) -> str:
-    return near if "did you mean" in near else ""  # the valid names already stand in the sentence
+    return near if "did you mean" in near else ""  # the sentence already lists the valid names
 
 
 def _hints(cls: type, init: types.FunctionType) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vaebench.runs.run import Run, write_atomic
 from vaebench.trainers.state import check_weights_file, load_weights
 
 MAX_DEPTH = 50
-MAX_BYTES = 2**20  # of a configuration
+MAX_BYTES = 2**20  # per configuration
 CHECKPOINTS = ("best", "last")
 _log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def _read(run: Run, checkpoint: str) -> tuple[dict[str, Any], Path]:
     """The checked configuration, and the path of the weights."""
     if checkpoint not in CHECKPOINTS:
         raise ConfigError(f"checkpoint: expected best or last, got '{checkpoint}'")
-    load_config(run)  # a hostile one is refused before its weights are read
+    load_config(run)  # refuses a hostile one before reading weights
     path = run.best_weights if checkpoint == "best" else run.last_weights
     if checkpoint == "best" and not path.is_file() and run.last_weights.is_file():
         path = run.last_weights

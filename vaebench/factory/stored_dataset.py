@@ -12,8 +12,8 @@ from vaebench.factory.signatures import parameters
 from vaebench.factory.targets import ConfigError
 from vaebench.runs.run import Run, read_json
 
-PLACES = ("path", "root")  # keys of a data set that say where it lies, not what it is
-MOST_NUMBERS = 2**31  # in one example
+PLACES = ("path", "root")  # keys that locate a data set without defining it
+MOST_NUMBERS = 2**31  # per example
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +76,7 @@ def moved(tree: Mapping[str, Any], places: Mapping[str, Any] | None) -> dict[str
             raise ConfigError(f"dataset.{key}: the run's data set has no such setting; {where}")
         node[key] = value
     if "path" in given and "root" not in given and node.get("root") is not None:
-        node["root"] = None  # a new path counts from where the user stands
+        node["root"] = None  # a new path is relative to the current folder
     return with_absolute_paths({**tree, "dataset": node}) if given else dict(tree)
 
 

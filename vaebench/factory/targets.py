@@ -31,7 +31,7 @@ ROOMS = (
     "sweeps",
     "trainers",
 )
-AUTO = "auto"  # model.likelihood._target_: auto stands for the data set's own likelihood
+AUTO = "auto"  # as model.likelihood._target_: the data set's own likelihood
 
 
 class ConfigError(ValueError):
@@ -86,7 +86,7 @@ def resolve(target: object, key: str) -> type[Any]:
         near = _near_module(module_name)
         hint = near or "; a module of your own must be installed, or its folder be on PYTHONPATH"
         raise ConfigError(f"{key}: there is no module '{module_name}'{hint}") from None
-    found = getattr(module, class_name, None)  # a room may import what it shows when it is asked for
+    found = getattr(module, class_name, None)  # a package may import its names lazily
     if not isinstance(found, type) or not _is_allowed(found.__module__):
         classes = [
             name
@@ -102,7 +102,7 @@ def _check_name(target: object, key: str) -> tuple[str, str]:
         raise ConfigError(f"{key}: expected the dotted name of a class, got {target!r}")
     module_name, _, class_name = target.rpartition(".")
     group, *beneath = re.split(r"[.\[]", key.removesuffix("._target_"))
-    is_groups_own = group in GROUPS and len(beneath) <= (group in MANY)  # parts beneath it may come from any room
+    is_groups_own = group in GROUPS and len(beneath) <= (group in MANY)  # parts below it may come from any package
     room = GROUPS[group].room if is_groups_own else None
     in_room = _is_within(module_name, f"vaebench.{room}") if room else _is_in_a_room(module_name)
     if not in_room and not _is_users(module_name):

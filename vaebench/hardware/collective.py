@@ -115,7 +115,7 @@ def uniform(shape: tuple[int, ...], like: Tensor, dim: int = 0, generator: torch
 
 
 def _options(like: Tensor, generator: torch.Generator | None) -> dict[str, Any]:
-    # torch's compiler takes no generator beside a size that varies, not even None
+    # torch.compile rejects a generator, even None, together with a dynamic size
     given = {} if generator is None else {"generator": generator}
     return {"dtype": like.dtype, "device": like.device, **given}
 

@@ -16,7 +16,7 @@ from vaebench.messages import counted, did_you_mean
 
 DEVICES = ("auto", "cpu", "gpu", "mps")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-_DEVICE_SHARE = 0.5  # of the free memory of a GPU may be taken by the data set
+_DEVICE_SHARE = 0.5  # share of a GPU's free memory that the data set may take
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,7 +62,7 @@ class Hardware:
         if self.data_on_device not in (True, False, "auto"):
             raise ValueError(f"hardware.data_on_device must be auto, true or false; got '{self.data_on_device}'")
 
-    # What there is
+    # What the machine has
 
     @property
     def torch_device(self) -> torch.device:
@@ -120,7 +120,7 @@ class Hardware:
             "num_devices": world_size_of_environment() or self.num_devices,
         }
 
-    # What is set once in a process
+    # Settings of the process
 
     def prepare(self, seed: int | None = None) -> torch.device:
         """Set threads, precision and determinism for this process, and the seed if one is given.
@@ -129,7 +129,7 @@ class Hardware:
         """
         device = self.torch_device
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", self.num_devices))
-        if self.threads is not None or "OMP_NUM_THREADS" not in os.environ:  # who sets the variable, means it
+        if self.threads is not None or "OMP_NUM_THREADS" not in os.environ:  # the user's variable wins
             torch.set_num_threads(self.threads or max(1, cores() // local_processes))
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         if device.type == "cuda":
@@ -137,7 +137,7 @@ class Hardware:
             torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        if self.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler
+        if self.deterministic != torch.are_deterministic_algorithms_enabled():  # imports torch.compile
             torch.use_deterministic_algorithms(self.deterministic)
         torch.backends.cudnn.deterministic = self.deterministic
         torch.backends.cudnn.benchmark = False
@@ -154,7 +154,7 @@ class Hardware:
             return True
         return num_bytes <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
-    # What surrounds a computation
+    # Contexts and wrappers
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Context in which a loss is computed."""
@@ -173,7 +173,7 @@ class Hardware:
             return function
         import torch._functorch.config
 
-        # Several losses go back through one graph (one optimiser for each part, gradients within a loss).
+        # Some trainers run backward several times on one graph, and some losses contain gradients.
         torch._functorch.config.donated_buffer = False
         return torch.compile(function)  # type: ignore[return-value]
 

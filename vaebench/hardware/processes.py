@@ -22,7 +22,7 @@ import torch.distributed as dist
 from vaebench.hardware.device import Hardware, world_size_of_environment
 from vaebench.hardware.signals import SIGNALS
 
-_TIMEOUT = datetime.timedelta(minutes=60)  # a process may wait for another that draws pictures or writes
+_TIMEOUT = datetime.timedelta(minutes=60)  # processes wait for the one that draws pictures and writes files
 _READY = "ready"
 _START_METHOD = "spawn"  # a fork would copy threads, locks and an initialised GPU
 
@@ -49,7 +49,7 @@ def launch(hardware: Hardware, function: Callable[..., Any], *arguments: Any) ->
             return function(*arguments)
     if hardware.num_devices == 1:
         return function(*arguments)
-    hardware.torch_device.type  # noqa: B018 - refuses more devices than there are before anything is started
+    hardware.torch_device.type  # noqa: B018 - raises early if there are too few devices
     with tempfile.TemporaryDirectory() as folder:
         return _spawn(hardware, f"file://{Path(folder) / 'rendezvous'}", function, arguments)
 
@@ -89,7 +89,7 @@ def _spawn(hardware: Hardware, rendezvous: str, function: Callable[..., Any], ar
         _join(children)
     except Exception as error:
         _end(children, patience=1.0)
-        # A process that dies takes the messages of the others with it: its own error is the one to tell.
+        # When one process dies the others fail too, so report the error of the first.
         if isinstance(error, RuntimeError) and (told := _told(reports)) is not None:
             raise told from error
         raise
@@ -109,7 +109,7 @@ def _child(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    for signum in SIGNALS:  # process 0 hears them and passes them on
+    for signum in SIGNALS:  # process 0 receives them and tells the others
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
@@ -174,5 +174,5 @@ def _end(children: Sequence[BaseProcess], patience: float) -> None:
     for child in children:
         child.join(patience)
         if child.is_alive():
-            child.kill()  # it ignores gentler signals
+            child.kill()  # it did not obey a gentler signal
         child.join()

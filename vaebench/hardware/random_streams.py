@@ -59,7 +59,7 @@ def rng_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()  # of this process's GPU; others belong to other processes
+        state["cuda"] = torch.cuda.get_rng_state()  # only this process's GPU
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()
     return state

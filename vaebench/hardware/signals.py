@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# Ctrl-C and a closed terminal, the end of a job (TERM), its warnings (USR1 and USR2, as Slurm and SGE send them), and
-# a limit of processor time. CONT, which Slurm sends before TERM, wakes a stopped process and needs no answer.
+# Ctrl-C, a closed terminal, the end of a job (TERM), warnings before it (USR1 and USR2 from Slurm and SGE), and
+# a limit of processor time. CONT, which Slurm sends before TERM, only wakes a stopped process.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 _INTERRUPTED = 130
@@ -42,7 +42,7 @@ class _Program:
     def handle(self, signum: int, frame: FrameType | None) -> None:
         if self.raises:
             raise Interrupted(signum)
-        if self.pending:  # the user insists
+        if self.pending:  # a second signal: stop at once
             os._exit(_INTERRUPTED)
         self.pending = signum
 
@@ -58,7 +58,7 @@ def interruptible() -> Iterator[None]:
     `raise_interrupts` raises it then, and from there on the next ones at once.
     """
     former: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+    if threading.current_thread() is threading.main_thread():  # the only thread that may set handlers
         for signum in SIGNALS:
             if signal.getsignal(signum) in (signal.default_int_handler, signal.SIG_DFL):
                 former[signum] = signal.signal(signum, _program.handle)
@@ -99,10 +99,10 @@ class SignalFlag:
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> SignalFlag:
-        if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # the only thread that may set handlers
             for signum in SIGNALS:
                 if signum == getattr(signal, "SIGHUP", None) and signal.getsignal(signum) == signal.SIG_IGN:
-                    continue  # nohup
+                    continue  # ignored, as under nohup
                 self._former[signum] = signal.signal(signum, self._note if self.enabled else signal.SIG_IGN)
         return self
 
@@ -114,7 +114,7 @@ class SignalFlag:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
         if not self._is_chained(signum):
-            signal.signal(signum, signal.SIG_DFL)  # the next one does not wait for Python
+            signal.signal(signum, signal.SIG_DFL)  # the next signal kills at once
 
     def hand_on(self, signum: int) -> bool:
         """After saving: call the handler that stood there before (a cluster's requeues the job), if there was one.

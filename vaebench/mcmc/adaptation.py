@@ -14,7 +14,7 @@ from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.mcmc.whitening import MassMatrix, find_whitening
 
-MIN_FOR_MASS = 20  # transitions; Stan, too, leaves the mass matrix alone in a shorter warm-up
+MIN_FOR_MASS = 20  # transitions; in a shorter warm-up the mass matrix is not adapted, as in Stan
 
 
 class TunableKernel(Protocol):
@@ -137,7 +137,7 @@ def window_ends(num_warmup: int) -> tuple[int, list[int]]:
     while end < num_warmup - last:
         end += window
         window *= 2
-        if end + window > num_warmup - last:  # the next one would not fit: this one takes the rest
+        if end + window > num_warmup - last:  # no room for the next window: this one takes the rest
             end = num_warmup - last
         ends.append(end)
     return first, ends
@@ -174,7 +174,7 @@ class WindowAdaptation(Adaptation):
         self._shared_mass = parameters.inverse_mass_matrix
         self._own_step: DualAveraging | None = None
         self._own_mass = self._shared_mass
-        self._is_shared: Tensor | None = None  # (S, 1): who has arrived
+        self._is_shared: Tensor | None = None  # (S, 1): chains that have arrived
         self._window: Window | None = None
         self._kind, self._whitening = warm_up.mass_matrix, parameters.whitening
         self._seen: list[Tensor] = []
@@ -208,7 +208,7 @@ class WindowAdaptation(Adaptation):
             return
         self._t += 1
         rates = info.acceptance_probability.unsqueeze(-1)
-        if not self._ends:  # too short for windows
+        if not self._ends:  # warm-up is too short for windows
             self._shared_step.update(rates.mean())
             return
         if self._own_step is None:

@@ -16,8 +16,8 @@ from vaebench.mcmc.state import Draw, Parameters, State
 from vaebench.messages import check_range
 
 SHARPNESS = 4.0  # of the sigmoid schedule
-GAIN = 0.5  # of the pilot: what an acceptance rate too high by 1 adds to the log step size
-REPEATS = 6  # transitions of the pilot at each of its temperatures; the later half is averaged
+GAIN = 0.5  # pilot: added to the log step size for an acceptance rate that is too high by 1
+REPEATS = 6  # pilot: transitions at each temperature; the later half is averaged
 
 LogDensity = Callable[[Tensor], Tensor]
 """(S, D) -> (S,), nats."""
@@ -179,7 +179,7 @@ def anneal(
         energy.beta = betas[t + 1]
         state, log_factor = energy.state(position, t)
         log_w += (betas[t + 1] - betas[t]) * log_factor.double()
-        if t + 1 < last:  # a transition at the last temperature would change no weight
+        if t + 1 < last:  # after the last temperature no weight changes
             time = (t + 1 if is_upward else last - t - 1) / last
             state, info = kernel.step(state, energy, _parameters(step_sizes.at(time), start), draw)
             position = state.position

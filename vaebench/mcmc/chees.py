@@ -13,8 +13,8 @@ from vaebench.mcmc.adaptation import Adaptation, DualAveraging, WarmUp
 if TYPE_CHECKING:
     from vaebench.mcmc.state import Info, Parameters, State
 
-LEARNING_RATE, BETA = 0.025, 0.95  # of Adam, which keeps no first moment
-MAX_CHANGE = 0.35  # of log T in one transition
+LEARNING_RATE, BETA = 0.025, 0.95  # for Adam without a first moment
+MAX_CHANGE = 0.35  # largest change of log T per transition
 MAX_STEPS = 1000
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from vaebench.mcmc.chains import Chains
 from vaebench.mcmc.ess import MIN_DRAWS, autocovariance, effective_sample_size, split_chains
 
-MANY_CHAINS = 16  # from here on, chains are judged in groups, too
+MANY_CHAINS = 16  # from here on, nested R-hat is computed too
 NUM_GROUPS = 8
 R_HAT_LIMIT = 1.01
 
@@ -249,7 +249,7 @@ def nested_r_hat(draws: Tensor) -> Tensor:
 
 def _nested_r_hat(draws: Tensor) -> Tensor:
     num_draws, num_chains, num_dims = draws.shape
-    size = num_chains // NUM_GROUPS  # chains; a remainder is left out
+    size = num_chains // NUM_GROUPS  # chains per group; a remainder is dropped
     if num_draws < 2 or size < 2:
         return draws.new_full((num_dims,), math.nan)
     groups = draws[:, : NUM_GROUPS * size].unflatten(1, (NUM_GROUPS, size))
@@ -270,7 +270,7 @@ def ess_tail(draws: Tensor) -> Tensor:
     for probability in (0.05, 0.95):
         below = split_chains((draws <= _quantile(draws, probability)).double())
         size = effective_sample_size(below)
-        # all of them: a discrete quantity with much of its mass at its largest value, for which nothing is uncertain
+        # All draws below: a discrete quantity with much mass at its maximum, whose quantile is not uncertain.
         is_full = below.flatten(0, 1).all(0) if len(below) >= MIN_DRAWS else torch.zeros_like(size, dtype=torch.bool)
         sizes.append(torch.where(is_full, float(below[..., 0].numel()), size))
     is_constant = draws.flatten(0, 1).amax(0) == draws.flatten(0, 1).amin(0)

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-MIN_DRAWS = 4  # per chain: two halves of two, the least that has a variance within and between
+MIN_DRAWS = 4  # per chain: two halves of two, the fewest with variances within and between
 
 
 def split_chains(draws: Tensor) -> Tensor:
@@ -41,14 +41,14 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     rho = 1 - (within - covariance) / variance
     rho[0] = 1.0
 
-    # sums of neighbours (0, 1), (2, 3), ... of a reversible chain are positive and decreasing: what is not, is noise
+    # For a reversible chain, sums over lags (0, 1), (2, 3), ... are positive and decreasing; the rest is noise.
     num_pairs = max(1, (num_draws - 1) // 2)
     pairs = rho[: 2 * num_pairs].view(num_pairs, 2, -1).sum(1)  # (pairs, D)
     is_kept = (pairs >= 0).cumprod(0).bool()
     is_kept[0] = True
     sums = torch.where(is_kept, pairs, 0).cummin(0).values
     tau = 2 * torch.where(is_kept, sums, 0).sum(0) - 1
-    # the first even lag that was cut still counts, once, where it is positive: a less biased estimate (ArviZ, Stan)
+    # The first even lag after the cut still counts once if it is positive, which lowers the bias (ArviZ, Stan).
     cut = is_kept.sum(0).clamp(max=num_pairs - 1)
     even = rho[2 * cut, torch.arange(rho.shape[1])].clamp(min=0)
     tau = tau + torch.where(is_kept.all(0), 0, even)

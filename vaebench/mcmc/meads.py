@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vaebench.mcmc.state import Info, Parameters, State
 
 NUM_FOLDS = 4
-MIN_FOLD = 4  # chains that have eigenvalues to speak of; with fewer than four such folds there is one
+MIN_FOLD = 4  # fewest chains in a fold; with fewer than four such folds, all chains form one
 
 
 class MEADSAdaptation(Adaptation):

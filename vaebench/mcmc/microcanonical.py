@@ -15,11 +15,11 @@ from vaebench.mcmc.ess import effective_sample_size
 if TYPE_CHECKING:
     from vaebench.mcmc.state import Info, Parameters, State
 
-ENERGY_VARIANCE = 5e-4  # of the error of one step, per dimension
-MEMORY = 149 / 151  # of the average that the step size comes from: 150 transitions
+ENERGY_VARIANCE = 5e-4  # wanted variance of the energy error of a step, per dimension
+MEMORY = 149 / 151  # decay of the averages behind the step size: 150 transitions
 TRUST = 1.5
-LENGTH_FACTOR = 0.4  # of an autocorrelation length
-MAX_STEPS = 50  # of a trajectory while scales are not known
+LENGTH_FACTOR = 0.4  # autocorrelation lengths
+MAX_STEPS = 50  # per trajectory, until scales are known
 
 
 class StepByEnergyError:

@@ -133,7 +133,7 @@ def softened(values: Tensor, alpha: float) -> Tensor:
 def softened_slope(values: Tensor, alpha: float) -> Tensor:
     """f' = coth(y) - y / sinh(y)^2 with y = alpha l, shape kept."""
     y = alpha * values
-    large = y.clamp(-40, 40)  # beyond it is the sign
+    large = y.clamp(-40, 40)  # beyond, tanh is the sign
     return torch.where(y.abs() < 1e-3, 2 * y / 3, 1 / torch.tanh(large) - large / torch.sinh(large).square())
 
 
@@ -168,9 +168,9 @@ def hessian(energy: BaseEnergyFunction, x: Tensor, *, keep: bool) -> Tensor:
             "values without a gradient; choose sampler=hmc"
         )
     (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-    if not slope.requires_grad:  # U is linear
+    if not slope.requires_grad:  # U is linear here
         return x.new_zeros(*x.shape, x.shape[-1])
-    # all rows at once: several times faster than one after the other
+    # All rows at once is several times faster than a loop over them.
     units = torch.eye(x.shape[-1]).to(x).unsqueeze(1).expand(-1, *x.shape)
     (rows,) = torch.autograd.grad(slope, x, units, create_graph=keep, retain_graph=True, is_grads_batched=True)
     matrix = rows.movedim(0, -2)

@@ -24,7 +24,7 @@ from vaebench.messages import counted
 from vaebench.runs.files import write_atomic
 
 FORMAT = "vaebench-chains-1"
-SHARE = 20  # of the time is spent on saving, at most: one part in so many
+SHARE = 20  # saving takes at most 1 / SHARE of the time
 _log = logging.getLogger(__name__)
 
 
@@ -186,7 +186,7 @@ class Unfinished:
             if plain["belongs_to"] != self.belongs_to:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-        for name in plain["by_dimension"]:  # noise has the layout of the state, and so has its order
+        for name in plain["by_dimension"]:  # noise is laid out as the state is, and so is its order
             tensors[name] = tensors[name].T.contiguous().T
         num_done, iteration, temperature = int(plain["num_done"]), int(plain["iteration"]), float(plain["temperature"])
         if not 0 < num_done <= len(store.acceptance_probability):

@@ -15,7 +15,7 @@ from torch import Tensor
 from vaebench.energies.base import BaseEnergyFunction
 
 MassMatrix = Literal["diagonal", "dense", "low_rank"]
-MAX_RANK, CUTOFF = 16, 2.0  # directions whose variance is above the cutoff, or below its inverse
+MAX_RANK, CUTOFF = 16, 2.0  # keeps directions with a variance above the cutoff or below its inverse
 
 
 class Whitening(ABC):

@@ -16,7 +16,7 @@ from vaebench.messages import check_range, counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_on_grid
 
-PILOT = 50  # temperatures at which step sizes are tuned; those between are interpolated
+PILOT = 50  # temperatures at which step sizes are tuned; interpolated in between
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class AIS(Metric):
             return model.draw_from_prior(num_chains * size, y).flatten(1)
 
         energy = AnnealedEnergy(log_prior, log_likelihood)
-        with torch.autocast(batch.x.device.type, enabled=False):  # nothing is accepted in half precision
+        with torch.autocast(batch.x.device.type, enabled=False):  # half precision would spoil acceptance
             steps = tune(
                 self.kernel,
                 energy,

@@ -57,7 +57,7 @@ class BetaVAEScore(Metric):
                 differences[part] = self._means(codes.z, sharing, len(part))
         x, y = differences.numpy(), chosen.numpy()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of convergence: the classifier is judged as it is
+            warnings.simplefilter("ignore")  # no convergence: the classifier is scored as it is
             classifier = LogisticRegression(max_iter=1000).fit(x[: self.num_train], y[: self.num_train])
         right = classifier.predict(x[self.num_train :]) == y[self.num_train :]
         value = float(right.mean())

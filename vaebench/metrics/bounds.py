@@ -132,7 +132,7 @@ def check_on_grid(likelihood: Any, x: Tensor) -> None:
     if not likelihood.is_discrete or levels is None:
         return
     position = x.double() * (levels - 1)
-    tolerance = 1e-3 + (levels - 1) * torch.finfo(x.dtype).eps  # with which k / (levels - 1) is rounded
+    tolerance = 1e-3 + (levels - 1) * torch.finfo(x.dtype).eps  # rounding of k / (levels - 1)
     if not bool(((position - position.round()).abs() < tolerance).all() and (x >= 0).all() and (x <= 1).all()):
         raise NotApplicableError(
             f"the data are not on the grid of {levels} levels in [0, 1] of {type(likelihood).__name__}, so its values "

@@ -59,7 +59,7 @@ class Clustering(Metric):
             raise NotApplicableError(f"there are fewer examples than the {num_classes} classes; raise num_examples")
         seed = int(torch.randint(2**31, ()))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of fewer distinct codes than clusters
+            warnings.simplefilter("ignore")  # fewer distinct codes than clusters
             clusters = KMeans(num_classes, n_init=self.num_starts, random_state=seed).fit_predict(codes.z.numpy())
         right = torch.from_numpy(matched(clusters, labels)).double()
         values = {

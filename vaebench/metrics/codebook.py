@@ -10,7 +10,7 @@ from torch import Tensor
 from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 
-GROUPS = 20  # of the jackknife
+GROUPS = 20  # for the jackknife
 
 
 class Codebook(Metric):

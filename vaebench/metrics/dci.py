@@ -94,4 +94,4 @@ class DCI(Metric):
 
         if self.trees == "gradient_boosting":
             return GradientBoostingClassifier(random_state=seed)
-        return RandomForestClassifier(max_features=None, random_state=seed)  # else codes that know nothing get a share
+        return RandomForestClassifier(max_features=None, random_state=seed)  # else irrelevant codes gain importance

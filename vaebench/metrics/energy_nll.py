@@ -13,8 +13,8 @@ from vaebench.mcmc.kernels.hmc import HMCKernel
 from vaebench.messages import check_range, counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 
-PILOT = 50  # temperatures at which step sizes are tuned; those between are interpolated
-MIN_SHARE = 0.05  # of the chains: an effective sample size below it is remarked upon
+PILOT = 50  # temperatures at which step sizes are tuned; interpolated in between
+MIN_SHARE = 0.05  # warn if the effective sample size is a smaller share of the chains
 
 
 class EnergyNLL(Metric):

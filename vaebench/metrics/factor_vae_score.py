@@ -11,7 +11,7 @@ from vaebench.messages import check_range
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 from vaebench.metrics.votes import Sharing
 
-ACTIVE = 0.05  # standard deviation from which a code counts
+ACTIVE = 0.05  # codes with a smaller standard deviation are ignored
 
 
 class FactorVAEScore(Metric):

@@ -10,8 +10,8 @@ from torch import Tensor
 from vaebench.messages import check_range
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 
-GROUPS = 10  # of the jackknife
-MOST_FEATURES = 1024  # with which a jackknife takes seconds
+GROUPS = 10  # for the jackknife
+MOST_FEATURES = 1024  # with more, the jackknife takes too long
 
 
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
@@ -29,14 +29,14 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp_min(0).sqrt().sum()
     distance = (mean_1 - mean_2).square().sum() + covariance_1.trace() + covariance_2.trace() - 2 * cross
-    return float(distance.clamp_min(0))  # rounding alone can make it negative
+    return float(distance.clamp_min(0))  # rounding can make it negative
 
 
 class _Moments:
     """Sums over groups of rows, from which means and covariances follow with any group left out."""
 
     def __init__(self, features: Tensor) -> None:
-        self.shift = features.mean(0)  # sums of squares about the mean lose no digits
+        self.shift = features.mean(0)  # sums of squares about zero would cancel
         groups = [group - self.shift for group in features.tensor_split(GROUPS)]
         self.counts = [len(group) for group in groups]
         self.sums = [group.sum(0) for group in groups]

@@ -10,7 +10,7 @@ from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder, why_no_weights
 
-FEW = 10  # effective samples below which a bound says little of how far log p(x) lies above it
+FEW = 10  # with fewer effective samples, log p(x) may lie far above the bound
 
 
 class ImportanceBound(Metric):

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaebench.messages import check_range
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 
-GROUPS = 10  # of the jackknife
+GROUPS = 10  # for the jackknife
 
 
 def kernel_sums(x: Tensor, y: Tensor) -> Tensor:

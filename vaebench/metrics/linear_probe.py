@@ -10,7 +10,7 @@ import torch
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.probing import labelled, standardized
 
-STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse weights of the penalty, chosen among by the validation split
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse penalty weights; the validation split picks one
 
 
 class LinearProbe(Metric):
@@ -37,7 +37,7 @@ class LinearProbe(Metric):
         z_train, z_validation, z_test = standardized(train.z, validation.z, codes.z)
         best, strength = -1.0, STRENGTHS[0]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of convergence: each classifier is judged as it is
+            warnings.simplefilter("ignore")  # no convergence: each classifier is scored as it is
             for candidate in STRENGTHS:
                 classifier = LogisticRegression(C=candidate, max_iter=500).fit(z_train, train.y.numpy())
                 accuracy = float((classifier.predict(z_validation) == validation.y.numpy()).mean())

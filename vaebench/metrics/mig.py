@@ -11,7 +11,7 @@ from vaebench.messages import check_range
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 from vaebench.metrics.histograms import discretize, entropy, mutual_information
 
-GROUPS = 10  # of the jackknife
+GROUPS = 10  # for the jackknife
 
 
 def gaps(bins: Tensor, factors: Tensor) -> Tensor:

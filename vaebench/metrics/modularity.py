@@ -11,8 +11,8 @@ from vaebench.messages import check_range
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 from vaebench.metrics.histograms import discretize, mutual_information
 
-GROUPS = 10  # of the jackknife
-DEAD = 1e-9  # nats of information below which a code is dead
+GROUPS = 10  # for the jackknife
+DEAD = 1e-9  # codes with fewer nats of information are dead
 
 
 def modularities(information: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ CHUNK = 500
 
 def radii(x: Tensor, k: int) -> Tensor:
     """Return the distance from each row to its k-th nearest other row, shape (N,)."""
-    found = [torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(CHUNK)]  # the nearest is itself
+    found = [torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(CHUNK)]  # k + 1: x is in x
     return torch.cat(found)
 
 

@@ -51,7 +51,7 @@ class PrecisionRecall(Metric):
         )
         precision = Estimate.mean(precise.double(), "of 1", "higher")
         values = {
-            # Samples are no examples of the split: nothing pairs them with another model's.
+            # Samples do not belong to examples, so they cannot be paired with those of another model.
             f"precision_{name}": Estimate(precision.value, precision.standard_error, n, "of 1", "higher"),
             f"recall_{name}": Estimate.mean(recalled.double(), "of 1", "higher"),
         }

@@ -12,7 +12,7 @@ from vaebench.messages import check_range
 from vaebench.metrics.base import Estimate, Metric, NotApplicableError, Result, Subject
 from vaebench.metrics.probing import labelled, standardized
 
-GROUPS = 10  # of the jackknife
+GROUPS = 10  # for the jackknife
 
 
 class SAP(Metric):
@@ -51,7 +51,7 @@ class SAP(Metric):
             raise NotApplicableError("no factor varies among the training examples")
         right = np.zeros((z_train.shape[1], len(varying), len(codes)), dtype=bool)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of convergence: the machine is judged as it is
+            warnings.simplefilter("ignore")  # no convergence: the SVM is scored as it is
             for d in range(z_train.shape[1]):
                 for index, k in enumerate(varying):
                     machine = LinearSVC(C=0.01, class_weight="balanced", dual=False)

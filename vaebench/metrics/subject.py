@@ -180,5 +180,5 @@ class Subject:
         if need == "images":
             return first.x.ndim == 4
         if need == "labels":
-            return first.y is not None and not first.y.is_floating_point()  # contexts may stand in their place
+            return first.y is not None and not first.y.is_floating_point()  # y may hold continuous contexts instead
         return first.factors is not None

@@ -179,7 +179,7 @@ class Autoencoder(Model):
         if spherical:
             cosine = torch.dot(a.flatten(), b.flatten()) / (a.norm() * b.norm()).clamp_min(1e-12)
             angle = torch.arccos(cosine.clamp(-1, 1))
-            if math.sin(angle.item()) > 1e-4:  # otherwise parallel: the great circle is the line, or not unique
+            if math.sin(angle.item()) > 1e-4:  # otherwise (anti)parallel: the great circle is the line, or not unique
                 path = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
         return self.decode(path, y)
 

@@ -61,7 +61,7 @@ class BetaVAEWithCapacity(LatentVariableModel):
         """Return D + gamma |mean R - C(step)|; nats per example."""
         q, p, _, distortion, rate = self.elbo_terms(batch.x, batch.y)
         penalty, logs = self.penalty(q, p, rate, step)
-        del logs["capacity_loss"]  # it starts near zero and grows with C: in the logs of training no loss of a part
+        del logs["capacity_loss"]  # not a part's loss: it starts near zero and grows with C
         return Loss.mean(distortion + penalty, distortion=distortion, rate=rate, penalty=penalty, **logs)
 
     def penalty(

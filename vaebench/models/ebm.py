@@ -24,7 +24,7 @@ class EBM(EnergyBasedModel):
     """
 
     trainer: ClassVar[str] = "contrastive_divergence"
-    best_criterion: ClassVar[tuple[str, str] | None] = None  # the contrast is 0 for the best model and for the worst
+    best_criterion: ClassVar[tuple[str, str] | None] = None  # the contrast is 0 for the best model and the worst
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Refuse: there is no loss without chains.

@@ -14,7 +14,7 @@ from vaebench.core import Model, Split
 from vaebench.energies.learned.network import NetworkEnergy
 from vaebench.networks import MLP, Network
 
-CHUNK = 1000  # examples that are read at once
+CHUNK = 1000  # examples read at once
 
 ENERGY_MLP = MLP(hidden_dims=(128, 128, 128), activation="silu")
 

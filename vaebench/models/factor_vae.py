@@ -50,7 +50,7 @@ class FactorVAE(LatentVariableModel):
 
     trainer: ClassVar[str] = "adversarial"
     couples_batch: ClassVar[bool] = True
-    min_batch: ClassVar[int] = 2  # of one example no half is left to permute
+    min_batch: ClassVar[int] = 2  # one half is encoded, the other permuted
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class FactorVAE(LatentVariableModel):
         position = torch.arange(start, start + len(z), device=z.device)
         is_first = position % 2 == 0
         logit = self.discriminator(torch.where(is_first[:, None], z, second[position // 2 % len(second)]))
-        # Each half weighs one half, also where it is one example larger.
+        # Both halves weigh the same, even if one is an example larger.
         weight = len(z_all) / (2 * torch.where(is_first, len(z_all) - len(second), len(second)))
         cross_entropy = weight * F.softplus(torch.where(is_first, -logit, logit))
         is_right = weight * ((logit > 0) == is_first)

@@ -15,7 +15,7 @@ from vaebench.messages import check_range
 from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, standardized
 from vaebench.networks import Network
 
-SHRINKAGE = 1e-2  # of the noise's covariance towards the identity: data may lie on a plane
+SHRINKAGE = 1e-2  # of the noise's covariance towards the identity, in case the data lie on a plane
 
 
 class NoiseContrastiveEstimation(EnergyBasedModel):

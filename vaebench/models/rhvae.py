@@ -157,7 +157,7 @@ class RHVAE(LatentVariableModel):
     def _matrices(self, x: Tensor) -> Tensor:
         """M = L L^T for each example, packed, shape (B, D (D + 1) / 2)."""
         factor = self.metric_head(self.metric_encoder(x))
-        with torch.autocast(x.device.type, enabled=False):  # rounded to half precision, M may not be positive
+        with torch.autocast(x.device.type, enabled=False):  # in half precision M may not be positive definite
             return pack(factor @ factor.mT)
 
     def _bound(self, x: Tensor, q: Any, z: Tensor, metric: RiemannianMetric) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,7 +176,7 @@ class RHVAE(LatentVariableModel):
 
         noise = collective.standard_normal(tuple(z.shape), like=z)
         bound, refused = -q.log_prob(z), z.new_zeros(len(z))
-        with torch.autocast(device, enabled=False):  # in half precision the implicit equations do not reach a tolerance
+        with torch.autocast(device, enabled=False):  # half precision cannot solve the implicit equations
             at = point(z, potential, metric)
             rho, momentum_log_density = draw_momentum(at, noise, metric, self.beta_zero)
             bound = bound - momentum_log_density
@@ -196,7 +196,7 @@ class RHVAE(LatentVariableModel):
         return ((1 - root) * (k / self.num_leapfrog) ** 2 + root) ** -2
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # The number of centroids is known only from the data, so the buffers take the size that was saved.
+        # Only the data determine the number of centroids, so the buffers take the saved size.
         for name in ("centroids", "matrices"):
             saved = state_dict.get(prefix + name)
             current = getattr(self, name)
@@ -227,7 +227,7 @@ def _representatives(points: Tensor, limit: int | None) -> Tensor:
         return torch.arange(len(points), device=points.device)
     from sklearn.cluster import MiniBatchKMeans
 
-    seeds = min(len(points), max(100, 3 * limit // 2))  # few seeds and passes: a third of the time, as good centres
+    seeds = min(len(points), max(100, 3 * limit // 2))  # few seeds: as good centres in a third of the time
     kmeans = MiniBatchKMeans(limit, init_size=seeds, max_iter=3, random_state=0, n_init=1, batch_size=4096)
     centres = torch.from_numpy(kmeans.fit(points.cpu().numpy()).cluster_centers_).to(points)
     return torch.cat([torch.cdist(some, points).argmin(-1) for some in centres.split(256)]).unique()

@@ -132,7 +132,7 @@ class UNetVAE(LatentVariableModel):
         self.contexts = Contexts(context, num_classes, context_dim, encoder.num_frames if is_video else None, picture)
         if skip_mode == "context":
             self.context_encoder = network.encoder(picture or frame)
-            self.context_encoder.top = nn.Sequential()  # its levels are all that is asked for
+            self.context_encoder.top = nn.Sequential()  # only its levels are used
         if skip_mode == "stochastic":
             self.capabilities = self.capabilities | {"groups"}  # type: ignore[misc]
         if skip_mode == "deterministic":

@@ -63,7 +63,7 @@ class VAEGAN(LatentVariableModel):
     """
 
     trainer: ClassVar[str] = "coupled_adversarial"
-    best_criterion: ClassVar[tuple[str, str] | None] = None  # the features, and with them the loss, change every step
+    best_criterion: ClassVar[tuple[str, str] | None] = None  # the features, and so the loss, change at every step
 
     def __init__(
         self,

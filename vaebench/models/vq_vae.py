@@ -34,8 +34,8 @@ NETWORK = Conv(
     decoder_kernel_size=4,
     decoder_stride=2,
 )
-CHUNK = 500  # examples that are encoded at once before training
-EXAMPLES = 10_000  # of the training split, from which codes may start
+CHUNK = 500  # examples encoded at once, before training
+EXAMPLES = 10_000  # training examples from which codes are initialised
 
 
 class VQVAE(LatentVariableModel):

@@ -119,7 +119,7 @@ class Stack(nn.Sequential):
         Raises:
             ValueError: if the context is missing, of another shape, or given where none is taken.
         """
-        for h in self._outputs(h, context):  # noqa: B007, B020 - the last one
+        for h in self._outputs(h, context):  # noqa: B007, B020 - only the last output is wanted
             pass
         return h
 

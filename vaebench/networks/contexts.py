@@ -13,7 +13,7 @@ from vaebench.hardware import collective
 from vaebench.networks.labels import LabelEmbedding
 
 ContextSource = Literal["none", "labels", "data"]
-NUM_KEPT = 256  # contexts of the training split, for samples that are told none
+NUM_KEPT = 256  # training contexts, for samples drawn without one
 
 
 class Contexts(nn.Module):

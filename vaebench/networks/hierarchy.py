@@ -65,7 +65,7 @@ class BottomUp(nn.Module):
         is_checkpointed: Whether training computes its blocks anew in the backward pass instead of keeping them.
     """
 
-    num_features = 0  # none that an ordinary posterior could be built on
+    num_features = 0  # a hierarchy has no features for an ordinary posterior
     is_checkpointed: bool = False
 
     def forward(self, x: Tensor) -> list[Tensor]:

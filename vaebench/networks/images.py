@@ -40,7 +40,7 @@ def add_convolution(layers: StackBuilder, before: int, after: int, kernel_size: 
     """Append a convolution that takes `size` to ceil(size / stride), with zeros to the right where these are needed."""
     left = (kernel_size - 1) // 2
     missing = [max((math.ceil(n / stride) - 1) * stride + kernel_size - n - 2 * left, 0) for n in size]
-    if any(missing):  # an even kernel, and a size that the stride does not divide
+    if any(missing):  # even kernels on sizes that the stride does not divide fall short
         layers.add(nn.ZeroPad2d((0, missing[1], 0, missing[0])))
     layers.add(nn.Conv2d(before, after, kernel_size, stride, left))
 

@@ -148,5 +148,5 @@ def precision_weighted(
     mean: Tensor, log_var: Tensor, other_mean: Tensor, other_log_var: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return mean and log-variance of the product of two Gaussians, each (B, D): their precisions add."""
-    share = torch.sigmoid(other_log_var - log_var)  # of the first in the precision
+    share = torch.sigmoid(other_log_var - log_var)  # the first Gaussian's share of the total precision
     return other_mean + share * (mean - other_mean), log_var + F.logsigmoid(other_log_var - log_var)

@@ -23,7 +23,7 @@ from vaebench.networks.levels import (
 )
 
 MOMENTUM = 0.05
-LEAST_SCALE = 1e-2  # of a prior, added to exp(log sigma)
+LEAST_SCALE = 1e-2  # added to a prior's exp(log sigma)
 
 
 @dataclass(frozen=True)

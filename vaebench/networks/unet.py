@@ -59,7 +59,7 @@ class UNet:
             ValueError: if the picture is too small for `num_levels`.
         """
         smaller = min(size)
-        # A level is one more halving; the last that still makes the shorter side smaller has one pixel there.
+        # Each level halves the picture, until the shorter side is a single pixel.
         room = max(math.ceil(math.log2(smaller)), 1)
         if self.num_levels is not None and self.num_levels > room:
             raise ValueError(

@@ -198,4 +198,4 @@ class _VDVAEGroup(LatentGroup):
 
 
 def _bounded(raw: Tensor) -> Tensor:
-    return LOG_VAR_BOUND * torch.tanh(2 * raw / LOG_VAR_BOUND)  # the network gives log sigma
+    return LOG_VAR_BOUND * torch.tanh(2 * raw / LOG_VAR_BOUND)  # the network's output is log sigma

@@ -187,7 +187,7 @@ class ContrastiveDivergence(nn.Module):
         if not self.persistent:
             negatives = self.phase.moved(self.energy_function, x)
         else:
-            check_range("buffer_size", self.buffer_size, at_least=len(x))  # each example moves a chain
+            check_range("buffer_size", self.buffer_size, at_least=len(x))  # one chain per example
             if not len(self.chains):
                 self.chains = self.phase.init_scale * torch.randn(self.buffer_size, x.shape[1]).to(x)
             negatives, slots = self.phase.replayed(self.energy_function, self.chains, len(x))

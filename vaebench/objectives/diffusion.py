@@ -88,5 +88,5 @@ def noise_weights(alpha_bar: Tensor) -> Tensor:
     Returns:
         Shape (T - 1,).
     """
-    ratio = alpha_bar / (1 - alpha_bar)  # signal to noise; infinite at t = 0, which is not used
+    ratio = alpha_bar / (1 - alpha_bar)  # signal-to-noise ratio; infinite at t = 0, which is unused
     return 0.5 * (ratio[1:-1] - ratio[2:]) / ratio[2:]

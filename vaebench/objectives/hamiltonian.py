@@ -36,7 +36,7 @@ from vaebench.objectives.hamiltonian_steps import (
 from vaebench.objectives.implicit import Solution, solve, tolerance_or_default
 from vaebench.objectives.riemannian_metric import RiemannianMetric
 
-EASY_CONTRACTION = 0.2  # what the first iteration must leave of the first guess's error
+EASY_CONTRACTION = 0.2  # largest ratio of the error after one iteration to the error before
 
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 """At z of shape (B, D): the gradient of U, shape (B, D), and B rows that the caller wants to keep."""

@@ -1,4 +1,4 @@
-# ruff: noqa: D102 - forward and backward are torch's; what they compute stands at each class
+# ruff: noqa: D102 - forward and backward are torch's; each class says what they compute
 r"""The pieces of a Riemannian flow, with their gradients in closed form.
 
 Every piece moves along a first derivative of 1/2 log det G(z) + 1/2 rho^T G^{-1}(z) rho, so its gradients are second
@@ -46,7 +46,7 @@ def geometry(z: Tensor, metric: RiemannianMetric) -> Geometry:
     """Evaluate the metric at z of shape (B, D)."""
     weights = metric.weights(z)
     inverse = metric.inverse_at(weights)
-    factor, _ = torch.linalg.cholesky_ex(inverse)  # unchecked: a metric that is not finite shows in the loss
+    factor, _ = torch.linalg.cholesky_ex(inverse)  # unchecked: the loss shows a metric that is not finite
     matrix = torch.cholesky_inverse(factor)
     return Geometry(z.detach(), weights, inverse, factor, matrix, metric.pull(z, weights, matrix))
 
@@ -110,7 +110,7 @@ class DrawMomentum(Function):
     @_differentiable_once
     def backward(ctx: Any, grad: Tensor, grad_log_prob: Tensor) -> tuple[Any, ...]:
         (rho,), factor = ctx.saved_tensors, ctx.here.factor
-        # In L the gradient is -tril(rho (L^-1 grad)^T). From there on the rule of a Cholesky factorisation (Murray,
+        # The gradient in L is -tril(rho (L^-1 grad)^T); the rest reverses a Cholesky factorisation (Murray,
         # 2016, https://arxiv.org/abs/1602.07527, eq. 9).
         solved = torch.linalg.solve_triangular(factor, grad[..., None], upper=False)[..., 0]
         lower = (factor.mT @ outer(rho, solved).tril()).tril()
@@ -296,6 +296,6 @@ def _solve_adjoint(
             return v
         is_solved = torch.ones(len(grad), dtype=torch.bool, device=grad.device)
     eye = torch.eye(grad.shape[-1], dtype=grad.dtype, device=grad.device)
-    # Where there is no root, I - J may be singular.
+    # Without a root, I - J may be singular.
     matrix = torch.where(is_solved[:, None, None], eye - jacobian().mT, eye)
     return torch.linalg.solve_ex(matrix, grad)[0]

@@ -73,7 +73,7 @@ def iterate(update: Callable[[Tensor], Tensor], x: Tensor, bound: float) -> tupl
     for _ in range(MAX_ITERATIONS):
         x, before = update(x), x
         change, last = torch.dist(x, before, math.inf).item(), change
-        # The changes shrink by about their ratio, which bounds what is left.
+        # Successive changes shrink by about this ratio, which bounds the remaining error.
         if change <= bound or (last < math.inf and change * change <= 0.1 * bound * last):
             return x, True
         if not change < 0.5 * last:

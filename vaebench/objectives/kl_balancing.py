@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaebench.hardware import collective
 
-LEAST = 0.01  # nats, so that a group without rate has a weight
+LEAST = 0.01  # nats, so that a group with zero rate still has a weight
 
 
 def balance_weights(rates_BG: Tensor, sizes: Sequence[float]) -> Tensor:

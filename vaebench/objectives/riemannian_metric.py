@@ -48,16 +48,16 @@ class RiemannianMetric:
         self.regularization = regularization
         self.dim = dim = centroids.shape[-1]
         rows, columns = torch.tril_indices(dim, dim, device=centroids.device).unbind()
-        self._lower = rows * dim + columns  # where a packed entry lies in the flattened matrix
+        self._lower = rows * dim + columns  # packed entry -> place in the flattened matrix
         full = torch.empty(dim, dim, dtype=torch.long, device=centroids.device)
         full[rows, columns] = full[columns, rows] = torch.arange(len(rows), device=centroids.device)
-        self._unpack = full.flatten()  # and where an entry of the flattened matrix lies in the packed form
+        self._unpack = full.flatten()  # and the reverse
         self._eye = (rows == columns).to(centroids.dtype) * regularization
         self._counts = 2.0 - (rows == columns).to(centroids.dtype)
         self._counted = (matrices * self._counts).mT.contiguous()
         self._scale = 2 / temperature**2
         scaled = centroids * self._scale
-        # Few rows and many columns: a product whose result has few columns is several times slower.
+        # Transposed, because a product whose result has few columns is several times slower.
         self._exponent = scaled.mT.contiguous()
         self._scaled = torch.cat([self._exponent, torch.full_like(self._exponent[:1], self._scale)])
         self._offset = centroids.square().sum(-1) * (-0.5 * self._scale)

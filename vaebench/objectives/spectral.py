@@ -32,7 +32,7 @@ class SpectralNorms(nn.Module):
     def __init__(self, layers: Iterable[Any], num_iterations: int = 4) -> None:
         super().__init__()
         self.num_iterations = num_iterations
-        self._layers: dict[tuple[int, int], list[Any]] = {}  # a dictionary, so that they stay their owners'
+        self._layers: dict[tuple[int, int], list[Any]] = {}  # hides the layers from nn.Module
         for layer in layers:
             out, *rest = layer.weight.shape
             self._layers.setdefault((out, torch.Size(rest).numel()), []).append(layer)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 NUM_PATHS = 4  # chains that are drawn as lines
 MAX_MARGINALS = 6  # dimensions
-MAX_FRAMES, MAX_CHAINS = 100, 200  # of an animation
+MAX_FRAMES, MAX_CHAINS = 100, 200  # in an animation
 
 
 def landscape(
@@ -63,7 +63,7 @@ def animation(
     for t in times:
         canvas.restore_region(background)
         now, past = trajectory[:MAX_CHAINS, t, :2], trajectory[:NUM_PATHS, max(0, t - 10) : t + 1, :2]
-        broken = np.concatenate([past, np.full((len(past), 1, 2), np.nan)], 1).reshape(-1, 2)  # a gap between two
+        broken = np.concatenate([past, np.full((len(past), 1, 2), np.nan)], 1).reshape(-1, 2)  # nan: a gap
         points.set_data(*now.T)
         tails.set_data(*broken.T)
         moment.set_text(f"draw {t + 1} of {trajectory.shape[1]}")
@@ -121,7 +121,7 @@ def marginals(draws: np.ndarray, exact: np.ndarray | None, title: str) -> bytes:
         least, most = (float(value) for value in np.quantile(everything[:, d], [0.001, 0.999]))
         bins = np.linspace(least, most, 60)
         width = max(bins[1] - bins[0], 1e-12)
-        heights = np.full(len(draws), 1 / (len(draws) * width))  # a density over the whole line, not over the picture
+        heights = np.full(len(draws), 1 / (len(draws) * width))  # normalised over the whole line, seen or not
         place.hist(draws[:, d], bins=bins, weights=heights, color="tab:blue", alpha=0.6, label="chains")
         if exact is not None:
             heights = np.full(len(exact), 1 / (len(exact) * width))

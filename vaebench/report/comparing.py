@@ -13,8 +13,8 @@ import numpy as np
 
 from vaebench.report.plain import MAX_NUMBER
 
-LEVEL = 0.05  # with which, in a table of equal configurations, anybody at all falls below the first
-MOST_BYTES = 2**28  # of one file of values
+LEVEL = 0.05  # family-wise: how often any of several equal configurations is ranked below the first
+MOST_BYTES = 2**28  # per file of values
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def difference(a: Measured, b: Measured) -> Difference:
     same examples). Degrees of freedom are Welch's and Satterthwaite's. Where both have one seed, only examples count:
     the weights differ, which does not say that training again would find the same.
     """
-    parts: list[tuple[float, float]] = []  # variance and degrees of freedom
+    parts: list[tuple[float, float]] = []  # (variance, degrees of freedom)
     words = []
     seeds = _over_seeds(a, b)
     if seeds:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NUM_COLORS = 8  # those of the page's palette; further curves are grey
-_PLACEHOLDER = "#0a0b{:02x}"  # stands for the page's color number n until the SVG is written
+NUM_COLORS = 8  # the page's palette; further curves are grey
+_PLACEHOLDER = "#0a0b{:02x}"  # replaced by the page's color n once the SVG is written
 _INK = "#0a0bff"
 
 
@@ -62,7 +62,7 @@ def learning_curves(panels: Mapping[str, Curves], width: float = 9.6, height: fl
 def _draw(axes: Any, curves: Curves, ylabel: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for number in reversed(range(len(curves))):  # the best on top
+    for number in reversed(range(len(curves))):  # so that the best is drawn on top
         color = _PLACEHOLDER.format(min(number, NUM_COLORS))
         for line in curves[number]:
             if line:
@@ -91,7 +91,7 @@ def _limits(lines: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, floa
 def _inline(svg: str) -> str:
     """Keep the element itself, sized by the page, with the page's colors."""
     svg = svg[svg.index("<svg") :]
-    # Its style element and its numbered names would reach over the whole page; only clip paths are referred to.
+    # Its style element and ids would affect the whole page; only clip paths are needed.
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)

@@ -19,7 +19,7 @@ from vaebench.runs.identity import identity
 
 _MODEL, _LIKELIHOOD, _TRAINER = "model._target_", "model.likelihood._target_", "trainer._target_"
 
-MAX_SETTINGS = 24  # that a table shows; the others stand in the configurations beneath
+MAX_SETTINGS = 24  # columns of settings; the rest are in the configurations below the table
 
 Column = tuple[str, Conditions]
 
@@ -50,7 +50,7 @@ class Group:
     counted: list[Record]
     summaries: dict[Column, Summary] = field(default_factory=dict)
     rank: int | None = None
-    behind: Difference | None = None  # the first configuration's distance, in the column by which they are sorted
+    behind: Difference | None = None  # difference from the first configuration, in the sorted column
 
     @property
     def state(self) -> str:
@@ -98,7 +98,7 @@ def make_sections(
     names = {name for record in records for name, _ in record.values}
     if sort_by is not None and sort_by not in names:
         raise ValueError(f"sort_by: no run has '{sort_by}'{did_you_mean(sort_by, names)}")
-    # A likelihood that suits one data set can be wrong for another, so what was found on the one says nothing there.
+    # A likelihood that suits one data set can be wrong for another, so data sets are judged separately.
     measures = {(_dataset_key(r), _key(r.config.get(_LIKELIHOOD))): r.measure for r in records if r.measure is not None}
     by_kind: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
@@ -125,7 +125,7 @@ def _section(label: str, records: list[Record], sort_by: str | None, descending:
     if column is not None:
         reverse = better == "higher" if descending is None else descending
         sign = -1.0 if reverse else 1.0
-        # What has no such number follows, by the one that every run has.
+        # Groups without this number come last, sorted by the one that every run has.
         loss = (VALIDATION_LOSS, Conditions())
         groups.sort(key=lambda g: g.summaries[loss].mean if loss in g.summaries else math.inf)
         groups.sort(key=lambda g: sign * g.summaries[column].mean if column in g.summaries else math.inf)
@@ -138,7 +138,7 @@ def _section(label: str, records: list[Record], sort_by: str | None, descending:
 def _group(records: list[Record]) -> Group:
     records = sorted(records, key=lambda record: (str(record.seed), record.start))
     candidates = [record for record in records if record.is_done] or records
-    # Of runs that repeat a seed the evaluated one counts, then the newest: a repetition is no further seed.
+    # A seed counts once: the evaluated run wins, then the newest.
     newest = {_key(r.seed): r for r in sorted(candidates, key=lambda r: (r.is_evaluated, r.start))}
     counted = [record for record in records if newest.get(_key(record.seed)) is record]
     group = Group(_configuration(records[0]), records, counted)
@@ -246,7 +246,7 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     for among in alike.values():
         shown += [key for key in keys if len({_key(config[key]) if key in config else None for config in among}) > 1]
     if not any(differs(_TRAINER, among) for among in by_model.values()):
-        shown = [key for key in shown if key != _TRAINER]  # the model says it
+        shown = [key for key in shown if key != _TRAINER]  # the model implies it
     order = [_MODEL, "model", "dataset", "trainer"]
     shown = list(dict.fromkeys([_MODEL, *shown]))
     return sorted(shown, key=lambda key: next((i for i, name in enumerate(order) if key.startswith(name)), len(order)))
@@ -294,9 +294,9 @@ def dataset_label(record: Record) -> str:
 
 
 def _dataset_key(record: Record) -> str:
-    group = "dataset." if "dataset._target_" in record.config else "target."  # of chains on an energy
+    group = "dataset." if "dataset._target_" in record.config else "target."  # a run of chains on an energy
     parts = {key: value for key, value in _configuration(record).items() if key.startswith(group)}
-    # The number of training examples is a condition of the experiment; the test set is the same.
+    # The number of training examples does not separate groups: the test set is the same.
     parts.pop("dataset.num_examples", None)
     return _key(parts)
 

@@ -22,7 +22,7 @@ def data_uri(path: Path) -> str | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a picture that unfolds into more than memory holds is only warned about
+            warnings.simplefilter("error")  # Pillow only warns of decompression bombs
             with Image.open(io.BytesIO(read_bytes(path, MAX_BYTES)), formats=("PNG",)) as picture:
                 picture.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH))
                 grey = picture.mode in ("1", "L")

@@ -28,12 +28,12 @@ def write(path: Path, draws: np.ndarray, statistics: Mapping[str, np.ndarray], a
         attributes: Texts and numbers about the posterior.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of ArviZ about its own future
+        warnings.simplefilter("ignore")  # ArviZ warns of its next version
         logging.getLogger("arviz").setLevel(logging.WARNING)
         import arviz
 
         groups = {"posterior": {"x": draws}, "sample_stats": dict(statistics)}
-        has_groups = hasattr(arviz, "InferenceData")  # below version 1
+        has_groups = hasattr(arviz, "InferenceData")  # ArviZ before version 1
         from_dict: Any = arviz.from_dict
         data = from_dict(**groups) if has_groups else from_dict(groups)
         posterior = data.posterior if has_groups else data["posterior"]

@@ -21,7 +21,7 @@ def with_error(value: float, error: float | None) -> str:
         return short(value)
     if max(abs(value), error) >= 1e12:
         return f"{value:.4g} ± {error:.2g}"
-    if value == round(value) and error < 0.1:  # a count; so small a part of it is no part of one
+    if value == round(value) and error < 0.1:  # a count whose error is below one item
         return f"{value:.0f} ± {error if error > 1e-4 * abs(value) else 0:.1g}"
     if error == 0:
         return f"{short(value)} ± 0"

@@ -62,7 +62,7 @@ def _section(section: Section) -> dict[str, Any]:
             for column in columns
         ],
         "sort_by": section.sort_by and _breakable(column_label(section.sort_by, section.columns)),
-        "curves": Markup(svg),  # drawn here, without text from outside
+        "curves": Markup(svg),  # safe: drawn here, without any text from the runs
         "groups": [_group(group, number, section, place) for number, group in enumerate(section.groups)],
     }
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from vaebench.messages import printable
 
-MAX_TEXT = 1_000  # characters; the middle of longer text is left out
-MAX_NUMBER = 1e100  # whose squares can be added
+MAX_TEXT = 1_000  # characters; longer text loses its middle
+MAX_NUMBER = 1e100  # so that sums of squares do not overflow
 MAX_BITS = 256
 
 
@@ -47,7 +47,7 @@ def number(value: object) -> float | None:
         return None
     try:
         found = float(value)
-    except OverflowError:  # JSON knows no largest integer
+    except OverflowError:  # JSON integers can be of any size
         return None
     return found if math.isfinite(found) and abs(found) < MAX_NUMBER else None
 

@@ -19,10 +19,10 @@ from vaebench.report.plain import count, number, plain_value, text
 from vaebench.runs.regular import TEMPORARY, read_bytes
 from vaebench.runs.run import Run, read_json
 
-MAX_DEPTH = 50  # of a configuration; deeper nesting is an attack on the parser, not an experiment
+MAX_DEPTH = 50  # levels of nesting; a deeper configuration is an attack on the parser
 MARKS = ("config.yaml", "status.json", "provenance.json", "metrics.jsonl", "checkpoints")
 MAX_CONFIG = 2**20  # bytes
-MAX_POINTS = 2_000  # of a curve
+MAX_POINTS = 2_000  # per curve
 MAX_VALUES = MAX_FILES = 100
 SPLITS = ("train", "validation")
 VALIDATION_LOSS = "validation_loss"
@@ -183,7 +183,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{text(name)}"
-        # YAML has dates and bytes, which JSON lacks.
+        # YAML has dates and bytes; JSON does not.
         flat.update(flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: plain_value(value)})
     return flat
 
@@ -210,7 +210,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 def _read_curves(run: Run, record: Record) -> None:
     best = math.inf
     curves: dict[str, list[tuple[float, float]]] = {split: [] for split in SPLITS}
-    kept = dict.fromkeys(SPLITS, 1)  # of so many rows one is kept
+    kept = dict.fromkeys(SPLITS, 1)  # split -> keep one row in this many
     seen = dict.fromkeys(SPLITS, 0)
     try:
         for row in run.metrics_rows():
@@ -223,7 +223,7 @@ def _read_curves(run: Run, record: Record) -> None:
             seen[split] += 1
             if len(curves[split]) == MAX_POINTS:
                 curves[split], kept[split] = curves[split][::2], 2 * kept[split]
-    except ValueError as error:  # what came before the damage is shown
+    except ValueError as error:  # show what precedes the damage
         record.notes.append(text(error))
     record.curves = {split: line for split, line in curves.items() if line}
     if math.isfinite(best):

@@ -15,7 +15,7 @@ from vaebench.report.grouping import Section, headline, short_labels
 
 FEWEST_COLUMNS = 2
 FROM_FIRST = "from the first"
-NARROWEST = 24  # characters for settings that share a column
+NARROWEST = 24  # characters, for a column that several settings share
 
 
 def print_section(section: Section, console: Console) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 from vaebench.runs.regular import TEMPORARY, open_regular, read_bytes
 
-ASIDE = ".old-"  # a folder that was moved away while its successor took its place
-# Folders that must stay where they are while they are written to: path -> device and inode.
+ASIDE = ".old-"  # a folder moved aside while its replacement takes its place
+# Folders that must not be moved while they are written to: path -> device and inode.
 _held_folders: dict[Path, tuple[int, int]] = {}
 
 
@@ -45,7 +45,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
     try:
         _refuse_lost_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # left by a process of this number, or a link that waits for us
+        temporary.unlink(missing_ok=True)  # left by an earlier process with this pid, or a planted link
         if callable(content):
             content(temporary)
         else:
@@ -93,7 +93,7 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise write_error(folder, error) from error
     finally:
-        if staging.is_symlink() or staging.is_file():  # a file or a link stood where the folder is now
+        if staging.is_symlink() or staging.is_file():  # the folder replaced a file or a link
             staging.unlink()
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -199,7 +199,7 @@ def plain_json(value: object) -> object:
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if hasattr(value, "tolist"):  # arrays and tensors, scalars among them
+    if hasattr(value, "tolist"):  # arrays and tensors, also scalars
         return plain_json(value.tolist())
     raise TypeError(f"expected a value that JSON can hold, got {type(value).__name__}")
 
@@ -209,7 +209,7 @@ def _fsync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot fsync a folder
             raise
     finally:
         os.close(descriptor)
@@ -240,7 +240,7 @@ def _exchange(first: Path, second: Path) -> bool:
 def _system_error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    # safetensors wraps the system's error in one of its own, with the number in the text.
+    # safetensors reports an OSError as text, with the number in it.
     found = re.search(r"(?:os error|code:) (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
     return int(found[1]) if found else None
 

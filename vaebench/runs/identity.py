@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# How long a training is, not what it does: an interrupted run may go on with other values.
+# The length of a training, not its kind: an interrupted run may continue with other values.
 LENGTH = (
     "trainer.num_epochs",
     "trainer.num_steps",
@@ -13,9 +13,9 @@ LENGTH = (
     "trainer.patience",
     "callback.early_stopping",
 )
-# What a run computes on, who watches it, where the same data lie, which directory it is written to and which pictures.
+# Hardware, callbacks, the place of the data and of the run, and optional output files.
 APPARATUS = ("hardware", "callback", "dataset.root", "run", "resume", "hydra", "animation", "netcdf")
-# Callbacks that change the weights that are kept.
+# Exceptions: callbacks that change the weights.
 _CALLBACKS = ("callback.ema",)
 
 

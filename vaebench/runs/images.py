@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vaebench.runs.run import write_atomic
 
-MIN_TILE = 56  # pixels; smaller tiles are enlarged by whole factors so that a person can read them
+MIN_TILE = 56  # pixels; smaller tiles are enlarged by whole factors, to be readable
 FRAME = (255, 153, 0)
 FONT_SIZE = 12
-BACKGROUND = 72  # grey level of the gaps: dark enough to frame white pictures, light enough to frame black ones
+BACKGROUND = 72  # grey of the gaps, visible beside white and black pictures
 
 
 def to_image(

@@ -12,7 +12,7 @@ from vaebench.runs.files import write_error
 from vaebench.runs.regular import open_descriptor
 
 NAME = ".lock"
-TRIES = 10  # whoever asks whether the lock is free holds it for an instant
+TRIES = 10  # asking whether the lock is free takes it for an instant
 _held_locks: set[int] = set()
 
 
@@ -46,7 +46,7 @@ def held(folder: Path) -> Iterator[None]:
         raise write_error(path, error) from error
     _held_locks.add(descriptor)
     try:
-        with contextlib.suppress(OSError):  # the name is a courtesy; a full disk must not stop a resume
+        with contextlib.suppress(OSError):  # the note is optional; a full disk must not stop a resume
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
         yield
@@ -86,7 +86,7 @@ def _take(descriptor: int) -> None:
 
 
 def _close_held_locks() -> None:
-    # A forked child (a data loader's worker) would keep the lock of a parent that was killed.
+    # A forked child, such as a data loader's worker, would keep the lock of a killed parent.
     for descriptor in _held_locks:
         with contextlib.suppress(OSError):
             os.close(descriptor)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vaebench.runs.files import parse_json
 
-MAX_COUNT = 2**53  # of epochs and steps
+MAX_COUNT = 2**53  # epochs or steps
 STATUSES = ("running", "done", "failed", "interrupted")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"
-MAX_BYTES = 2**24  # of a file that is read whole
+MAX_BYTES = 2**24  # per file that is read whole
 KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -42,7 +42,7 @@ def refuse_strange_entries(folder: Path, key: str) -> None:
         place = waiting.pop()
         try:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-        except OSError:  # what cannot be listed is not read either
+        except OSError:  # not listed, so not read either
             continue
         for entry in entries:
             if entry.is_symlink():

@@ -34,8 +34,8 @@ from vaebench.runs.regular import MAX_BYTES, open_regular, refuse_strange_entrie
 
 __all__ = ["DIED", "STATUSES", "LockedError", "Run", "WriteError", "now", "read_json", "write_atomic", "write_json"]
 
-MAX_FOLDERS = 1_000  # that are looked into for the nearest name
-DIED = "died"  # what `Run.read_status` makes of "running" when no process holds the lock
+MAX_FOLDERS = 1_000  # searched for the nearest name
+DIED = "died"  # `Run.read_status` for "running" when no process holds the lock
 
 
 def now() -> str:
@@ -242,7 +242,7 @@ class Run:
             raise ValueError(f"expected a status of {', '.join(STATUSES)}, got '{status}'")
         try:
             before = self.read_status()
-        except (ValueError, TypeError):  # a damaged record is about to be replaced
+        except (ValueError, TypeError):  # a damaged record is replaced anyway
             before = {}
         write_json(
             self.status,
@@ -319,7 +319,7 @@ class Run:
         Raises:
             ValueError: the file is shorter than it was at the checkpoint.
         """
-        if not self.metrics.is_file():  # removed by its owner: the history starts again from here
+        if not self.metrics.is_file():  # deleted by the user: start a new history
             return
         with open_regular(self.metrics, os.O_RDWR) as file:
             size = os.fstat(file.fileno()).st_size

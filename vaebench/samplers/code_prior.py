@@ -18,7 +18,7 @@ from vaebench.hardware import collective
 from vaebench.messages import check_range
 from vaebench.samplers.fitting import FitSettings, TrainedSampler
 
-CHUNK = 500  # grids that are judged at once
+CHUNK = 500  # grids scored at once
 _log = logging.getLogger(__name__)
 
 
@@ -109,7 +109,7 @@ class CodePriorSampler(TrainedSampler):
 
     def build(self, model: Any) -> CausalCodes:
         """Return the distribution over the model's codes."""
-        self._model = (model,)  # in a tuple, so that its weights are none of the sampler's
+        self._model = (model,)  # in a tuple, which hides its weights from the sampler
         self.codes_shape = tuple(model.codes_shape)
         return self.distribution(model.quantizer.num_codes, self.codes_shape)
 
@@ -135,7 +135,7 @@ class CodePriorSampler(TrainedSampler):
         codes = torch.zeros(num_samples, math.prod(self.codes_shape), dtype=torch.long, device=self.like.device)
         for position in range(codes.shape[1]):
             logits = self.density.next_logits(codes, position, y, cache) / self.temperature
-            # Gumbel's trick: the largest of the perturbed logits is a draw.
+            # The Gumbel trick: the argmax of perturbed logits is a draw.
             u = collective.uniform(tuple(logits.shape), logits).clamp(1e-20, 1 - 1e-7)
             codes[:, position] = (logits - (-u.log()).log()).argmax(1)
             if progress is not None:

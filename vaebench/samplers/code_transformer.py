@@ -79,7 +79,7 @@ class _Transformer(CausalCodes):
         self.shape = (math.prod(codes_shape),)
         self.num_codes = num_codes
         self.depth = math.prod(codes_shape[:-2])
-        self.starts = nn.Embedding(num_classes, channels)  # what stands before the first code: the label's vector
+        self.starts = nn.Embedding(num_classes, channels)  # the label's vector precedes the first code
         self.embedding = nn.Embedding(self.depth * num_codes, channels)
         self.positions = nn.Embedding(math.prod(codes_shape), channels)
         self.drop = nn.Dropout(dropout)

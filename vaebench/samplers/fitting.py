@@ -31,8 +31,8 @@ from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.checkpoint import Checkpoint, is_better
 from vaebench.trainers.training import Training
 
-HELD_OUT = 0.1  # share of the latents by which the fit is judged
-LEAST = 20  # latents
+HELD_OUT = 0.1  # share of the latents, for validation
+LEAST = 20  # latents needed for a fit
 _log = logging.getLogger(__name__)
 
 

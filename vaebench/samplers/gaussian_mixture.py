@@ -14,7 +14,7 @@ from vaebench.core import Draws, ProgressFunction, Split
 from vaebench.messages import check_range
 from vaebench.samplers.base import BaseSampler
 
-MOST_BYTES = 4 * 2**30  # of all covariances
+MOST_BYTES = 4 * 2**30  # for all covariances
 
 
 class GaussianMixtureSampler(BaseSampler):
@@ -86,7 +86,7 @@ class GaussianMixtureSampler(BaseSampler):
         self.weights.copy_(weights)
         if context is not None:
             of_label = context.T.cpu().double() @ torch.from_numpy(fitted.predict_proba(z))
-            is_seen = of_label.sum(1) > 0  # other labels take the weights of all
+            is_seen = of_label.sum(1) > 0  # unseen labels get the weights of all
             self.weights[is_seen] = of_label[is_seen] / of_label[is_seen].sum(1, keepdim=True)
         self.means.copy_(torch.from_numpy(fitted.means_))
         self.scales.copy_(torch.linalg.cholesky(torch.from_numpy(fitted.covariances_)))

@@ -69,7 +69,7 @@ class KernelDensitySampler(BaseSampler):
         context = self.context(latents.y)
         label = torch.zeros(len(z), dtype=torch.int64, device=z.device) if context is None else context.argmax(1)
         rows = collective.permutation(len(z), z.device)[: self.num_centers]
-        rows = rows[label[rows].argsort(stable=True)]  # the centers of a label stand side by side
+        rows = rows[label[rows].argsort(stable=True)]  # centers of a label become neighbours
         self.centers.zero_()
         self.centers[: len(rows)] = z[rows]
         self.count.copy_(torch.bincount(label[rows], minlength=len(self.count)))

@@ -18,7 +18,7 @@ from vaebench.networks.denoiser import Denoiser
 from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, reverse_step
 from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
 
-NUM_TIMES = 8  # of each held-out latent: the loss at one time says little
+NUM_TIMES = 8  # per held-out latent: the loss at a single time is noisy
 
 
 class LatentDiffusionSampler(TrainedSampler):
@@ -81,7 +81,7 @@ class LatentDiffusionSampler(TrainedSampler):
         check_range("num_timesteps", num_timesteps, at_least=2, whole=True)
         check_range("num_steps", num_steps, at_least=1, at_most=num_timesteps, whole=True, or_null=True)
         check_range("eta", eta, at_least=0, at_most=1)
-        alpha_bars(noise_schedule, num_timesteps)  # refuses a name that does not exist
+        alpha_bars(noise_schedule, num_timesteps)  # raises for an unknown name
         self.hidden_dim, self.num_blocks = hidden_dim, num_blocks
         self.noise_schedule, self.num_timesteps = noise_schedule, num_timesteps
         self.num_steps, self.eta = num_steps, eta

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 from vaebench.core import Draws, Split
 from vaebench.samplers.base import BaseSampler
 
-MOST_BYTES = 4 * 2**30  # of the latents that a sampler learns from
+MOST_BYTES = 4 * 2**30  # for the latents that a sampler learns from
 S = TypeVar("S", bound=BaseSampler)
 
 

@@ -15,9 +15,9 @@ from safetensors.torch import save
 
 from vaebench.samplers.base import BaseSampler
 
-# Settings that change how a fitted sampler draws, or whether it is used, but not what it learns.
+# Settings that do not affect what a sampler learns.
 NOT_LEARNT = ("refit", "temperature")
-FITTED = "sampler.safetensors"  # the file's name
+FITTED = "sampler.safetensors"  # the file name
 FORMAT = "vaebench-sampler-1"
 _log = logging.getLogger(__name__)
 

@@ -77,7 +77,7 @@ class Checker:
                 build(tree)
             except ValueError as error:
                 self._reasons[key] = str(error)
-            except Exception as error:  # not the user's; the job meets it too, and tells its traceback
+            except Exception as error:  # a bug, not a user's mistake: the job will show its traceback
                 logging.getLogger(__name__).debug("%s: %s", name, error)
         reason = self._reasons[key]
         if reason is not None:

@@ -16,8 +16,8 @@ from vaebench.runs.regular import open_regular
 from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import Job, Sweep
 
-JOB = "VAEBENCH_JOB"  # tells a command that it is a job of a sweep
-GRACE = 60.0  # seconds that a job at its time limit has to save
+JOB = "VAEBENCH_JOB"  # set in the environment of a sweep's jobs
+GRACE = 60.0  # seconds for a job at its time limit to save
 
 
 class LocalPool:
@@ -56,7 +56,7 @@ class LocalPool:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,  # an interruption of this terminal is handed on once, by `cancel`
+                    start_new_session=True,  # so that `cancel` alone passes Ctrl-C on
                     env=self._environment(job),
                 )
             self._processes[job.number], self._started[job.number] = process, time.monotonic()
@@ -70,7 +70,7 @@ class LocalPool:
     def outcome(self, sweep: Sweep, job: Job) -> Outcome | None:
         """Look at the process, and end it where its time is over."""
         process = self._processes.get(job.number)
-        if process is None:  # of an earlier command
+        if process is None:  # started by an earlier command
             return None if _is_ours(sweep, job) else _left_behind(sweep, job)
         code = process.poll()
         if code is None:
@@ -112,7 +112,7 @@ class LocalPool:
     def _environment(self, job: Job) -> dict[str, str]:
         environment = {**os.environ, JOB: str(job.number)}
         assert self.capacity is not None
-        # Threads of several jobs on one core wait for each other far longer than they compute.
+        # When threads of several jobs share a core, they wait for each other far longer than they compute.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.capacity)))
         if self.gpus:
             taken = list(self._gpu_of.values())

@@ -106,7 +106,7 @@ class OptunaSweep(BaseSweep):
             raise ValueError(f"storage: the study in '{folder}' cannot be opened: {error}") from None
         arguments = dict(self.sampler_args)
         if self.seed is not None and self.sampler not in ("GridSampler", "PartialFixedSampler"):
-            # A study that goes on must not draw the numbers of its first trials again.
+            # A continued study must not repeat the random numbers of its first trials.
             arguments.setdefault("seed", self.seed + len(study.get_trials(deepcopy=False)))
         study.sampler = _made(optuna.samplers, self.sampler, arguments, "sampler")
         return study

@@ -11,10 +11,10 @@ from vaebench.messages import check_range, did_you_mean
 from vaebench.sweeps.record import VERBS
 from vaebench.sweeps.step import Step
 
-OWN = ("dataset", "seed", "hardware")  # keys of several verbs that are the training's; what follows takes them from it
+OWN = ("dataset", "seed", "hardware")  # keys of several verbs, set for training; later steps follow it
 COUNTS = ("num_samples", "batch_size")
 CHOICES = {"checkpoint": ("best", "last"), "split": ("train", "validation", "test")}
-ALONE = {"hardware=ddp": "hardware=auto"}  # only a training is shared by several processes
+ALONE = {"hardware=ddp": "hardware=auto"}  # only training runs on several processes
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from vaebench.sweeps.step import Step
 FILE = "sweep.json"
 VERSION = 1
 FINISHED = ("done", "pruned")
-COMMANDS = ("train", "benchmark")  # of which a directory holds the jobs
-VERBS = ("train", "sample", "evaluate", "report")  # of single jobs
+COMMANDS = ("train", "benchmark")  # whose sweeps have a directory
+VERBS = ("train", "sample", "evaluate", "report")  # of a single job
 PLACES = ("here", "local", "slurm")
 KINDS = ("multirun", "benchmark")  # folders of sweeps under outputs/
 FLAGS = {"--config-dir", "--config-name"}
 MAX_JOBS = 1_000_000
-FREE = ("sweep.num_trials=", "sweep.wait=", "sweep.dry_run=", "hydra.")  # words that may differ when a search goes on
+FREE = ("sweep.num_trials=", "sweep.wait=", "sweep.dry_run=", "hydra.")  # may change when a search continues
 
 
 @dataclass
@@ -202,7 +202,7 @@ class Sweep:
         if job.outcome is not None:
             return JobState(job.outcome, epoch, step, job.reason or reason)
         if name == "running":
-            # A cluster's node may hold the lock where this machine cannot see it.
+            # A cluster node's lock may be invisible on this machine.
             return JobState("running" if self.place == "slurm" else "died", epoch, step)
         if name in ("failed", "interrupted"):
             return JobState(str(name), epoch, step, reason)
@@ -280,7 +280,7 @@ def continued(
         if numbers[key] == len(sweep.jobs):
             sweep.jobs.append(Job(numbers[key], list(step.overrides), step.verb, needs, list(step.results)))
         else:
-            sweep.jobs[numbers[key]].needs = needs  # a report waits for what was added, too
+            sweep.jobs[numbers[key]].needs = needs  # so that a report also waits for added jobs
     sweep.words, sweep.place = list(words), place
     return sweep
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from vaebench.sweeps.pool import Outcome, Pool
 from vaebench.sweeps.record import Job, Sweep
 
-PAUSE = 0.5  # seconds between two looks at the jobs, at most
-FIRST_PAUSE = 0.02  # after a look that found something; each that finds nothing doubles it
+PAUSE = 0.5  # longest pause between checks of the jobs, seconds
+FIRST_PAUSE = 0.02  # after a check that found news; doubles after each that did not
 
 Notice = Callable[[Job, Outcome], None]
 
@@ -84,7 +84,7 @@ def run_to_end(sweep: Sweep, pool: Pool, jobs: Sequence[Job], notice: Notice, pa
                 time.sleep(nap)
                 nap = min(2 * nap, pause)
     except KeyboardInterrupt:
-        if pool.capacity is not None:  # jobs of a cluster go on without this command
+        if pool.capacity is not None:  # jobs on a cluster outlive this command
             for job in running:
                 pool.cancel(sweep, job)
             for job in running:

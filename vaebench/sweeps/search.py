@@ -58,14 +58,14 @@ def search(
         while True:
             trials = study.get_trials(deepcopy=False)
             while len(running) < parallelism and (left_over or len(trials) < kind.num_trials):
-                if left_over:  # of a command that was stopped: the run goes on where it is
+                if left_over:  # from a stopped command: continue that run
                     found = left_over.pop(0)
                     trial, number = optuna.trial.Trial(study, found._trial_id), found.number
                 else:
                     trial = study.ask()
                     number = trial.number
                 job = _job(sweep, number, suggest(trial, entries))
-                if not pool.is_under_way(sweep, job):  # its process may have outlived that command
+                if not pool.is_under_way(sweep, job):  # unless its process outlived that command
                     pool.submit(sweep, [job])
                 sweep.save()
                 running.append(_Running(job, trial))
@@ -97,7 +97,7 @@ def search(
 
 
 def _job(sweep: Sweep, number: int, words: list[str]) -> Job:
-    while len(sweep.jobs) <= number:  # a trial that was asked for just before the program was killed
+    while len(sweep.jobs) <= number:  # a trial that was started just before the program was killed
         sweep.jobs.append(Job(len(sweep.jobs), []))
     sweep.jobs[number].overrides = words
     return sweep.jobs[number]

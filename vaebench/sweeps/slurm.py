@@ -17,7 +17,7 @@ from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import VERBS, Job, Sweep
 
 INSTALL = "pip install 'vaebench[cluster]'"
-SETTLE = 10.0  # seconds that a file system may take to show the result of a job that has left the queue
+SETTLE = 10.0  # seconds until a shared file system shows the result of a finished job
 OPTIONS = ("partition", "account", "qos", "constraint", "gpus_per_node", "cpus_per_task", "mem_gb", "setup")
 _DEAD = {
     "OUT_OF_MEMORY": "it ran out of memory; raise hardware.mem_gb",
@@ -25,7 +25,7 @@ _DEAD = {
     "NODE_FAIL": "its node failed",
     "CANCELLED": "it was cancelled",
 }
-OUT_OF_TIME = "timed-out too many times"  # as submitit says it
+OUT_OF_TIME = "timed-out too many times"  # submitit's wording
 OUT_OF_MEMORY = re.compile(r"slurmstepd.*(?:memory limit|oom.kill)", re.IGNORECASE)
 
 
@@ -113,7 +113,7 @@ class SlurmPool:
         log = log_of(sweep, job)
         told = "" if log is None else read_end(log) + read_end(log.with_suffix(".out"))
         if OUT_OF_MEMORY.search(told):
-            state = "OUT_OF_MEMORY"  # where no control group watches, Slurm itself only says FAILED
+            state = "OUT_OF_MEMORY"  # without control groups, Slurm itself only says FAILED
         elif OUT_OF_TIME in told:
             state = "TIMEOUT"
         reason = next((words for name, words in _DEAD.items() if state.startswith(name)), None)
@@ -157,7 +157,7 @@ class SlurmPool:
         named = {name: self.options[name] for name in OPTIONS if self.options.get(name) is not None}
         if "mem_gb" in named:
             named["mem"] = f"{round(1024 * named.pop('mem_gb'))}M"
-        is_training = verb == "train"  # only a training is shared by several processes
+        is_training = verb == "train"  # only training runs on several processes
         executor.update_parameters(
             **named,
             job_name="vaebench",
@@ -207,7 +207,7 @@ def _with_dependency(parameters: Mapping[str, Any], verb: str, needs: Sequence[s
     if not needs:
         return dict(parameters)
     own = "afterok"
-    if verb == "report":  # it waits for everything: whole arrays
+    if verb == "report":  # waits for all jobs, so for whole arrays
         own, needs = "afterany", list(dict.fromkeys(need.partition("_")[0] for need in needs))
     given = [str(parameters["dependency"])] if "dependency" in parameters else []
     return {**parameters, "dependency": ",".join([*given, f"{own}:{':'.join(needs)}"]), "kill-on-invalid-dep": "yes"}

@@ -23,9 +23,9 @@ from vaebench.trainers.finite import FiniteCheck
 from vaebench.trainers.interfaces import Observer
 from vaebench.trainers.parts import Part
 
-MAX_TEXT = 500  # characters of a text that a checkpoint may bring
+MAX_TEXT = 500  # characters; longer strings in a checkpoint are refused
 UNFINISHED = ("refresh", "validate")
-_NUMPY_POSITIONS = 624  # of the Mersenne Twister
+_NUMPY_POSITIONS = 624  # length of the Mersenne Twister's state
 
 
 class Resumable(Protocol):
@@ -204,7 +204,7 @@ def moments_of(optimizer: Optimizer) -> list[dict[str, Any]]:
         stepped = kind(copies, **options)
         try:
             stepped.step()
-        except (NotImplementedError, RuntimeError):  # a step that looks at numbers, which "meta" tensors lack
+        except (NotImplementedError, RuntimeError):  # a step that reads values, which "meta" tensors lack
             continue
         return [dict(stepped.state[copy]) for copy in copies]
     raise AssertionError(f"{kind.__name__} cannot step by a gradient of 0")

@@ -111,7 +111,7 @@ class ContrastiveDivergenceTrainer(Trainer):
     def _drawn(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Examples in standardised coordinates, draws from the model, and the places of these in the buffer."""
         model: Any = training.model
-        with torch.no_grad(), torch.autocast(batch.x.device.type, enabled=False):  # chains move in full precision
+        with torch.no_grad(), torch.autocast(batch.x.device.type, enabled=False):  # chains need full precision
             x = model.standardize(batch.x)
             if not self.persistent:
                 return x, self.phase.moved(model.energy_function, x), None

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-FACTOR = 10.0  # times the size of the first step's loss: what no training that goes somewhere shows as an epoch's mean
-FLOOR = 10.0  # nats that the first loss counts for at least: one near zero is no measure of size
+FACTOR = 10.0  # times the first step's loss, far above any epoch's mean in a healthy training
+FLOOR = 10.0  # nats; a first loss near zero sets no scale
 
 
 class DivergenceWatch:

@@ -13,8 +13,8 @@ from torch import Tensor
 from vaebench.trainers.parts import Part
 
 log = logging.getLogger(__name__)
-_EVERY = 50  # steps between two looks at a GPU: each look waits for it
-_LEAST_SCALE = 1e-4  # of a loss in float16, as fairseq has it; a scaler that goes lower has found no overflow
+_EVERY = 50  # steps between checks on a GPU, each of which waits for it
+_LEAST_SCALE = 1e-4  # of the float16 loss scale, as in fairseq; below it, overflow is not the cause
 
 
 class NonFiniteError(ArithmeticError):

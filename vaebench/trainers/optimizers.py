@@ -26,7 +26,7 @@ REFUSED_SCHEDULERS = {
 }
 COSINE = "cosine"
 PLATEAU = "ReduceLROnPlateau"
-# The argument that says how long the schedule is; left out, it is as long as the training.
+# The argument for the length of a schedule; by default, that of the training.
 _LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
 
@@ -238,13 +238,13 @@ class LearningRateSchedule:
 
     def _advance(self, *metric: float) -> None:
         for group, rate in zip(self.optimizer.param_groups, self._base, strict=True):
-            group["lr"] = rate  # torch's schedules continue from the group's rate; warm-up is not theirs
+            group["lr"] = rate  # torch's schedules continue from this rate, which must exclude our warm-up
         with warnings.catch_warnings():
-            # torch sees no step since this process began: the steps were taken before a restart, or left out.
+            # torch warns that no step was taken: steps precede a restart, or were skipped.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             try:
                 self._torch.step(*metric)
-            except ValueError as error:  # OneCycleLR, in a training that was made longer
+            except ValueError as error:  # OneCycleLR, when a finished training is extended
                 name = type(self._torch).__name__
                 raise ValueError(f"{self._key}.scheduler={name} cannot go on: {error}") from None
         self._base = [float(group["lr"]) for group in self.optimizer.param_groups]

@@ -12,7 +12,7 @@ from vaebench.trainers.optimizers import PLATEAU, check_learning_rate, check_sch
 
 PART_KEYS = ("learning_rate", "optimizer", "optimizer_args", "scheduler", "scheduler_args", "gradient_clip_norm")
 LENGTH_KEYS = frozenset(key.removeprefix("trainer.") for key in LENGTH if key.startswith("trainer."))
-AUTO = "auto"  # trainer.keep_best: the model names its own criterion
+AUTO = "auto"  # keep_best: by the model's own criterion
 
 
 @dataclass(kw_only=True)

@@ -58,7 +58,7 @@ class Part:
             self.optimizer.step()
             return True
         scaler.step(self.optimizer)
-        # Each optimiser's own answer; that the scale falls says only that one of several parts was left out.
+        # Ask each optimiser: a falling scale only says that some part was skipped.
         return not any(found.item() for found in scaler._found_inf_per_device(self.optimizer).values())
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,13 +84,13 @@ def build_parts(trainer: TrainerOptions, model: Model, num_steps: int, num_epoch
         if name not in modules:
             raise ValueError(f"trainer.parts: the model has no part '{name}'{did_you_mean(name, modules)}")
     trainer.required_parts(list(modules))
-    if trainer.name == "base" and not options:  # one loss and equal options: one optimiser does the same, faster
+    if trainer.name == "base" and not options:  # with one loss and equal options, one optimiser does the same faster
         modules = {"model": [model]}
     parts = {}
     for name, members in modules.items():
         own = options.get(name, {})
         values = {key: own.get(key, getattr(trainer, key)) for key in PART_KEYS}
-        # Arguments belong to the optimiser or schedule that they were written for.
+        # Arguments for one optimiser or schedule do not carry over to another.
         for kind in ("optimizer", "scheduler"):
             if kind in own and f"{kind}_args" not in own and own[kind] != getattr(trainer, kind):
                 values[f"{kind}_args"] = None

@@ -21,9 +21,9 @@ from vaebench.runs.regular import check_readable
 from vaebench.runs.run import write_atomic
 
 FORMAT = "vaebench-state-1"
-MAX_BYTES = 2**31  # of a file that is read whatever the model's size: RHVAE's metric grows with the data
-MAX_TEXT = 2**24  # characters of the tree without its tensors
-SIZE_RATIO = 16  # of a checkpoint to its model; moments and averages make up to six
+MAX_BYTES = 2**31  # always allowed: RHVAE's metric grows with the data, not with the model
+MAX_TEXT = 2**24  # characters of the tree, without tensors
+SIZE_RATIO = 16  # checkpoint to model; moments and averages account for up to six
 
 
 def save_state(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ def save_state(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     encoded = json.dumps(_encode(dict(tree), tensors, "state"))
-    metadata = {FORMAT: encoded}  # one entry: the library writes several in no fixed order
+    metadata = {FORMAT: encoded}  # one entry, because several are written in no fixed order
     write_atomic(path, save(tensors, metadata))
 
 
@@ -160,10 +160,10 @@ def _decode(value: Any, file: Any, seen: set[str]) -> Any:
         return [_decode(item, file, seen) for item in value]
     ((kind, content),) = value.items()
     if kind == "tensor":
-        if content in seen:  # a small file would unfold
+        if content in seen:  # a small file could expand without limit
             raise ValueError(f"the tensor '{content}' is used twice")
         seen.add(content)
-        return file.get_tensor(content).clone()  # not a view of the file, which would keep it on the disk
+        return file.get_tensor(content).clone()  # a view would keep the file open
     if kind == "tuple":
         return tuple(_decode(item, file, seen) for item in content)
     if kind in ("dict", "counter", "ordered"):

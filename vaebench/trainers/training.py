@@ -41,16 +41,16 @@ class Training(TrainingState):
                 self._can_save = True
                 self.call("on_train_start")
                 self._check_signals()
-                if self.unfinished is not None:  # stopped while it validated
+                if self.unfinished is not None:  # interrupted during validation
                     self._finish_epoch()
                 while self.stop_reason is None and (self.step < self.num_steps or self.closed_step != self.step):
                     self._train_epoch()
                 self.call("on_train_end")
-                self._check_signals()  # in a sweep the next job must not begin
+                self._check_signals()  # or a sweep would start its next job
                 self.set_status("done", self.stop_reason)
             except BaseException as error:
                 self.observer.report_error(self, error)
-                interrupted = not isinstance(error, Exception)  # by a signal, or by the handler that came after it
+                interrupted = not isinstance(error, Exception)  # by a signal or its handler
                 self.set_status("interrupted" if interrupted else "failed", str(error) or type(error).__name__)
                 raise
 

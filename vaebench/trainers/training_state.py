@@ -88,7 +88,7 @@ class TrainingState:
         self.is_main = collective.rank() == 0
         self.run = run if self.is_main else None
         self.device = self.hardware.prepare()
-        seed_stream(seed, Stream.TRAINING)  # not the numbers again that made the first weights
+        seed_stream(seed, Stream.TRAINING)  # a stream of its own, not the one of the initial weights
         self.model = model.to(self.device)
         sharing.share_model(self.model)
         self._statistics = sharing.statistics_of(self.model)

@@ -145,7 +145,7 @@ class Updates:
             if self.scaler is not None:
                 self.scaler.unscale_(part.optimizer)
             part.clip(self.measure_gradient_norm)
-        terms = {} if distributed else self._recorded  # gradients are the same in every process, terms are not
+        terms = {} if distributed else self._recorded  # processes agree on gradients, not on terms
         is_allowed = self.finite.allows(self.step, terms, parts if self.scaler is None else ())
         is_allowed = is_allowed and self.finite.allows_norms(parts)
         for part in parts:

@@ -16,13 +16,13 @@ import numpy as np
 
 MOST_NAMED = 6
 MOST_MEMBERS = 10_000
-MOST_HEADER = 10_000  # bytes; numpy's own limit, which it applies only after reading them
+MOST_HEADER = 10_000  # bytes; numpy's own limit, which it checks only after reading
 MOST_BYTES = 2**62
 NPY, ZIP = b"\x93NUMPY", b"PK"
-# RuntimeError: an archive under a password, or packed in a way that Python does not know; or too deep a header.
+# RuntimeError: an encrypted archive, an unknown compression, or a header nested too deeply.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError, struct.error),
-    *(tokenize.TokenError, SyntaxError, TypeError, OverflowError),  # of headers, which NumPy reads as Python literals
+    *(tokenize.TokenError, SyntaxError, TypeError, OverflowError),  # headers, which NumPy parses as Python literals
 )
 
 
@@ -67,7 +67,7 @@ class ArrayFile:
                 return np.load(self.path, mmap_mode="r" if mapped else None, allow_pickle=False)
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
-                file.read(1)  # at its end the archive's checksum is compared
+                file.read(1)  # reading to the end makes zipfile compare the checksum
                 return array
         except (*_UNREADABLE, KeyError) as error:
             raise ValueError(f"cannot read '{self.path}' {name} ({self.key}): {_reason(error)}") from error
@@ -128,7 +128,7 @@ def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
     if begin[:6] != NPY:
         raise ValueError(f"the magic string is {begin[:6]!r}, not that of .npy or .npz")
     version = tuple(begin[6:8])
-    # Version 3 differs from 2 by UTF-8 names of fields, and arrays with fields are no pictures.
+    # Version 3 only adds UTF-8 field names to version 2, and structured arrays are refused anyway.
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"format version {version} of .npy is not read")
     width = 2 if version == (1, 0) else 4

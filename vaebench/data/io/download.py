@@ -69,7 +69,7 @@ def download(folder: Path, filename: str, urls: Sequence[str], md5: str) -> Path
     if _is_forbidden.get():
         raise DownloadForbiddenError(f"{where}; what a stored configuration names is not downloaded unasked")
     try:
-        # Beside its destination, so that the last step is a rename, and nothing is left where the download fails.
+        # Download beside the destination, so that the last step is a rename and a failure leaves nothing behind.
         temporary = tempfile.mkdtemp(prefix=".download-", dir=existing)
     except OSError as error:
         raise ValueError(f"{where} and cannot be downloaded into it: {error.strerror}; change dataset.root") from error

@@ -40,7 +40,7 @@ def read_idx(path: Path) -> np.ndarray:
                 raise ValueError(
                     f"expected '{path}' (dataset.root) to hold at most {MOST_BYTES} bytes, got the shape {shape}"
                 )
-            # One byte more than there should be: how far a packed file would unfold is not tried.
+            # Read one byte more than expected instead of unpacking without limit.
             content = file.read(math.prod(shape) + 1) if is_whole else b""
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"cannot read '{path}' (dataset.root): {error}; delete the file to get it again") from error

@@ -25,7 +25,7 @@ SUFFIXES = frozenset(
         *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
     }
 )
-# Pillow would open other formats too, and start a program for PostScript.
+# Pillow would open other formats too, and start Ghostscript for PostScript.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "AVIF", "JPEG2000", "TIFF", "PPM")
 BLACK_AND_WHITE = "1"
 WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "F"})
@@ -85,7 +85,7 @@ def find_pictures(folder: Path) -> tuple[list[Path], Counter[str]]:
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         status = os.stat(parent)
-        # A link to a folder above would lead round for ever.
+        # A link to a parent folder would loop for ever.
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
@@ -114,7 +114,7 @@ def look(path: Path) -> Header:
             if image.getexif().get(ORIENTATION) in SIDEWAYS:
                 if image.format == "TIFF" and image.info.get("compression") == "raw":
                     raise ValueError("it lies on its side and is not compressed, which Pillow misreads; turn it")
-                # Only after decoding do all formats and versions agree on the size.
+                # Formats and Pillow versions agree on the size only after decoding.
                 image.load()
                 image = ImageOps.exif_transpose(image)
             return Header((image.height, image.width), mode, form)
@@ -194,7 +194,7 @@ def _eight_bits(image: Image.Image, mode: str, white: float) -> Image.Image:
     return image.convert(mode)
 
 
-# What Pillow raises for damaged files, and for pictures so large that they may be an attack; MemoryError for the rest.
+# What Pillow raises for damaged files and decompression bombs; MemoryError for what gets past it.
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -227,7 +227,7 @@ def decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "vaebench-decode")
 
 
-# A forked child has none of its parent's threads; where there is no fork there is nothing to forget.
+# A forked child has none of its parent's threads. Not every platform has fork.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=decoders.cache_clear)
 

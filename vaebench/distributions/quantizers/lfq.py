@@ -13,7 +13,7 @@ from vaebench.distributions.quantizers.quantizer import Quantized, QuantizerModu
 from vaebench.hardware import collective
 from vaebench.messages import check_range
 
-LARGEST = 14  # bits for which the distribution over all codes is held in memory
+LARGEST = 14  # bits, up to which the distribution over all codes fits in memory
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SignBits(QuantizerModule):
 
         The bits of q are independent given z, so that the first needs no sum over codes.
         """
-        logits = 4 * self.spec.inverse_temperature * z  # of a bit: -tau (z - 1)^2 + tau (z + 1)^2
+        logits = 4 * self.spec.inverse_temperature * z  # for each bit: -tau (z - 1)^2 + tau (z + 1)^2
         certainty = per_example(F.softplus(logits) - logits * torch.sigmoid(logits))
         half = (logits / 2).flatten(2).transpose(1, 2)  # (B, h w, D); log sigma(c l) = c l / 2 - log(2 cosh(l / 2))
         log_q = half @ self.corners.to(z.dtype).T - (F.softplus(2 * half) - half).sum(-1, keepdim=True)

@@ -99,7 +99,7 @@ def rotation(z: Tensor, code: Tensor) -> Tensor:
     a, b = z.detach() / norm, code.detach() / norm_of_code
     r = a + b
     r = r / r.norm(dim=1, keepdim=True).clamp_min(1e-6)
-    reflected = z - 2 * r * (r * z).sum(1, keepdim=True)  # (I - 2 r r^T + 2 b a^T) z, the rotation of a into b
+    reflected = z - 2 * r * (r * z).sum(1, keepdim=True)  # (I - 2 r r^T + 2 b a^T) z rotates a into b
     return norm_of_code / norm * (reflected + 2 * b * (a * z).sum(1, keepdim=True))
 
 

@@ -139,7 +139,7 @@ class LearnedCodebook(QuantizerModule):
     def nearest(self, vectors: Tensor) -> Tensor:
         """Return the number of the nearest code for vectors (N, D); shape (N,), without a tensor of N x K x D."""
         codes = self._scaled(self.embedding, -1).to(vectors.dtype)
-        with torch.autocast(vectors.device.type, enabled=False):  # half precision takes other codes
+        with torch.autocast(vectors.device.type, enabled=False):  # half precision would choose other codes
             return (codes.square().sum(1) - 2 * vectors @ codes.T).argmin(1)
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ class DoubleWellEnergy(ProductEnergy):
         self.num_dims: int = num_dims
         self.barrier_height = barrier_height
         self.b = b
-        reach = (b**2 + (40 / barrier_height) ** 0.5) ** 0.5  # beyond it the density is below exp(-40)
+        reach = (b**2 + (40 / barrier_height) ** 0.5) ** 0.5  # beyond, the density is below exp(-40)
         self.reach = (-reach, reach)
 
     def coordinate_energy(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaebench.energies.base import BaseEnergyFunction, Reference
 from vaebench.messages import check_range
 
-DATA = Path(__file__).with_name("german_credit.npz")  # 1000 rows of 24 features and a class: 1 is good, 2 is bad
+DATA = Path(__file__).with_name("german_credit.npz")  # 1000 rows: 24 features and a class, 1 good or 2 bad
 
 
 class LogisticRegressionEnergy(BaseEnergyFunction):

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaebench.energies.base import ExactEnergy
 from vaebench.energies.target import Split, Target
 
-CHUNK = 2**21  # entries of a (chains, components) matrix that are held at once: 16 MiB in float64
+CHUNK = 2**21  # entries of a (chains, components) block: 16 MiB in float64
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class AggregatePosteriorTarget(Target):
         ELBO surgery (Hoffman & Johnson, 2016), http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"posterior", "rate"})  # a posterior with a density
+    needs: ClassVar[frozenset[str]] = frozenset({"posterior", "rate"})  # "rate": the posterior must have a density
     excludes: ClassVar[frozenset[str]] = frozenset({"codes", "groups"})
 
     def build(self, model: Any = None, split: Split | None = None) -> AggregatePosteriorEnergy:
@@ -98,7 +98,7 @@ class AggregatePosteriorEnergy(ExactEnergy):
 
     def forward(self, x: Tensor) -> Tensor:
         """U in nats, shape (B,)."""
-        z = x.to(self.natural)  # before it is squared: in float32 the squares of narrow posteriors nearly cancel
+        z = x.to(self.natural)  # cast before squaring: the squares of narrow posteriors nearly cancel in float32
         features = torch.cat([z.square(), z], -1)
         parts = [torch.addmm(c, features, w).logsumexp(-1) for w, c in self._chunks(len(x))]
         return -torch.stack(parts).logsumexp(0).to(x)
@@ -117,7 +117,7 @@ class AggregatePosteriorEnergy(ExactEnergy):
             weights = logits.sub_(top).exp_()
             shrink = torch.exp(highest - top)
             total = total * shrink + weights.sum(-1, keepdim=True)
-            # this way round: a product with a few columns is several times slower than one with a few rows
+            # Transposed: a product with few columns is several times slower than one with few rows.
             weighted = torch.addmm((weighted * shrink).mT, natural, weights.mT).mT
             highest = top
         square, linear = (weighted / total).chunk(2, -1)

@@ -12,10 +12,10 @@ from torch import Tensor
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.target import Split, Target
 
-# Exponents below count as -inf: they add 1e-26 of a matrix M_i, and denormal weights make the products far slower.
+# Smaller exponents are taken as -inf: they add 1e-26 of an M_i, and denormal weights slow the products down.
 NEGLIGIBLE = -60.0
-SMALLEST = -80.0  # exponents whose weights are normal numbers in float32, with a margin
-# Up to so many entries of the M_i above their diagonals, leaving these out of the products costs more than it saves.
+SMALLEST = -80.0  # larger exponents have normal float32 weights, with a margin
+# With fewer entries above the diagonals of all M_i, full matrices are faster than packed triangles.
 WHOLE = 7_000
 
 
@@ -96,8 +96,8 @@ class ManifoldEnergy(BaseEnergyFunction):
         place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=centroids.device)
         matrices, is_diagonal = metric.matrices.detach(), rows == columns
         self._is_packed = len(centroids) * num_dims * (num_dims - 1) // 2 > WHOLE
-        # Stored so that a product over many centroids has them inside or along its rows: with few columns it is far
-        # slower. Over few, the order counts in which the next operation reads the result.
+        # For many centroids, layouts avoid products with few columns, which are far slower. For few centroids, what
+        # counts is the order in which the next operation reads the result.
         floor = metric.regularization * is_diagonal.to(centroids)
         if self._is_packed:
             self._unpack, self._pack = place.flatten(), rows * num_dims + columns
@@ -112,7 +112,7 @@ class ManifoldEnergy(BaseEnergyFunction):
         self._offset = centroids.square().sum(-1) / -squared_width
         self._traces = (matrices * counts).mT.contiguous()
         self._pull = (torch.cat([-centroids, column], -1) / squared_width).mT.contiguous()
-        self._eye = torch.empty(0)  # as many as there are chains
+        self._eye = torch.empty(0)  # resized to the number of chains
         self._reaches_far = (2 * self.radius) ** 2 / squared_width > -SMALLEST
         self._wall = torch.zeros_like(self._pull[:, :1])
         self._wall[-1] = self.steepness
@@ -147,17 +147,17 @@ class ManifoldEnergy(BaseEnergyFunction):
             inverse = torch.addmm(self._floor, self._matrices, weights.mT).mT.index_select(-1, self._unpack)
         else:
             inverse = torch.addmm(self._floor, weights, self._matrices)
-        # Columns first, as LAPACK keeps them. What fails is nan, and the kernel rejects it.
+        # Column-major, as LAPACK wants it. A failure leaves nan, which the kernel rejects.
         factor, _ = torch.linalg.cholesky_ex(inverse.view(-1, num_dims, num_dims).mT, upper=True)
         if self._eye.shape != factor.shape:
             self._eye = torch.eye(num_dims).to(x).repeat(len(x), 1, 1).mT
-        # L^-T and its square are there sooner than cholesky_inverse.
+        # Faster than cholesky_inverse.
         root = torch.linalg.solve_triangular(factor, self._eye, upper=True, left=False)
         metric = torch.bmm(root, root.mT).view(-1, num_dims * num_dims)
         metric = metric.index_select(-1, self._pack) if self._is_packed else metric
         shares = torch.mm(metric, self._traces).mul_(weights)
         pull, total = torch.addmm(self._wall, self._pull, shares.mT).mT.split((num_dims, 1), -1)
-        # The wall pulls by (1 - radius / |x|) x / T^2; its 1 is in the product above, and inside the two cancel.
+        # The wall's slope is (1 - radius / |x|) x / T^2. The 1 is in the product above; inside the radius both cancel.
         inverse_reach = squared.clamp_min_(self.radius**2).rsqrt_()
         slope = torch.add(total, inverse_reach, alpha=-self.radius * self.steepness)
         return torch.addcmul(pull, x, slope), factor, inverse_reach

@@ -37,7 +37,7 @@ class NetworkEnergy(BaseEnergyFunction):
         self.shape, self.reference_scale = tuple(shape), reference_scale
         self.num_dims = math.prod(self.shape)
         self.trunk = network.encoder(self.shape)
-        self.head = nn.Linear(self.trunk.num_features, 1, bias=False)  # a constant changes no density
+        self.head = nn.Linear(self.trunk.num_features, 1, bias=False)  # a constant does not change the density
         if any(isinstance(module, _BatchNorm) for module in self.modules()):
             raise ValueError(
                 "network normalises over the batch, and the energy of one point would depend on the others; set its "

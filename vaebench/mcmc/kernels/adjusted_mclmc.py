@@ -17,7 +17,7 @@ from vaebench.mcmc.microcanonical import MicrocanonicalAdaptation
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
-MAX_STEPS = 500  # of a trajectory
+MAX_STEPS = 500  # per trajectory
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vaebench.mcmc.kernels.kernel import Kernel, check_setting, metropolis, numb
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
-MAX_STEPS = 1000  # of a trajectory
+MAX_STEPS = 1000  # per trajectory
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vaebench.mcmc.state import Draw, Info, Parameters, State, of_chains
 from vaebench.messages import check_range
 from vaebench.schedules import Schedule
 
-MAX_ENERGY_CHANGE = 1000.0  # nats; Stan's threshold for a trajectory that left the level set (Betancourt, 2017)
+MAX_ENERGY_CHANGE = 1000.0  # nats; Stan's threshold for a divergence (Betancourt, 2017)
 
 
 class Report(NamedTuple):
@@ -205,7 +205,7 @@ def metropolis(
     """
     energy_change = (end_energy - start_energy) / of_chains(temperature)
     is_accepted = log_u <= -energy_change  # False for nan and +inf
-    # -inf would be accepted with certainty and never left again: it is a fault of the energy, not a better state
+    # -inf would always be accepted and never left: a fault of the energy, not a better state.
     is_finite = end_energy.isfinite()
     is_accepted &= is_finite
     info = Info(

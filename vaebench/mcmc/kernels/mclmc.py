@@ -16,7 +16,7 @@ from vaebench.mcmc.microcanonical import MicrocanonicalAdaptation
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
-KICK = 0.1931833275037836  # of McLachlan's integrator of second order with the least error, in steps
+KICK = 0.1931833275037836  # steps; McLachlan's second-order integrator of minimal error
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def kick(direction: Tensor, gradient: Tensor, time: Tensor) -> tuple[Tensor, Ten
     e = -gradient / norm.clamp(min=torch.finfo(norm.dtype).tiny)
     delta = time * norm / others
     cosine = (e * direction).sum(-1, keepdim=True)
-    zeta = torch.exp(-delta)  # everything is divided by e^delta / 2, which may overflow
+    zeta = torch.exp(-delta)  # all terms are divided by e^delta / 2, which could overflow
     turned = e * ((1 - zeta) * (1 + zeta + cosine * (1 - zeta))) + 2 * zeta * direction
     speed = 1 + cosine + (1 - cosine) * zeta.square()
     return unit(turned), (others * (delta - math.log(2) + speed.log())).squeeze(-1)

@@ -168,7 +168,7 @@ def double(tree: Tree, energy: BaseEnergyFunction, parameters: Parameters, num_l
         uniforms: Three random numbers of each chain, shape (n, 3): for the side, inside the subtree, and between.
     """
     chains = torch.arange(len(uniforms), device=uniforms.device)
-    side = (uniforms[:, 0] < 0.5).long()  # 1 is later
+    side = (uniforms[:, 0] < 0.5).long()  # 1 is forward in time
     direction = (2 * side - 1).unsqueeze(-1)
     new = build(
         tree.edges[chains, side], tree.start_energy, energy, parameters, direction, num_leaves, uniforms[:, 1].clone()
@@ -276,7 +276,7 @@ def build(
         weight = torch.where(is_whole, -change, -torch.inf)
         log_weight = torch.logaddexp(log_weight, weight)
         share = torch.exp(weight - log_weight)
-        is_taken = u < share  # False for chains that have ended, whose share is not a number
+        is_taken = u < share  # False for finished chains, whose share is nan
         u = torch.where(is_taken, u / share, (u - share) / (1 - share))
         rows = is_taken.unsqueeze(-1)
         position, slope = torch.where(rows, x, position), torch.where(rows, gradient, slope)
@@ -330,10 +330,10 @@ class Checkpoints:
     def has_turned(self, leaf: int, momentum: Tensor, momentum_sum: Tensor, inverse_mass: Tensor) -> Tensor:
         """Whether a subtree that ends at this odd state turns, or its halves do across their border; shape (n,)."""
         last = (leaf >> 1).bit_count()
-        first = last + 2 - (~leaf & (leaf + 1)).bit_length()  # as many places as there are trailing ones
+        first = last + 2 - (~leaf & (leaf + 1)).bit_length()  # one place per trailing 1 bit
         begin, before = self._momentum[first : last + 1], self._sum[first : last + 1]
         turned = is_turning(begin, momentum, momentum_sum - before, inverse_mass).any(0)
-        if first < last:  # each next place holds the beginning of a right half
+        if first < last:  # further places hold the start of a right half
             middle, left_end = begin[1:], self._previous[first + 1 : last + 1]
             left, right = before[1:] - before[:-1], momentum_sum - before[1:]
             turned |= is_turning(begin[:-1], middle, left + middle, inverse_mass).any(0)

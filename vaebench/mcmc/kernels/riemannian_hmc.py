@@ -209,7 +209,7 @@ class Place:
 
     def __init__(self, kernel: RiemannianHMCKernel, energy: BaseEnergyFunction, state: State, work: Work) -> None:
         self.kernel, self.energy, self.state, self.work = kernel, energy, state, work
-        self.price = state.position.shape[-1] if kernel.metric == "softabs" else 1  # gradients for one matrix
+        self.price = state.position.shape[-1] if kernel.metric == "softabs" else 1  # gradients per metric
         work.count(self.price)
         with torch.enable_grad():
             self._x = state.position.detach().requires_grad_(True)

@@ -15,8 +15,8 @@ from vaebench.runs.images import to_image
 from vaebench.trainers.callbacks.figures import density
 from vaebench.trainers.training import Training
 
-NUM_POINTS = 500  # of data, and of draws
-NUM_WARMUP = 60  # transitions of chains that are made for the picture
+NUM_POINTS = 500  # of the data and of the chains, each
+NUM_WARMUP = 60  # transitions, for chains started for the picture
 
 
 def energy_images(training: Training, num_images: int) -> dict[str, Image.Image]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-MOST_CLASSES = 20  # that a legend names; more labels are shown by a colour bar
+MOST_CLASSES = 20  # in a legend; more labels get a colour bar
 MOST_PANELS = 6
 
 
@@ -46,7 +46,7 @@ def loss_curves(rows: Sequence[Mapping[str, Any]]) -> Image.Image | None:
         panel.set_xlabel("epoch", fontsize=8)
         panel.xaxis.get_major_locator().set_params(integer=True)
         later = [value for points in lines[name].values() for _, value in points[len(points) // 10 :]]
-        if max(later) > min(later):  # the losses of an untrained model would flatten all that follows
+        if max(later) > min(later):  # the first losses would flatten the rest of the curve
             margin = 0.05 * (max(later) - min(later))
             panel.set_ylim(min(later) - margin, max(later) + margin)
     for panel in panels[len(names) :]:
@@ -125,7 +125,7 @@ def plane(z: Tensor) -> tuple[Tensor, tuple[str, str]]:
     if z.shape[1] == 2:
         return z, ("z 0", "z 1")
     centred = z - z.mean(0)
-    if z.shape[1] > len(z):  # the smaller of the two products has the same eigenvalues
+    if z.shape[1] > len(z):  # the smaller product has the same eigenvalues
         variances, points = torch.linalg.eigh(centred @ centred.mT)
         directions = centred.mT @ points[:, -2:] / variances[-2:].clamp_min(1e-300).sqrt()
     else:

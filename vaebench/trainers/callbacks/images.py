@@ -22,11 +22,11 @@ from vaebench.trainers.callbacks.energy_images import energy_images
 from vaebench.trainers.callbacks.figures import latent_space, loss_curves
 from vaebench.trainers.training import Training
 
-MOST_POINTS = 2_000  # of the validation split in the picture of the latent space
-MOST_NUMBERS = 10_000_000  # in their posterior means
-NUM_PATHS, NUM_STEPS = 5, 9  # of the interpolation
-MOST_DIMENSIONS = 10  # of the traversal: those in which the posterior means vary most
-REACH = 3.0  # standard deviations of the posterior means to either side
+MOST_POINTS = 2_000  # validation examples in the picture of the latent space
+MOST_NUMBERS = 10_000_000  # in all their posterior means
+NUM_PATHS, NUM_STEPS = 5, 9  # for the interpolation
+MOST_DIMENSIONS = 10  # for the traversal: those in which posterior means vary most
+REACH = 3.0  # standard deviations of the posterior means, either way
 
 
 class ImagesCallback(Callback):
@@ -91,7 +91,7 @@ class ImagesCallback(Callback):
             if getattr(model, "reconstructs", False):
                 batch = _examples(training, self.num_images // 2 or 1)
                 pictures = model.reconstruct(batch.x, deterministic=True, y=batch.y)
-                widest = 8 if len(model.shape) == 3 else 2  # videos are strips of frames
+                widest = 8 if len(model.shape) == 3 else 2  # videos are wide strips of frames
                 rows = side_by_side(batch.x.float().cpu(), pictures.float().cpu(), widest)
                 columns = min(widest, len(rows) // 2)
                 framed = {i for i in range(len(rows)) if i // columns % 2 == 0}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from vaebench.trainers.callbacks.tracker import Tracker, numbers, options
 from vaebench.trainers.training import Training
 
-_MOST_CHARACTERS = 500  # of a parameter's value
+_MOST_CHARACTERS = 500  # MLflow's limit for a parameter's value
 _ENDINGS = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
@@ -33,7 +33,7 @@ class MLflow(Tracker):
     def open(self, training: Training) -> None:
         """Start the run, or go on with it."""
         assert training.run is not None
-        # Files need no database and no server; newer versions of MLflow want to be told that we mean it.
+        # Files need neither database nor server, but recent versions of MLflow ask for consent.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         from mlflow import MlflowClient

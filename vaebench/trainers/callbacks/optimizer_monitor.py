@@ -17,7 +17,7 @@ class OptimizerMonitor(Callback):
     device and read once an epoch.
     """
 
-    on_every_rank: ClassVar[bool] = True  # whether norms are measured must agree
+    on_every_rank: ClassVar[bool] = True  # all processes must agree to measure norms
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-PATIENCE = 2.0  # seconds that may pass without a word
+PATIENCE = 2.0  # seconds without output before a step is announced
 
 
 class ProgressBarCallback(Callback):
@@ -137,7 +137,7 @@ class ProgressBarCallback(Callback):
         bar.add_task("", total=training.num_steps, completed=training.step, epoch=training.epoch + 1, text="")
         stderr = sys.stderr
         bar.start()
-        # Log lines go through the bar's own stderr, and so above the bar.
+        # The bar's own stderr prints log lines above the bar.
         handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
         self._streams = [(handler, handler.stream) for handler in handlers if handler.stream is stderr]
         for handler, _ in self._streams:
@@ -173,7 +173,7 @@ def is_interactive() -> bool:
     """Whether stderr is a terminal of this run's own: not a log file, not one job of a sweep among others."""
     if not sys.stderr.isatty():
         return False
-    hydra = sys.modules.get("hydra.core.hydra_config")  # loaded only where Hydra runs the program
+    hydra = sys.modules.get("hydra.core.hydra_config")  # not imported here: present only under Hydra
     if hydra is None or not hydra.HydraConfig.initialized():
         return True
     return str(hydra.HydraConfig.get().mode).rpartition(".")[2] != "MULTIRUN"

@@ -24,7 +24,7 @@ class Tracker(Callback):
     def check(self, training: Training) -> None:
         """Refuse to go on without the package."""
         found = importlib.util.find_spec(self.package)
-        if found is None or found.origin is None:  # a folder of that name, such as the package leaves, is no package
+        if found is None or found.origin is None:  # a folder of that name, such as its own output, is not the package
             raise ValueError(
                 f"callback={self.package} needs the package '{self.package}', which is not installed; "
                 f"pip install 'vaebench[trackers]'"

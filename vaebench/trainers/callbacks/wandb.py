@@ -39,7 +39,7 @@ class WandB(Tracker):
 
     def open(self, training: Training) -> None:
         """Start the run, or go on with it."""
-        os.environ["WANDB_ERROR_REPORTING"] = "false"  # its own reports of errors, which it sends offline too
+        os.environ["WANDB_ERROR_REPORTING"] = "false"  # or wandb reports its own errors, even offline
         import wandb
 
         assert training.run is not None
@@ -52,7 +52,7 @@ class WandB(Tracker):
             mode=self.mode,  # type: ignore[arg-type]
             dir=str(training.run.path),
             config=options(training),
-            # git would run in whatever folder the user stands in, with that folder's configuration.
+            # git would run in the current folder, under that folder's configuration.
             settings=wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False
             ),
