@@ -20,7 +20,7 @@ LIST = re.compile(r"(<!-- list: (\w+) -->\n).*?(<!-- end of list -->)", re.DOTAL
 def row(entry: Entry) -> str:
     """Return one option as a row: its name, what it is, and where it comes from."""
     line = re.split(r",? \(?(?:https?://|arXiv \d)", entry.line)[0].strip().rstrip(".:")
-    address = re.search(r"https?://\S+", entry.paper)
+    address = re.search(r"https?://(?:[^\s()]|\([^\s()]*\))+", entry.paper)
     return f"| `{entry.name}` | {line.replace('|', chr(92) + '|')} | {f'[paper]({address[0]})' if address else ''} |"
 
 

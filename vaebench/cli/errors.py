@@ -10,6 +10,7 @@ from typing import Any
 
 from vaebench.cli import hints
 from vaebench.factory.configurations import defaults, keys, options
+from vaebench.factory.groups import MANY
 from vaebench.messages import did_you_mean, printable
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -153,7 +154,9 @@ def _composition(text: str, verb: str, folders: Sequence[Path]) -> str:
     if text.startswith("Ambiguous value for argument"):
         word = text.split("'")[1]
         key, _, values = word.partition("=")
-        return f"'{word}' gives several values: add -m for one job each, or write '{key}=[{values}]' for a list"
+        one_of = key.partition("@")[0] in options(folders) and key.rpartition("/")[2] not in MANY
+        hint = "" if one_of else f", or write '{key}=[{values}]' for a list"
+        return f"'{word}' gives several values: add -m for one job each{hint}"
     if "No match in the defaults list" in text:
         group = text.split("'")[1]
         chosen = [name for name in defaults(verb, folders) if not name.startswith("override")]

@@ -121,6 +121,7 @@ def _checked(verb: str, overrides: list[str], folders: Sequence[Path]) -> list[s
             meant = [f"{group}={word}" for group, names in groups.items() if word in names]
             meant += [f"resume={word}"] if verb == "train" and Run(word).config.is_file() else []
             hint = f"; did you mean {' or '.join(meant)}?" if meant else " or group=option"
+            hint = "; leave out the spaces around '='" if "=" in overrides else hint
             raise CommandError(f"'{word}' is not of the form key=value{hint}")
         if key in chosen and not groups.get(key) and value != "null":
             raise CommandError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import inspect
 import math
@@ -127,8 +128,12 @@ def convert(value: object, annotation: Any, key: str, class_of: Callable[[object
     elif expected in _MAPPINGS and isinstance(value, Mapping):
         item = options[1] if len(options) == 2 else Any
         return {name: convert(entry, item, f"{key}.{name}", class_of) for name, entry in value.items()}
-    quote = f"; quote it: {key}=\"'{value}'\"" if expected is str and isinstance(value, (int, float)) else ""
-    raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{quote}")
+    hint = f"; quote it: {key}=\"'{value}'\"" if expected is str and isinstance(value, (int, float)) else ""
+    if expected in _LISTS and isinstance(value, (int, float, str)):
+        with contextlib.suppress(ConfigError):
+            convert([value], annotation, key, class_of)
+            hint = f"; for a single one write {key}=[{value}]"
+    raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{hint}")
 
 
 def without_null(annotation: Any) -> Any:
