@@ -20,7 +20,7 @@ def test_comments_of_files_and_docstrings(command):
 
 def test_comments_of_the_chosen_options(command):
     out = command("train", "trainer=adversarial", "callback=[ema]", "--help").out
-    assert re.search(r"num_critic_steps: 1 +# updates of the critic in a step", out)
+    assert re.search(r"num_critic_steps: 1 +# updates of the critic per step", out)
     assert re.search(r"num_steps: null +# instead of num_epochs", out)  # of the option that it builds upon
 
 
