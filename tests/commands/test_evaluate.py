@@ -250,6 +250,17 @@ def test_samples_of_the_prior_and_of_a_sampler(run, capsys):
     record = strict(run.evaluation("fd-mine").read_text())
     assert record["values"]["fd_pixels"]["value"] == pytest.approx(0, abs=1e-6)
     assert record["details"]["source"] == "sampler=mine"
+    assert record["settings"]["temperature"] is None  # nothing beside the samples tells
+    beside = run.samples("mine") / "diagnostics.json"
+    write_json(beside, {"settings": {"temperature": 0.7}})
+    assert judge("metric=[fd]", "samples=mine", "num_examples=120") == 0
+    record = strict(run.evaluation("fd-mine").read_text())
+    assert (record["settings"]["temperature"], of_prior["settings"]["temperature"]) == (0.7, 1.0)
+    assert "sampler=mine at temperature 0.7" in capsys.readouterr().out
+    write_json(beside, {})
+    assert judge("metric=[fd]", "samples=mine", "num_examples=120") == 2
+    assert "diagnostics.json' is damaged ('settings'); draw anew: vaebench sample run=" in capsys.readouterr().err
+    beside.unlink()
     assert run.evaluation("active_units").exists()  # it looks at no samples, and so has no other name
     capsys.readouterr()
     assert judge("metric=[fd]", "samples=mine") == 0

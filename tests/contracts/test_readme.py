@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 
+from vaebench.energies import GaussianEnergy
 from vaebench.factory.configurations import conf_dir
 from vaebench.factory.groups import TABLE
+from vaebench.schedules import ConstantScheduler
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -60,3 +64,19 @@ def test_the_example_of_a_trained_energy_runs():
     exec(next(block for block in blocks if "ContrastiveDivergence" in block), names)
     assert names["negative_samples"].shape == (100, 2)
     assert names["loss"].isfinite()
+
+
+def test_a_sampler_of_ones_own_takes_ten_lines():
+    """It runs as shown, and its variance on N(0, 1) is that of unadjusted Langevin dynamics, 1 / (1 - eta / 2)."""
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    block = next(block for block in blocks if "class SimpleLangevin(BaseSampler)" in block)
+    names = {}
+    exec(block, names)
+    assert names["samples"].shape == (1000, 2)
+    lines = block[block.index("class ") : block.index("\n\n\nstep_size")].splitlines()
+    assert len([line for line in lines if line.strip()]) <= 10
+    torch.manual_seed(0)
+    energy = GaussianEnergy(mean=[0.0, 0.0], covariance=[[1.0, 0.0], [0.0, 1.0]])
+    sampler = names["SimpleLangevin"](energy, ConstantScheduler(0.4), device="cpu", dtype=torch.float64)
+    x = sampler.sample(torch.randn(4000, 2, dtype=torch.float64), n_steps=50)
+    assert x.var().item() == pytest.approx(1.25, abs=4 * 1.25 * math.sqrt(2 / 8000))

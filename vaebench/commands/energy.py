@@ -203,7 +203,8 @@ def _evaluation(record: Mapping[str, Any]) -> dict[str, Any]:
         for name, (value, unit, better) in found.items()
         if value is not None
     }
-    return {"values": values, "how": "from the chains, by vaebench sample", "settings": {}}
+    settings = {"temperature": record["settings"]["temperature"]}
+    return {"values": values, "how": "from the chains, by vaebench sample", "settings": settings}
 
 
 def say_efficiency(record: Mapping[str, Any]) -> None:

@@ -60,6 +60,7 @@ def task(cfg: DictConfig) -> None:
     refuse_unwritable(run.evaluation("").parent, "run")
     run.remove_temporaries()
     draw = None if cfg.samples == PRIOR else _stored_samples(run, cfg.samples)
+    temperature = 1.0 if draw is None else _temperature(run, cfg.samples)
     extractor = factory.extractor(cfg)
     places = factory.plain(cfg)["dataset"]
     trained, dataset, model = factory.load_run(run, cfg.checkpoint, places)
@@ -89,7 +90,8 @@ def task(cfg: DictConfig) -> None:
     options = {"dataset": dataset, "batch_size": cfg.batch_size, "extractor": extractor}
     if any("code_prior" in metric.needs for metric in metrics.values()) and draw is not None:
         options["code_prior"] = _stored_code_prior(run, cfg.samples, model, settings["checkpoint"]["sha256"])
-    options |= {"draw": draw, "source": "the prior" if draw is None else f"sampler={cfg.samples}"}
+    at = "" if temperature in (None, 1) else f" at temperature {temperature}"
+    options |= {"draw": draw, "source": "the prior" if draw is None else f"sampler={cfg.samples}{at}"}
     records = {}
     for name, metric in metrics.items():
         judges_samples = bool({"samples", "code_prior"} & metric.needs)
@@ -105,7 +107,7 @@ def task(cfg: DictConfig) -> None:
                 found = {"failed": str(reason)}
         own: dict[str, Any] = {**settings, "metric": factory.plain(cfg)["metric"][name]}
         if judges_samples:
-            own |= {"samples": cfg.samples, "extractor": factory.plain(cfg)["extractor"]}
+            own |= {"samples": cfg.samples, "temperature": temperature, "extractor": factory.plain(cfg)["extractor"]}
         records[file] = {"metric": name, "time": now(), "settings": own, **found}
         _write(run.evaluation(file), records[file], values)
         _log.info("%s: written to %s", name, run.evaluation(file))
@@ -157,6 +159,23 @@ def _stored_samples(run: Run, name: str) -> Callable[[int], Tensor]:
         return images[:num_samples]
 
     return draw
+
+
+def _temperature(run: Run, name: str) -> Any:
+    """The temperature at which stored samples were drawn; None where the sampler has none, or nothing tells.
+
+    Raises:
+        ValueError: the record beside the samples is damaged.
+    """
+    path = run.samples(name) / "diagnostics.json"
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path)["settings"]["temperature"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"samples: '{path}' is damaged ({error}); draw anew: vaebench sample run={run.path} sampler={name}"
+        ) from None
 
 
 def _stored_code_prior(run: Run, name: str, model: Any, checkpoint: str) -> CodePriorSampler | None:

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from vaebench.messages import did_you_mean
+from vaebench.report.by_sampler import SAMPLER, apart
 from vaebench.report.comparing import Difference, Measured, difference, ranks
 from vaebench.report.reading import VALIDATION_LOSS, Conditions, Record, Value
 from vaebench.runs.identity import identity
 
 _MODEL, _LIKELIHOOD, _TRAINER = "model._target_", "model.likelihood._target_", "trainer._target_"
 
+ONE_EACH = ("samplers", "kernels")  # packages whose files hold one option each
+LIKELIHOODS = ("elbo_nats", "energy_nll_nats")  # what says most about log p(x) where there is no bound from K samples
 MAX_SETTINGS = 24  # columns of settings; the rest are in the configurations below the table
 
 Column = tuple[str, Conditions]
@@ -109,7 +112,13 @@ def make_sections(
     sections = []
     for (label, key, measure), members in sorted(by_kind.items()):
         kind = f"probability {measure}" if measure in ("mass", "density") else f"likelihood {measure}"
-        sections.append(_section(f"{label}, {kind}" if datasets[key] > 1 else label, members, sort_by, descending))
+        title = f"{label}, {kind}" if datasets[key] > 1 else label
+        own, of_samplers = apart(members)
+        sections.append(_section(title, own, sort_by, descending))
+        if of_samplers:
+            is_theirs = any(name == sort_by for record in of_samplers for name, _ in record.values)
+            choice = (sort_by, descending) if is_theirs else (None, None)
+            sections.append(_section(f"{title}, samples", of_samplers, *choice))
     return sections
 
 
@@ -132,6 +141,8 @@ def _section(label: str, records: list[Record], sort_by: str | None, descending:
         if better is not None:
             _rank(groups, column, better)
     settings = differing([group.config for group in groups])[:MAX_SETTINGS]
+    if SAMPLER in groups[0].config:
+        settings = list(dict.fromkeys([settings[0], SAMPLER, *settings[1:]]))
     return Section(label, groups, settings, columns, values, column, better)
 
 
@@ -190,13 +201,20 @@ def _columns(groups: list[Group]) -> list[Column]:
 
 
 def _sort_column(groups: list[Group], columns: list[Column], name: str | None) -> Column | None:
-    """The column of that name; else, of the columns that most configurations have, the tightest bound on log p(x)."""
+    """The column of that name; else, of the columns that most configurations have, the tightest bound on log p(x).
+
+    Without a bound or an estimate of it, the validation loss; without that (chains, samples), the first number of which
+    one direction is better.
+    """
     if name is not None:
         return next((column for column in columns if column[0] == name), None)
     bounds = sorted(filter(_is_bound, columns), key=_num_samples, reverse=True)
-    candidates = [*bounds, *(column for column in columns if column[0] == "elbo_nats")]
+    candidates = [*bounds, *(column for likelihood in LIKELIHOODS for column in columns if column[0] == likelihood)]
+    candidates = candidates or [column for column in columns if column[0] == VALIDATION_LOSS]
+    values = {column: value for group in groups for record in group.counted for column, value in record.values.items()}
+    candidates = candidates or [column for column in columns if column in values and values[column].better]
     if not candidates:
-        return next((column for column in columns if column[0] == VALIDATION_LOSS), None)
+        return None
     return max(candidates, key=lambda column: sum(column in group.summaries for group in groups))  # the first of equals
 
 
@@ -273,10 +291,14 @@ def key_label(key: str) -> str:
 
 
 def value_label(value: object) -> str:
-    """A setting as text: a target by its file's name where class and file share it, otherwise by its class."""
+    """A setting as text: a target by its option's name, where a file holds one; otherwise by its class.
+
+    An option has the name of its file: `langevin` is `vaebench.samplers.langevin.LangevinDynamics`.
+    """
     if isinstance(value, str) and value.count(".") >= 2 and value.startswith("vaebench."):
-        module, name = value.split(".")[-2:]
-        return module if module.replace("_", "") == name.lower() else name
+        package, module, name = value.split(".")[-3:]
+        begins_so = name.lower().startswith(module.replace("_", ""))
+        return module if begins_so or package in ONE_EACH else name
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from vaebench.report import cells, curves
 from vaebench.report import images as pictures
+from vaebench.report.by_sampler import SAMPLER
 from vaebench.report.files import LEGEND
 from vaebench.report.grouping import Group, Section, column_label, headline, key_label, short_labels, value_label
 from vaebench.report.numbers import with_error
@@ -30,11 +31,12 @@ def render(sections: Sequence[Section], problems: Sequence[Record], version: str
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    groups = [group for section in sections for group in section.groups]
     return environment.get_template("page.html.jinja").render(
         sections=[_section(section) for section in sections],
         problems=[(path_text(record.path), record.problem) for record in problems],
-        num_runs=sum(len(group.records) for section in sections for group in section.groups),
-        num_groups=sum(len(section.groups) for section in sections),
+        num_runs=len({record.path for group in groups for record in group.records}),
+        num_groups=sum(SAMPLER not in group.config for group in groups),
         legend=LEGEND,
         version=version,
         time=now()[:16].replace("T", " "),

@@ -26,6 +26,7 @@ MAX_POINTS = 2_000  # per curve
 MAX_VALUES = MAX_FILES = 100
 SPLITS = ("train", "validation")
 VALIDATION_LOSS = "validation_loss"
+PRIOR = "prior"  # where samples come from unless a sampler is named
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Value:
         metric: Name of the metric that gave it; "" for the validation loss.
         n: How many examples it is made of, where the evaluation says.
         examples: Where its values of single examples lie, if they were kept.
+        samples: What drew the samples that it judges: "prior", or a sampler, with its temperature where that is not 1;
+            None for a number that is not about samples.
     """
 
     value: float
@@ -60,6 +63,7 @@ class Value:
     metric: str = ""
     n: int | None = None
     examples: ExampleFile | None = None
+    samples: str | None = None
 
 
 @dataclass
@@ -240,9 +244,11 @@ def _read_evaluation(file: Path, record: Record) -> None:
     conditions = {"split": settings.get("split"), "checkpoint": checkpoint.get("name")}
     if settings.get("limit") is not None:
         conditions["first"] = counted(settings["limit"], "example")
-    if settings.get("samples") not in (None, "prior"):
-        conditions["samples"] = settings["samples"]
-    own = settings.get("metric", {})
+    own, samples = settings.get("metric", {}), _samples(settings)
+    if samples not in (None, PRIOR):
+        conditions["samples"] = samples
+    if samples is not None and own.get("num_samples") is not None:
+        conditions["num_samples"] = own["num_samples"]  # distances of unequally many do not compare
     conditions |= {key: own[key] for key in own if key not in ("_target_", "num_samples", "chunk_size")}
     protocol = Conditions(tuple(sorted((str(key), str(value)) for key, value in conditions.items())))
     entries = content.get("values", {})
@@ -266,12 +272,22 @@ def _read_evaluation(file: Path, record: Record) -> None:
             text(file.stem),
             count(entry.get("n")) or None,
             _examples(file, content, str(name)),
+            samples,
         )
     if settings.get("measure") in ("mass", "density"):
         record.measure = settings["measure"]
     seen = checkpoint.get("run_step")
     if seen is not None and record.step is not None and seen != record.step:
         record.notes.append(f"{text(file.stem)} is of step {seen}, the run is at step {record.step}: evaluate it again")
+
+
+def _samples(settings: Mapping[str, Any]) -> str | None:
+    """What drew the samples: as in `Value`."""
+    samples, temperature = settings.get("samples"), settings.get("temperature")
+    if samples is None:
+        return None
+    is_usual = temperature is None or (isinstance(temperature, (int, float)) and temperature == 1)
+    return text(samples) if is_usual else f"{text(samples)} at temperature {text(temperature)}"
 
 
 def _examples(file: Path, content: Mapping[str, Any], name: str) -> ExampleFile | None:

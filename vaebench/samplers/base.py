@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from vaebench.core import Draws, ProgressFunction, Split
+from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.target import why_not
 from vaebench.mcmc.diagnostics import Diagnostics
 from vaebench.messages import check_range
@@ -22,6 +23,13 @@ class BaseSampler(nn.Module, ABC):
 
     What `fit` learns is a parameter or a buffer, created by `setup`, so that `state_dict` holds it and a fitted
     sampler can be stored and used again. A sampler may train: nobody switches gradients off around it.
+
+    A sampler of an energy, without a model, hands that on to the constructor.
+
+    Args:
+        energy_function: The energy that is drawn from; None for a sampler of a trained model.
+        device: Where the energy is evaluated; None leaves it where it is.
+        dtype: Its type; None leaves it as it is.
 
     Attributes:
         learns: Whether `fit` must be called, with latents of the training split.
@@ -45,6 +53,25 @@ class BaseSampler(nn.Module, ABC):
     latent_shape: tuple[int, ...] = ()
     num_labels: int = 0
     _draw_labels: Callable[[int], Tensor | None] | None = None
+
+    def __init__(
+        self,
+        energy_function: BaseEnergyFunction | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if energy_function is not None:
+            if not isinstance(energy_function, BaseEnergyFunction):
+                raise ValueError(
+                    f"expected an energy derived from BaseEnergyFunction, got a {type(energy_function).__name__}"
+                )
+            self.energy_function, self.needs_model = energy_function, False
+            tensors = (*energy_function.parameters(), *energy_function.buffers())
+            like = next((tensor.new_empty(0) for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+            self.register_buffer("like", like, persistent=False)
+            self.to(device=device, dtype=dtype)
 
     @property
     def name(self) -> str:

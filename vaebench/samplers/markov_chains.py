@@ -85,7 +85,9 @@ class MarkovChainSampler(BaseSampler):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        if not isinstance(target, Target):
+            raise ValueError(f"expected an energy derived from BaseEnergyFunction, got a {type(target).__name__}")
+        super().__init__(target if isinstance(target, BaseEnergyFunction) else None, device=device, dtype=dtype)
         can_tune = kernel.can_be_tuned
         check_range("num_chains", num_chains, at_least=1, whole=True)
         check_range("num_warmup", num_warmup, at_least=1 if step_size is None and can_tune else 0, whole=True)
@@ -111,8 +113,6 @@ class MarkovChainSampler(BaseSampler):
             raise ValueError(
                 f"mass_matrix must be diagonal for kernel={kernel.name}, which {reason}; got {mass_matrix}"
             )
-        if not isinstance(target, Target):
-            raise ValueError(f"expected an energy derived from BaseEnergyFunction, got a {type(target).__name__}")
         self.kernel = kernel
         self.target = target
         self.needs, self.excludes, self.needs_model = target.needs, target.excludes, target.needs_model
@@ -126,12 +126,6 @@ class MarkovChainSampler(BaseSampler):
         self.mass_matrix = mass_matrix
         self.unfinished: Unfinished | None = None
         self.energy: BaseEnergyFunction | None = None
-        like = torch.empty(0)
-        if isinstance(target, BaseEnergyFunction):
-            tensors = (*target.parameters(), *target.buffers())
-            like = next((tensor.new_empty(0) for tensor in tensors if tensor.is_floating_point()), like)
-        self.register_buffer("like", like, persistent=False)
-        self.to(device=device, dtype=dtype)
 
     def why_not(self, model: Any) -> str | None:
         """Say why the target does not exist for `model`, or None where it does."""
@@ -212,9 +206,10 @@ class MarkovChainSampler(BaseSampler):
             return self._draw(num_samples, y, progress)
         check_range("n_steps", n_steps, at_least=1, whole=True)
         check_range("thin", thin, at_least=1, at_most=n_steps, whole=True)
+        energy = self._energy()
         if x is None:
             check_range("n_samples", n_samples, at_least=1, whole=True)
-            num_dims = dim or self._energy().num_dims or 10
+            num_dims = dim or energy.num_dims or 10
             x = collective.standard_normal((n_samples, num_dims), self.like, generator=generator)
         elif dim is not None and x.shape[-1] != dim:
             raise ValueError(f"expected x of {dim} dimensions, as dim says, got {x.shape[-1]}")
