@@ -10,6 +10,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from vaebench.messages import NamedArguments
+
 ProgressFunction = Callable[[int, int], None]
 """Called during long work with what is done and the total."""
 
@@ -138,7 +140,7 @@ class Draws:
         return self.z.shape[0]
 
 
-class Model(nn.Module):
+class Model(NamedArguments, nn.Module):
     """Base of everything that can be trained: the interface that training and the commands rely on.
 
     A model sets `loss`, or `losses` and `parts` where it has several optimisers.

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # What other libraries call our keys. A word may appear in several lines; only those that are valid here count.
 SYNONYMS = {
@@ -119,6 +125,54 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     if close is not None:
         return f"; did you mean '{close}'?"
     return f"; valid names: {', '.join(choices)}" if choices else ""
+
+
+class _OfInit:
+    """The signature of a class that has a `__new__` beside its constructor."""
+
+    def __get__(self, instance: object, kind: type[Any]) -> inspect.Signature:
+        if instance is not None:  # it may be callable itself
+            raise AttributeError("__signature__")
+        if kind.__init__ is object.__init__:
+            return inspect.Signature()
+        signature = inspect.signature(kind.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class NamedArguments:
+    """Base of the classes that users construct: an argument that none has is answered with the nearest name.
+
+    Raises:
+        TypeError: as Python does for an unexpected argument.
+    """
+
+    __signature__: Any = _OfInit()
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Hold the names of arguments against those of `__init__`."""
+        known = _argument_names(cls) if given else None  # type: ignore[arg-type]
+        for name in given:
+            if known is not None and name not in known:
+                raise TypeError(f"{cls.__name__} has no argument '{name}'{did_you_mean(name, known)}")
+        return super().__new__(cls)
+
+
+@functools.cache
+def _argument_names(kind: type[Any]) -> frozenset[str] | None:
+    """The names of a constructor's arguments and those that it translates; None if it takes any."""
+    init: Any = inspect.unwrap(kind.__init__)
+    names = {name for parent in kind.__mro__ for name in getattr(vars(parent).get("__init__"), "also_takes", ())}
+    for parameter in list(inspect.signature(init).parameters.values())[1:]:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            text = parameter.annotation
+            unpacked = eval(text, init.__globals__) if isinstance(text, str) else text
+            named = getattr(next(iter(get_args(unpacked)), None), "__annotations__", None)  # of Unpack[TypedDict]
+            if named is None:
+                return None
+            names.update(named)
+        elif parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.add(parameter.name)
+    return frozenset(names)
 
 
 def printable(text: object, keep: str = "") -> str:

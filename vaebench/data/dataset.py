@@ -13,7 +13,7 @@ from vaebench.data.examples import Examples, check_count, fill_parts, shuffled
 from vaebench.data.io.values import check_scale, scan, understand
 from vaebench.data.split import DataSplit
 from vaebench.distributions import likelihoods
-from vaebench.messages import did_you_mean
+from vaebench.messages import NamedArguments, did_you_mean
 
 PARTS = ("train", "validation", "test")
 # Options of conf/model/likelihood and their classes.
@@ -27,7 +27,7 @@ _CLASSES = {
 }
 
 
-class Dataset:
+class Dataset(NamedArguments):
     """Base of the data sets: their constructors find the examples and call this one.
 
     Attributes:

@@ -21,7 +21,7 @@ from torch.distributions import Normal as TorchNormal
 from vaebench.core import at_least_float32
 from vaebench.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from vaebench.hardware import collective
-from vaebench.messages import check_range, did_you_mean
+from vaebench.messages import NamedArguments, check_range, did_you_mean
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def _softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=40)
 
 
-class Likelihood(nn.Module):
+class Likelihood(NamedArguments, nn.Module):
     """Base of the likelihoods: one parameter for each data dimension unless said otherwise.
 
     Attributes:

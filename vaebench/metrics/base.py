@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Split
-from vaebench.messages import counted
+from vaebench.messages import NamedArguments, counted
 from vaebench.metrics.subject import NotApplicableError, Subject
 
 __all__ = ["Estimate", "Metric", "NotApplicableError", "Result", "Subject"]
@@ -109,7 +109,7 @@ class Result:
         return {name: values.float() for name, values in found.items() if values is not None}
 
 
-class Metric(ABC):
+class Metric(NamedArguments, ABC):
     """Base of the metrics; a metric sets `needs` and `measure`.
 
     Attributes:

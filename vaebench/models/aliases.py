@@ -41,6 +41,8 @@ def also_takes(
                     given[name] = value
             init(self, *args, **given)
 
+        names = {name for translation in translations for name in inspect.signature(translation).parameters}
+        constructor.also_takes = names  # type: ignore[attr-defined]
         return constructor
 
     return decorate

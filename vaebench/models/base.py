@@ -121,7 +121,7 @@ class LatentVariableModel(Autoencoder):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give the class a signature with the components spelt out, for `help` and completion."""
         super().__init_subclass__(**kwargs)
-        cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
+        cls.__signature__ = _signature(cls)
 
     # The three distributions
 

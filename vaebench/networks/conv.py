@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from vaebench.messages import check_range, did_you_mean
+from vaebench.messages import NamedArguments, check_range, did_you_mean
 from vaebench.networks.conditioning import Condition, Stack, StackBuilder
 from vaebench.networks.images import (
     Pool,
@@ -31,7 +31,7 @@ Norm = Literal["none", "group"]
 
 
 @dataclass(frozen=True)
-class Conv:
+class Conv(NamedArguments):
     """Convolutions that each halve the picture, then fully connected layers; mirrored in the decoder.
 
     The decoder returns exactly the encoder's sequence of sizes, for any height and width, so nothing is resized.

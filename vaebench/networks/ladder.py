@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaebench.messages import NamedArguments
 from vaebench.networks.batch_norm import BatchNorm
 from vaebench.networks.hierarchy import BottomUp, LatentGroup, TopDown, checkpointed
 from vaebench.networks.network import activation, check_widths, gates
@@ -19,7 +20,7 @@ LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Ladder(NamedArguments):
     r"""The networks of the ladder VAE (Sønderby et al., 2016, section 3.1).
 
     Upwards d_l = MLP(d_{l-1}) with d_0 = x; downwards p(z_l|z_{l+1}) from an MLP of z_{l+1}, and N(0, I) at the top.

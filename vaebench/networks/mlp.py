@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vaebench.messages import NamedArguments
 from vaebench.networks.conditioning import Condition, Stack, StackBuilder
 from vaebench.networks.network import Encoder, StackEncoder, activation, check_widths, gates
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(NamedArguments):
     """Fully connected layers over the flattened example.
 
     References:

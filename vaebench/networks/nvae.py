@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.networks.batch_norm import BatchNorm
 from vaebench.networks.hierarchy import BottomUp, LatentGroup, TopDown
 from vaebench.networks.images import Size
@@ -27,7 +27,7 @@ LEAST_SCALE = 1e-2  # added to a prior's exp(log sigma)
 
 
 @dataclass(frozen=True)
-class NVAENetwork:
+class NVAENetwork(NamedArguments):
     r"""The networks of NVAE (Vahdat and Kautz, 2020, section 3 and figures 2 and 3).
 
     Upwards residual cells (batch normalisation, Swish, 3x3 convolution, twice); downwards cells that widen by a 1x1

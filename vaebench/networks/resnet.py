@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.networks.conditioning import Condition, Stack, StackBuilder
 from vaebench.networks.images import Pool, Size, add_pool, check_image, check_pool, group_norm, sizes_of
 from vaebench.networks.mlp import add_hidden_layers
@@ -18,7 +18,7 @@ from vaebench.networks.residual import pre_activation
 
 
 @dataclass(frozen=True)
-class ResNet:
+class ResNet(NamedArguments):
     """Pre-activation residual blocks with GroupNorm; each level halves the picture, and the decoder mirrors it.
 
     The encoder halves by stride 2; the decoder doubles every pixel and convolves, which leaves no checkerboard, and

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vaebench.messages import check_range, did_you_mean
+from vaebench.messages import NamedArguments, check_range, did_you_mean
 from vaebench.networks.attention_maps import AttentionFiLM
 from vaebench.networks.conditioning import Condition, Stack, StackBuilder, check_context
 from vaebench.networks.images import Size, check_image, group_norm, sizes_of
@@ -20,7 +20,7 @@ MAX_LEVELS = 5  # C2 to C6
 
 
 @dataclass(frozen=True)
-class UNet:
+class UNet(NamedArguments):
     """Residual blocks with squeeze-and-excitation and GroupNorm; level Cn has stride 2^(n-1) and base 2^(n-2) channels.
 
     The decoder mirrors the encoder's sizes exactly, for any height and width. As `model/network=unet` no feature of the

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.networks.hierarchy import BottomUp, LatentGroup, TopDown
 from vaebench.networks.images import Size
 from vaebench.networks.levels import (
@@ -27,7 +27,7 @@ LOG_VAR_BOUND = 10.0
 
 
 @dataclass(frozen=True)
-class VDVAENetwork:
+class VDVAENetwork(NamedArguments):
     r"""The networks of the very deep VAE (Child, 2021, section 3 and figure 3).
 
     Upwards residual blocks, pooled between levels. Downwards each group is a block that adds to a state x:

@@ -15,10 +15,10 @@ from vaebench.core import Draws, ProgressFunction, Split
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.target import why_not
 from vaebench.mcmc.diagnostics import Diagnostics
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 
 
-class BaseSampler(nn.Module, ABC):
+class BaseSampler(NamedArguments, nn.Module, ABC):
     """Draws latents; encoding, decoding, grids and files are written once, elsewhere.
 
     What `fit` learns is a parameter or a buffer, created by `setup`, so that `state_dict` holds it and a fitted

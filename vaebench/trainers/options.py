@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from vaebench.messages import check_range, did_you_mean
+from vaebench.messages import NamedArguments, check_range, did_you_mean
 from vaebench.runs.identity import LENGTH
 from vaebench.trainers.optimizers import PLATEAU, check_learning_rate, check_scheduler
 
@@ -16,7 +16,7 @@ AUTO = "auto"  # keep_best: by the model's own criterion
 
 
 @dataclass(kw_only=True)
-class TrainerOptions:
+class TrainerOptions(NamedArguments):
     """The options that all trainers share, checked once.
 
     Args:

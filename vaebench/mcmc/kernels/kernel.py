@@ -14,7 +14,7 @@ from typing_extensions import Self
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.mcmc.adaptation import Adaptation, WarmUp, WindowAdaptation, reasonable_step_size
 from vaebench.mcmc.state import Draw, Info, Parameters, State, of_chains
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.schedules import Schedule
 
 MAX_ENERGY_CHANGE = 1000.0  # nats; Stan's threshold for a divergence (Betancourt, 2017)
@@ -32,7 +32,7 @@ class Report(NamedTuple):
     sentences: list[str]
 
 
-class Kernel(ABC):
+class Kernel(NamedArguments, ABC):
     """A transition on exp(-U / T), as a frozen description. Chains are a batch dimension.
 
     Attributes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
+from vaebench.messages import NamedArguments
 from vaebench.trainers.training import Training
 
 
-class Callback:
+class Callback(NamedArguments):
     """Base of the callbacks: every hook does nothing.
 
     Hooks may read everything on `training`, and call `training.log` and `training.stop`. What they draw at random must
