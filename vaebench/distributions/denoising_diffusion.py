@@ -27,9 +27,9 @@ class DenoisingDiffusion(ContextLikelihood):
         \log p(x|z) \ge \log p(x_0|x_1) - \sum_{t=2}^T w_t \|\epsilon - \epsilon_\theta(x_t, t, c)\|^2
         - KL(q(x_T|x_0) \| N(0, I))
 
-    with the weights w_t of `objectives.diffusion.noise_weights`. `log_prob` draws x_1 and one time of the sum, eight
-    outside of training: an unbiased estimate of the bound. With `weighting=simple` it is -||epsilon - epsilon_theta||^2
-    at a time drawn from 1, …, T, which is no bound on anything.
+    with the weights w_t of `objectives.diffusion.noise_weights`. `log_prob` is an unbiased estimate of the bound: in
+    training from one time of 1, …, T, which is one pass of the network; otherwise from x_1 and eight times of the sum.
+    With `weighting=simple` it is -||epsilon - epsilon_theta||^2 at a time drawn from 1, …, T, no bound on anything.
 
     Data with levels are carried to [-1, 1], and p(x_0|x_1) is a Gaussian's mass in the bin of each level (eq. 13).
     Draws pass `num_steps` times; on the way the predicted x_0 of data with levels is kept in [-1, 1]. `mean` stands in
@@ -110,10 +110,11 @@ class DiffusionDistribution(ContextDistribution):
             if self._head.weighting == "simple":
                 t = self._times(batch_shape, 1)
                 return -self._squared_error(x, context, t, batch_shape)[0].view(batch_shape)
-            num_times = 1 if self._head.training else NUM_TIMES
+            if self._head.training:
+                return (self._any_term(x, context, batch_shape) - self._prior_rate(x)).view(batch_shape)
             bound = self._last_step(x, context, batch_shape) - self._prior_rate(x)
-            for _ in range(num_times):
-                bound = bound + self._sum_of_terms(x, context, batch_shape) / num_times
+            for _ in range(NUM_TIMES):
+                bound = bound + self._sum_of_terms(x, context, batch_shape) / NUM_TIMES
             return bound.view(batch_shape)
 
     @property
@@ -145,9 +146,12 @@ class DiffusionDistribution(ContextDistribution):
 
     def _last_step(self, x: Tensor, context: Tensor, batch_shape: torch.Size) -> Tensor:
         """log p(x_0|x_1) at a draw of x_1: a Gaussian about the predicted x_0 of variance beta_1; nats."""
-        alpha_bar = float(self._head.alpha_bar[1])
         first = torch.ones(len(x), dtype=torch.long, device=x.device)
         _, x_1, epsilon = self._squared_error(x, context, first, batch_shape)
+        return self._log_mass_given(x, x_1, epsilon)
+
+    def _log_mass_given(self, x: Tensor, x_1: Tensor, epsilon: Tensor) -> Tensor:
+        alpha_bar = float(self._head.alpha_bar[1])
         mean, sigma = (x_1 - math.sqrt(1 - alpha_bar) * epsilon) / math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
         n = self._head.num_levels
         if n is None:
@@ -163,6 +167,14 @@ class DiffusionDistribution(ContextDistribution):
         t = self._times(batch_shape, 2)
         weights = noise_weights(self._head.alpha_bar).to(x.dtype)
         return -len(weights) * weights[t - 2] * self._squared_error(x, context, t, batch_shape)[0]
+
+    def _any_term(self, x: Tensor, context: Tensor, batch_shape: torch.Size) -> Tensor:
+        """log p(x_0|x_1) plus the sum over t, from one time drawn from 1, …, T; nats."""
+        t = self._times(batch_shape, 1)
+        weights = noise_weights(self._head.alpha_bar).to(x.dtype)
+        squared, x_t, epsilon = self._squared_error(x, context, t, batch_shape)
+        last = self._log_mass_given(x, x_t, epsilon)
+        return (len(weights) + 1) * torch.where(t == 1, last, -weights[(t - 2).clamp_min(0)] * squared)
 
     def _squared_error(
         self, x: Tensor, context: Tensor, t: Tensor, batch_shape: torch.Size

@@ -46,7 +46,9 @@ class NVAENetwork(NamedArguments):
     Deviations:
         No weight normalisation, and no flows in the posterior (the paper's with 0 flow layers); running means of
         batch normalisation are used as they are, instead of being estimated anew for samples. A level is entered by a
-        strided 1x1 convolution where the authors join four shifted ones.
+        strided 1x1 convolution where the authors join four shifted ones. The differences are clamped, where their code
+        clamps the sums mu + Delta mu and log sigma + Delta log sigma, and then adds 0.01 to the posterior's scale too:
+        with eq. 2 as it stands no difference means no rate.
     Args:
         channels: Channels of each level, the finest first.
         groups: Groups of each level, the finest first; the coarsest has at least 1. A fine level with 0 has only the
