@@ -23,7 +23,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "rate": "it has no normalised q(z|x) and p(z)",
         "codes": "its latents are not codes of a finite set",
         "manifold": "it has no Riemannian metric",
-        "groups": "its latents are no hierarchy of groups",
+        "groups": "its latents do not form a hierarchy of groups",
         "energy": "it defines no energy of x",
     }
 )

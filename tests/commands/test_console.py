@@ -17,10 +17,13 @@ def test_numbers_and_names_are_not_broken(monkeypatch):
     terminal = Console(file=out, width=60, force_terminal=True, color_system=None)
     monkeypatch.setattr(module, "Console", lambda stderr: terminal)
     rows = [("a_long_name_of_a_value", "-1234.5678", "-1234.5678", "words " * 20), ("b", "1.0", "2.0", "more")]
-    show_table("title", ("value", "train", "validation", "what it is"), rows)
+    path = "outputs/2026-01-01/" + 60 * "x"  # to be copied
+    show_table(path, ("value", "train", "validation", "what it is"), rows)
     assert out.getvalue().count("a_long_name_of_a_value") == 1
     assert out.getvalue().count("-1234.5678") == 2
-    assert max(map(len, out.getvalue().splitlines())) <= 60
+    title, *lines = out.getvalue().splitlines()
+    assert title == path
+    assert max(map(len, lines)) <= 60
 
 
 def test_each_part_has_a_row():

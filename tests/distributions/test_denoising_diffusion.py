@@ -144,14 +144,14 @@ def test_simple_weights_give_the_squared_error_and_no_rate():
     x = torch.randint(0, 4, (50, 3)) / 3
     loss = model.loss(Batch(x), 0)
     assert 0 < float(loss.terms["distortion"]) < 10 * 3  # three standard normals, and a network near zero
-    with pytest.raises(ValueError, match=r"no rate: with likelihood.weighting=simple its loss is no bound"):
+    with pytest.raises(ValueError, match=r"no rate: with likelihood.weighting=simple its loss does not bound"):
         model.require("rate")
     assert "rate" in DiffusionVAE((3,), likelihood=DenoisingDiffusion(4, hidden_dim=8)).capabilities
 
 
 def test_weights_and_chains_refuse_a_bound():
     model = DiffusionVAE((3,), likelihood=DenoisingDiffusion(4, hidden_dim=8), latent_dim=2)
-    assert "estimated by a bound, whose exponential is no weight" in why_no_weights(model)
+    assert "estimated by a bound, whose exponential is not an importance weight" in why_no_weights(model)
     assert why_no_weights(VAE((3,), likelihood="bernoulli")) is None
     subject = SimpleNamespace(model=model, reason_against=model.reason_against)
     assert "estimated anew in each call" in AIS().why_not(subject)

@@ -111,7 +111,7 @@ def test_k_means_starts_from_the_encoders_vectors():
 
 def test_refusals():
     vq = model()
-    with pytest.raises(ValueError, match=r"VQVAE has no prior: codes drawn uniformly are no pictures; fit a prior"):
+    with pytest.raises(ValueError, match=r"VQVAE has no prior: uniform codes do not look like the data; fit a prior"):
         vq.sample(2)
     with pytest.raises(ValueError, match=r"expected an encoding of shape \(B, 4, 3, 2\), got \(1, 4, 3, 3\)"):
         vq.quantize(torch.zeros(1, 4, 3, 3))

@@ -165,8 +165,8 @@ def _check_glob(word: str, key: str, groups: dict[str, list[str]]) -> None:
 def _as_choices(verb: str, overrides: list[str], chosen: dict[str, Any], is_sweep: bool) -> list[str]:
     """Write choices as Hydra wants them.
 
-    `group=null`, as the configuration shows it, is no choice; `metric=a,b` chooses both unless it is a sweep: brackets
-    mean something else to a shell.
+    `group=null`, as the configuration shows it, chooses nothing; `metric=a,b` chooses both unless it is a sweep,
+    because shells give brackets another meaning.
     """
     written = []
     for word in overrides:

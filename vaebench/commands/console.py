@@ -32,7 +32,8 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         console.file.write("\n".join(lines) + "\n")
         console.file.flush()
         return
-    table = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", header_style="bold")
+    console.print(Text(title, style="italic"), soft_wrap=True)  # a table's own title breaks paths over lines
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
     for heading, texts in zip(columns, zip(*rows, strict=True), strict=True):
         is_number = all(map(_is_number, texts))
         is_whole = is_number or not table.columns  # never break numbers and names

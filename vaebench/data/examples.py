@@ -112,7 +112,7 @@ def check_count(key: str, value: int, *, most: int, least: int = 0) -> None:
     """Refuse a number of examples that the data cannot give.
 
     Raises:
-        ValueError: `value` is no whole number from `least` to `most`.
+        ValueError: `value` is not a whole number from `least` to `most`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"expected {key} to be a whole number, got {value!r}")

@@ -33,7 +33,7 @@ class XYSquares(Dataset):
         num_test: How many test.
         num_examples: Keep this many of the training examples; all by default.
     Raises:
-        ValueError: The size is no multiple of 4, or a number of examples is more than there are.
+        ValueError: The size is not a multiple of 4, or more examples are asked for than exist.
     """
 
     name = "xy_squares"

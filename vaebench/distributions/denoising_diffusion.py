@@ -29,7 +29,7 @@ class DenoisingDiffusion(ContextLikelihood):
 
     with the weights w_t of `objectives.diffusion.noise_weights`. `log_prob` is an unbiased estimate of the bound: in
     training from one time of 1, …, T, which is one pass of the network; otherwise from x_1 and eight times of the sum.
-    With `weighting=simple` it is -||epsilon - epsilon_theta||^2 at a time drawn from 1, …, T, no bound on anything.
+    With `weighting=simple` it is -||epsilon - epsilon_theta||^2 at a time drawn from 1, …, T, which bounds nothing.
 
     Data with levels are carried to [-1, 1], and p(x_0|x_1) is a Gaussian's mass in the bin of each level (eq. 13).
     Draws pass `num_steps` times; on the way the predicted x_0 of data with levels is kept in [-1, 1]. `mean` stands in

@@ -149,7 +149,7 @@ class WindowAdaptation(Adaptation):
     The mass matrix is :math:`M^{-1} = \frac{n}{n+5} \mathrm{Var} + 10^{-3} \frac{5}{n+5}`, the variance being that of
     positions in a window about their common mean. After the last transition nothing changes any more.
 
-    Chains on the way from a wide start are no part of the distribution: pooled with the others they would set its
+    Chains on the way from a wide start do not follow the distribution: pooled with the others they would set its
     scales, and move with steps that suit the others. So every chain begins alone, with a step size of its own. At the
     end of each window, chains whose energies are those of the lowest quarter have arrived (`have_arrived`): their
     positions are pooled, and they share a step size and a mass matrix, which are what the draws are made with. The

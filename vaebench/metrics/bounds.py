@@ -99,7 +99,8 @@ def why_no_weights(model: Any) -> str | None:
     head = getattr(model, "likelihood_head", None)
     if head is None or head.log_prob_is != "a bound":
         return None
-    return f"log p(x|z) of {type(head).__name__} is itself estimated by a bound, whose exponential is no weight"
+    name = type(head).__name__
+    return f"log p(x|z) of {name} is itself estimated by a bound, whose exponential is not an importance weight"
 
 
 def ladder(num_samples: int) -> list[int]:
@@ -135,6 +136,6 @@ def check_on_grid(likelihood: Any, x: Tensor) -> None:
     tolerance = 1e-3 + (levels - 1) * torch.finfo(x.dtype).eps  # rounding of k / (levels - 1)
     if not bool(((position - position.round()).abs() < tolerance).all() and (x >= 0).all() and (x <= 1).all()):
         raise NotApplicableError(
-            f"the data are not on the grid of {levels} levels in [0, 1] of {type(likelihood).__name__}, so its values "
-            "are no probabilities of them; train with a likelihood that suits them (model/likelihood=auto)"
+            f"the data are not on the grid of {levels} levels in [0, 1] of {type(likelihood).__name__}, which "
+            "gives them no probability; train with a likelihood that suits them (model/likelihood=auto)"
         )

@@ -37,7 +37,7 @@ class MutualInformation(Metric):
             q = subject.model.posterior(batch.x, batch.y)
             z = q.sample()
             if z.ndim != 2:
-                raise NotApplicableError("the latents are no vectors; the aggregate posterior is not computed for them")
+                raise NotApplicableError("the aggregate posterior needs latents that are vectors")
             posteriors.append(q)
             draws.append(z)
             own.append(q.log_prob(z).double().cpu())

@@ -224,6 +224,10 @@ class Autoencoder(Model):
         return labels.expand(num, *labels.shape[1:]) if len(labels) == 1 else labels
 
     def _batched(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise ValueError(f"expected x as a tensor, got a {type(x).__name__}; torch.as_tensor makes one of an array")
+        if not x.is_floating_point():
+            raise ValueError(f"expected x of floats, got {x.dtype}; bytes are x.float() / 255")
         x = x[None] if tuple(x.shape) == self.shape else x
         if tuple(x.shape[1:]) != self.shape:
             batched = f"(B, {', '.join(map(str, self.shape))})"

@@ -100,6 +100,8 @@ class LatentVariableModel(Autoencoder):
         check_range("latent_dim", latent_dim, at_least=1, whole=True)
         if decoder is None and (shape is None or likelihood is None):
             raise ValueError("shape and likelihood are needed where there is no decoder of your own")
+        if isinstance(shape, int):
+            raise ValueError(f"shape: expected that of one example, such as (1, 28, 28); for vectors write ({shape},)")
         if not hasattr(network, "encoder"):
             raise ValueError(
                 f"network: {type(self).__name__} takes no {type(network).__name__}, which is for a hierarchy; choose "

@@ -161,7 +161,7 @@ class ConditionalVAE(LatentVariableModel):
         """Draw labels as often as training saw them, int64, shape (num_samples,).
 
         Raises:
-            ValueError: before training, or where training's labels were vectors that are no weights of classes.
+            ValueError: before training, or where training's labels were vectors, but not class weights.
         """
         frequencies = self.label_frequencies.double()
         if not frequencies.sum() > 0:

@@ -19,8 +19,8 @@ class DiffusionVAE(LatentVariableModel):
     .. math:: L = -E_{q(z|x)}[B(x|z)] + KL(q(z|x) \| p(z)), \quad B(x|z) \le \log p(x|z)
 
     B is the variational bound of `likelihood`, which makes -L a bound on log p(x). With `likelihood.weighting=simple`
-    B is minus the unweighted squared error of the predicted noise, which is no bound: the model then has no rate, and
-    no metric prints nats of it.
+    B is minus the unweighted squared error of the predicted noise, which is not a bound: the model then has no rate,
+    and no metric prints nats of it.
 
     `decode`, `sample` and the images of a run show the end of the reverse process from one fixed noise, so that they
     differ by z alone; `likelihood(z).sample()` draws noise anew.
@@ -44,7 +44,7 @@ class DiffusionVAE(LatentVariableModel):
             )
         if head.weighting == "simple":
             self.capabilities = self.capabilities - {"rate"}  # type: ignore[misc]
-            self.why_not = {"rate": "with likelihood.weighting=simple its loss is no bound on log p(x)"}  # type: ignore[misc]
+            self.why_not = {"rate": "with likelihood.weighting=simple its loss does not bound log p(x)"}  # type: ignore[misc]
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return the negative bound, or with simple weights the squared error plus the rate; nats per example."""

@@ -11,7 +11,7 @@ from vaebench.models.energy_based import EnergyBasedModel
 class EBM(EnergyBasedModel):
     """An energy whose gradient is that of the likelihood, estimated with Markov chains.
 
-    The update is no gradient of a loss of the data, so that it is a trainer: `trainer=contrastive_divergence`.
+    The update is not the gradient of a loss of the data, so it is a trainer: `trainer=contrastive_divergence`.
 
     References:
         Training Products of Experts by Minimizing Contrastive Divergence (Hinton, 2002),

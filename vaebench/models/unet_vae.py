@@ -107,7 +107,7 @@ class UNetVAE(LatentVariableModel):
         if takes_pictures and context != "data":
             raise ValueError(
                 "skip_mode: with 'context' the skips are those of the frame before, or of pictures that come as "
-                "contexts; the data are no videos, so set model.context=data and dataset.context_key"
+                "contexts; the data are not videos, so set model.context=data and dataset.context_key"
             )
         likelihood = as_likelihood(likelihood)
         frame = tuple(shape[-3:])
@@ -216,7 +216,7 @@ class UNetVAE(LatentVariableModel):
         return terms, torch.stack([part.sum(-1) for part in rates_BD.split(self.group_sizes, -1)], -1)
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """Return D + R; nats per example. With deterministic skips it is no bound."""
+        """Return D + R; nats per example. With deterministic skips it is not a bound."""
         x, y = batch.x, batch.y
         if self.skip_mode == "deterministic":
             pair, levels = self.encoder.with_levels(x, self._context(y, len(x)))

@@ -47,7 +47,7 @@ class VQVAE(LatentVariableModel):
     quantiser's own, and another quantiser has others. All are sums over pixels, or over positions and channels, of an
     example. The posterior is all probability on one of :math:`K^{hw}` grids, so that under the uniform prior over grids
     the rate is the constant :math:`h w \log K`, in closed form, and distortion plus rate is a bound on -log p(x).
-    Draws from that prior are no pictures: a sampler learns p(codes), for `sample` and for a smaller rate.
+    Draws from that prior do not look like the data: a sampler learns p(codes), for `sample` and for a smaller rate.
 
     References:
         Neural Discrete Representation Learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937
@@ -69,7 +69,7 @@ class VQVAE(LatentVariableModel):
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"posterior", "likelihood", "rate", "codes"})
     why_not = MappingProxyType(
-        {"prior": "codes drawn uniformly are no pictures; fit a prior over codes with vaebench sample sampler=pixelcnn"}
+        {"prior": "uniform codes do not look like the data; fit a prior with vaebench sample sampler=pixelcnn"}
     )
     posterior_head: CodesHead
     encoder: GridEncoder | OwnGridEncoder

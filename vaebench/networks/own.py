@@ -180,15 +180,22 @@ def output_shape(decoder: nn.Module, latent_dim: int) -> tuple[int, ...]:
     """Return the shape of what a decoder returns for one latent: its `output_dim`, or by calling it once.
 
     Raises:
-        ValueError: if it does not return a tensor.
+        ValueError: if it does not take latents of this length, or does not return a tensor.
     """
     if isinstance(known := getattr(decoder, "output_dim", None), tuple):
         return known
     was_training = decoder.training
     like = next(decoder.parameters(), torch.empty(0))
     label = (torch.zeros(1, dtype=torch.long, device=like.device),) if getattr(decoder, "takes_labels", False) else ()
-    output = decoder.eval()(like.new_zeros(1, latent_dim), *label)
-    decoder.train(was_training)
+    try:
+        output = decoder.eval()(like.new_zeros(1, latent_dim), *label)
+    except RuntimeError as error:
+        raise ValueError(
+            f"decoder: {type(decoder).__name__} cannot take latents of shape (1, {latent_dim}); set latent_dim to what "
+            f"it takes ({error})"
+        ) from error
+    finally:
+        decoder.train(was_training)
     if not isinstance(output, Tensor):
         raise ValueError(f"decoder: {type(decoder).__name__} must return a tensor; got {_described(output)}")
     return tuple(output.shape[1:])

@@ -42,7 +42,7 @@ def solve(
 ) -> Solution:
     """Find the fixed point x = update(x) near `start` of shape (B, D); no gradient goes through.
 
-    The update is iterated; where it is no contraction, damped Newton steps follow.
+    The update is iterated; where it does not contract, damped Newton steps follow.
 
     Args:
         update: Maps (B, D) to (B, D), each row by itself.

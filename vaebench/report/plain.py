@@ -37,7 +37,7 @@ def text(value: object, most: int = MAX_TEXT) -> str:
 
 
 def path_text(path: Path) -> str:
-    """Return a path as text; it may hold bytes that are no text at all."""
+    """Return a path as text; it may hold bytes that are not text."""
     return text(path)
 
 

@@ -29,7 +29,7 @@ def identity(
     Args:
         config: A run's configuration, nested or under dotted keys.
         seed: Whether the seed counts; without it, what is left is the same for the repetitions of an experiment.
-        length: Whether the length counts: a run of 10 epochs is no repetition of one of 100.
+        length: Whether the length counts: a run of 10 epochs does not repeat one of 100.
         path: Whether the path of the data counts: not where a fingerprint says that they are the same.
     """
     return {key: value for key, value in flat(config).items() if counts(key, seed=seed, length=length, path=path)}

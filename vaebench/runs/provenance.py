@@ -145,7 +145,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(folder: Path) -> dict[str, Any] | None:
-    """Commit and dirtiness of the checkout whose top folder this is; None where it is no checkout."""
+    """Commit and dirtiness of the checkout whose top folder this is; None if it is not a checkout."""
     if not (folder / ".git").exists():
         return None
     top, commit = _ask_git(folder, "rev-parse", "--show-toplevel"), _ask_git(folder, "rev-parse", "HEAD")

@@ -37,9 +37,9 @@ def metrics_row(line: bytes, number: int, path: Path) -> dict[str, Any]:
     except ValueError:
         raise ValueError(f"'{path}' is damaged: line {number} is not JSON") from None
     if not (isinstance(row, dict) and isinstance(row.get("split"), str) and _is_count(row.get("step"))):
-        raise ValueError(f"'{path}' is damaged: line {number} is no object with step, epoch and split")
+        raise ValueError(f"'{path}' is damaged: line {number} is not an object with step, epoch and split")
     if not _is_count(row.get("epoch")):
-        raise ValueError(f"'{path}' is damaged: line {number} is no object with step, epoch and split")
+        raise ValueError(f"'{path}' is damaged: line {number} is not an object with step, epoch and split")
     return row
 
 

@@ -205,7 +205,7 @@ class CodePriorSampler(TrainedSampler):
         """Labels as int64, shape (N,).
 
         Raises:
-            ValueError: if they are no integers from 0 to num_classes - 1.
+            ValueError: if they are not integers from 0 to num_classes - 1.
         """
         assert self.num_classes is not None
         is_whole = not y.dtype.is_floating_point and y.dtype != torch.bool

@@ -274,7 +274,7 @@ class MarkovChainSampler(BaseSampler):
 def spread(chains: Chains, num_samples: int) -> Tensor:
     """Take states of all chains at equally spaced times, the last one among them, shape (N, D).
 
-    They are as nearly independent as the run allows. Where N is no multiple of the chains, some of the earliest are
+    They are as nearly independent as the run allows. If N is not a multiple of the chains, some of the earliest are
     left out.
     """
     num_draws, num_chains, _ = chains.positions.shape

@@ -95,7 +95,7 @@ class FiniteCheck:
         """Count an update that the gradient scaler left out.
 
         Raises:
-            NonFiniteError: at so small a scale that it was no overflow.
+            NonFiniteError: if the scale is so small that overflow cannot be the cause.
         """
         self.num_overflows += 1
         if scale < _LEAST_SCALE:

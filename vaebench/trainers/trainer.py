@@ -88,6 +88,13 @@ class Trainer(TrainerOptions, ABC):
             NonFiniteError: a loss that is not finite.
             Interrupted: a signal ended the training; everything is saved.
         """
+        if not isinstance(model, Model):
+            raise ValueError(f"model: expected one of vaebench.models or a child of them, got a {type(model).__name__}")
+        if not (hasattr(dataset, "train") and hasattr(dataset, "validation")):
+            raise ValueError(
+                f"dataset: expected the splits train and validation, got a {type(dataset).__name__}; "
+                "Dataset.from_tensors(x) makes them of a tensor"
+            )
         training = self.start(
             model,
             dataset,

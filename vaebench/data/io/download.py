@@ -20,14 +20,14 @@ _is_forbidden = contextvars.ContextVar("downloads are forbidden", default=False)
 
 
 class DownloadForbiddenError(ValueError):
-    """A file is missing, and this is no moment to download it."""
+    """A file is missing, and must not be downloaded now."""
 
 
 def data_root(root: str | os.PathLike[str]) -> Path:
     """Return `root` as a path.
 
     Raises:
-        ValueError: It is not set, or it exists and is no folder.
+        ValueError: It is not set, or it exists and is not a folder.
     """
     if root is None or not str(root):
         raise ValueError(f"expected dataset.root to name a folder, got {root!r}")
@@ -39,7 +39,7 @@ def data_root(root: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def downloads_forbidden(is_forbidden: bool = True) -> Iterator[None]:
-    """Context in which missing data are an error: a stored configuration is no wish of the user's."""
+    """Context in which missing data are an error: a stored configuration is not the user's wish."""
     token = _is_forbidden.set(is_forbidden)
     try:
         yield

@@ -25,7 +25,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Read an idx file of unsigned bytes, packed by gzip or not.
 
     Raises:
-        ValueError: The file is damaged, or it is no idx file of bytes.
+        ValueError: The file is damaged, or not an idx file of bytes.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

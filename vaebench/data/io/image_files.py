@@ -104,7 +104,7 @@ def look(path: Path) -> Header:
     """Read a picture's header.
 
     Raises:
-        ValueError: The file is no picture.
+        ValueError: The file is not a picture.
     """
     if not path.is_file():
         raise ValueError(f"cannot read '{_printable(path)}' (dataset.path): no file is there, or a special one")
@@ -217,7 +217,7 @@ def _unreadable(path: Path, error: BaseException) -> ValueError:
 
 
 def _printable(path: Path) -> str:
-    """Names may hold bytes that are no text; a log could not take them."""
+    """Names may hold bytes that are not text, which a log cannot print."""
     return str(path).encode(errors="backslashreplace").decode()
 
 

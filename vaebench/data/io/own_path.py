@@ -32,7 +32,7 @@ def memory_limit(memory_gib: float) -> float:
     """Return the limit in bytes.
 
     Raises:
-        ValueError: It is no number, or negative.
+        ValueError: It is not a number, or negative.
     """
     if isinstance(memory_gib, bool) or not isinstance(memory_gib, (int, float)) or not memory_gib >= 0:
         raise ValueError(f"expected dataset.memory_gib to be a number from 0, got {memory_gib!r}")

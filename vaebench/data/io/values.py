@@ -103,7 +103,7 @@ class Values:
 
 
 def check_scale(scale: Scale) -> None:
-    """Refuse a scale that is no positive number.
+    """Refuse a scale that is not a positive number.
 
     Raises:
         ValueError: naming the key.

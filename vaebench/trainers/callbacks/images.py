@@ -39,7 +39,7 @@ class ImagesCallback(Callback):
     that it has learned, with chains on it, beside the data.
 
     The same latents and the same validation images are shown every time. What a model cannot give (samples of one
-    without a prior), or data that are no images, is left out.
+    without a prior), or data that are not images, is left out.
 
     Args:
         every_epochs: Epochs between samples and reconstructions, then also kept as epoch-00010-samples.png; null: at
