@@ -182,6 +182,21 @@ def test_pictures_of_a_continuous_bernoulli_can_be_black_and_white():
         assert model.likelihood(z).mean.min() > 0.05
 
 
+def test_grey_pictures_with_a_black_background_are_reconstructed():
+    x = torch.zeros(36, 1, 8, 8)
+    for n in range(36):
+        x[n, :, n // 6 : n // 6 + 3, n % 6 : n % 6 + 3] = 1
+    data = SimpleNamespace(train=DataSplit(x.repeat(10, 1, 1, 1)), validation=DataSplit(x))
+    torch.manual_seed(0)
+    networks = {"network": MLP((64,)), "discriminator": MLP((128,))}
+    model = VAEGAN((1, 8, 8), likelihood=ContinuousBernoulli(), latent_dim=4, **networks)
+    options = {"batch_size": 36, "num_steps": 400, "learning_rate": 3e-3, "validate_every": None, "keep_best": None}
+    CoupledOptimizerAdversarialTrainer(**options).train(model, data)
+    # 0.025 to 0.030 over seeds, and 0.066 to 0.121 where the pictures are the distribution's mean.
+    error = (model.eval().reconstruct(x) - x).square().mean()
+    assert error < 0.4 * (x - x.mean(0)).square().mean()
+
+
 @pytest.mark.parametrize(
     ("shape", "network"), [((1, 8, 8), MLP()), ((3, 13, 22), Conv(channels=(4, 8), hidden_dim=16)), ((5,), MLP())]
 )
