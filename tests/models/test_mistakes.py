@@ -5,22 +5,19 @@ import pytest
 import torch
 
 from vaebench.data.digits import Digits
-from vaebench.models.beta_vae import BetaVAE
 from vaebench.models.vae import VAE
 from vaebench.trainers import BaseTrainer
 
 SHAPE = (1, 4, 5)
 
 
-def make(model=VAE, **arguments):
-    return model(SHAPE, likelihood="bernoulli", **arguments)
+def make():
+    return VAE(SHAPE, likelihood="bernoulli")
 
 
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        (lambda: make(latent_dims=2), "VAE has no argument 'latent_dims'; did you mean 'latent_dim'"),
-        (lambda: make(BetaVAE, betas=2), "BetaVAE has no argument 'betas'; did you mean 'beta'"),
         (lambda: VAE(64, likelihood="gaussian"), r"shape: .* for vectors write \(64,\)"),
         (lambda: VAE(decoder=torch.nn.Linear(3, 4)), r"decoder: Linear cannot take latents of shape \(1, 10\)"),
         (lambda: make().encode(np.zeros((2, *SHAPE))), "x as a tensor, got a ndarray"),
@@ -30,5 +27,5 @@ def make(model=VAE, **arguments):
     ],
 )
 def test_a_mistake_gets_a_sentence(mistake, sentence):
-    with pytest.raises((ValueError, TypeError), match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         mistake()

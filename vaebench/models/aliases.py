@@ -25,7 +25,6 @@ def also_takes(
     The signature stays as it is: configurations know our names only.
 
     Raises:
-        TypeError: in the constructor, if there is no argument of a name.
         ValueError: in the constructor, if an argument is given by two names.
     """
 
@@ -40,11 +39,6 @@ def also_takes(
                     if name in given:
                         raise ValueError(f"{name} is what {' and '.join(names)} stand for; give one of them")
                     given[name] = value
-            known = inspect.signature(init).parameters
-            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-                for name in given.keys() - known.keys():
-                    near = did_you_mean(name, inspect.signature(type(self)).parameters)
-                    raise TypeError(f"{type(self).__name__} has no argument '{name}'{near}")
             init(self, *args, **given)
 
         names = {name for translation in translations for name in inspect.signature(translation).parameters}
