@@ -100,6 +100,7 @@ BAD = [
     ("x" * 500, int, "an integer, got '" + "x" * 96 + "…"),
     (None, Flies, "a Flies, got null"),
     ("bird", Flies, "a Flies, got 'bird'"),
+    ("my.Bird", Flies, "a Flies, got 'my.Bird'; to build one write 'k={_target_: my.Bird}'"),
     (Standing(Stone), Flies, "a Flies, got a Stone"),
     (Standing(Plane), Flies, "a Flies, got a Plane"),  # its method takes other arguments
     (Standing(Stone), Bird, "a Bird, got a Stone"),

@@ -132,7 +132,7 @@ class Dataset(NamedArguments):
         test_fraction: float = 0.1,
         binarization: str = "none",
     ) -> Dataset:
-        """Make a data set of tensors that are at hand, divided by the fixed shuffle.
+        """Make a data set of tensors, divided by the fixed shuffle.
 
         Args:
             x: Images (N, C, H, W) or (N, H, W), or vectors (N, D). Whole numbers are k / 255, floats stay as they are,

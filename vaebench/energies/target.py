@@ -45,7 +45,7 @@ class Target(ABC):
 
         Args:
             model: A trained model, in eval mode; None where `needs_model` is false.
-            split: The training split; None where it is not at hand.
+            split: The training split; None if it is not available.
 
         Raises:
             ValueError: if the model or the split is missing, or does not suit.

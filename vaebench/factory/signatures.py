@@ -133,6 +133,8 @@ def convert(value: object, annotation: Any, key: str, class_of: Callable[[object
         with contextlib.suppress(ConfigError):
             convert([value], annotation, key, class_of)
             hint = f"; for a single one write {key}=[{value}]"
+    if expected not in (*_PLAIN, *_LISTS, *_MAPPINGS) and isinstance(value, str) and "." in value:
+        hint = f"; to build one write '{key}={{_target_: {value}}}'"
     raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{hint}")
 
 

@@ -156,7 +156,7 @@ class WindowAdaptation(Adaptation):
     others go on alone, with a mass matrix of their own, until they arrive.
 
     A dense or low-rank mass matrix is a linear map (`Parameters.whitening`), and M is that in its coordinates: I for
-    chains that have arrived. Chains are moved to new coordinates by whoever runs them.
+    chains that have arrived. The caller moves chains to the new coordinates.
 
     References:
         Stan Reference Manual, section HMC Algorithm Parameters, https://mc-stan.org/docs/reference-manual/mcmc.html

@@ -84,7 +84,7 @@ def run_chains(
         mass_matrix: What a warm-up learns beside the step size: "diagonal", "dense" or "low_rank".
         keep: Whether to store draws and reports; without, memory does not grow with the number of transitions.
         generator: Source of all randomness; None is torch's global one. Must live on the chains' device.
-        progress: Told after every transition.
+        progress: Called after every transition.
         unfinished: Where to keep what is done, now and then and when a signal ends the run, and what to go on from if
             it is there. A run that ends in its warm-up begins again; both end with the numbers of one that never
             stopped.

@@ -27,7 +27,7 @@ class MEADSAdaptation(Adaptation):
         \tau^{-1} = \max\Big(\frac{1}{\sqrt{\lambda_\max((x - \mu) / \sigma)}}, \frac{1}{t \epsilon}\Big), \quad
         M^{-1} = \sigma^2
 
-    Folds are dealt anew once each of them has been the source.
+    Chains are dealt into new folds once each fold has been the source.
 
     References:
         Tuning-free generalized Hamiltonian Monte Carlo (Hoffman & Sountsov, 2022),

@@ -73,9 +73,9 @@ class StepByAcceptance(DualAveraging):
 class MicrocanonicalAdaptation(Adaptation):
     r"""Three parts of equal length, with statistics pooled over chains.
 
-    First a step size alone. In the second part positions are collected, whose variances become M^-1; in the units of M,
-    L is then sqrt(D). In the third the step size is found again; and, for the unadjusted kernel, the autocorrelation
-    times tau along the way, in transitions, give L = 0.4 epsilon mean(tau).
+    The first part tunes the step size alone. The second collects positions, whose variances become M^-1; in the units
+    of M, L is then sqrt(D). The third tunes the step size again; for the unadjusted kernel the autocorrelation times
+    tau of this part, in transitions, give L = 0.4 epsilon mean(tau).
 
     References:
         Microcanonical Hamiltonian Monte Carlo (Robnik et al., 2023), https://arxiv.org/abs/2212.08549

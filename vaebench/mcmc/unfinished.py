@@ -97,7 +97,7 @@ class Unfinished:
     """One file that holds a run of chains between two transitions.
 
     Args:
-        path: Where it lies, or will lie.
+        path: The file, written already or not.
         belongs_to: What tells this run from every other: a file of another run is not used.
         every: Seconds between two writings, at least; they also take at most a twentieth of the time.
 

@@ -18,7 +18,7 @@ class BetaVAEScore(Metric):
     """Accuracy of a linear classifier that tells which factor pairs of examples share (Higgins et al., 2017, sect. 3).
 
     Its input is the mean of |z_1 - z_2| over pairs that share a factor's value. 1 for a perfect code, about 1 / F for
-    one that knows nothing; also 1 for codes that are rotated but linear. Pairs are drawn from the examples at hand.
+    one that knows nothing; also 1 for codes that are rotated but linear. Pairs are drawn from the evaluated examples.
 
     References:
         beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework (Higgins et al., 2017),

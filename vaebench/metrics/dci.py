@@ -40,7 +40,7 @@ class DCI(Metric):
 
     Trees are fitted to tell each factor from the means of q(z|x) of the training split. R_ij is how much code i matters
     for factor j; D and C are one minus the normalised entropies of its rows and columns, weighted by importance, and
-    informativeness is the accuracy on the examples at hand.
+    informativeness is the accuracy on the evaluated examples.
 
     References:
         A Framework for the Quantitative Evaluation of Disentangled Representations (Eastwood and Williams, 2018),

@@ -20,7 +20,7 @@ class FactorVAEScore(Metric):
     A factor is chosen and a group of examples that share its value; the code with the least variance, relative to its
     variance over all examples, votes. The majority of the votes of each code is its factor, and the score is the share
     of further votes that it gets right: 1 for a perfect code, about 1 / F for one that knows nothing. Codes whose
-    standard deviation is below 0.05 do not vote. Groups are drawn with replacement from the examples at hand.
+    standard deviation is below 0.05 do not vote. Groups are drawn with replacement from the evaluated examples.
 
     References:
         Disentangling by Factorising (Kim and Mnih, 2018), https://arxiv.org/abs/1802.05983;

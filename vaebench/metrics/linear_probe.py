@@ -17,7 +17,7 @@ class LinearProbe(Metric):
     """Accuracy of logistic regression from codes to labels (Alain and Bengio, 2017).
 
     Fitted to the standardised means of q(z|x) of the training split, with the strength of its L2 penalty chosen on the
-    validation split, and judged on the examples at hand.
+    validation split, and judged on the evaluated examples.
 
     References:
         Understanding Intermediate Layers Using Linear Classifier Probes (Alain and Bengio, 2017),

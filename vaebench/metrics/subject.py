@@ -27,7 +27,7 @@ DATA_NEEDS: Mapping[str, str] = MappingProxyType(
 
 PRIOR = "prior"
 NO_CODE_PRIOR = (
-    "no prior over its codes is at hand; fit one with vaebench sample sampler=pixelcnn, and evaluate samples=pixelcnn"
+    "there is no prior over its codes yet; fit one with vaebench sample sampler=pixelcnn, and evaluate samples=pixelcnn"
 )
 
 

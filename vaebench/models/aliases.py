@@ -22,7 +22,7 @@ def also_takes(
 ) -> Callable[[Callable[Concatenate[Any, P], None]], Callable[Concatenate[Any, P], None]]:
     """Let a constructor take the arguments of `translations`, which return what it calls them itself.
 
-    The signature stays as it is: configurations know our names only.
+    The signature does not change, since configurations use our names only.
 
     Raises:
         ValueError: in the constructor, if an argument is given by two names.

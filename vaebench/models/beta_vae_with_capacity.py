@@ -25,7 +25,7 @@ class BetaVAEWithCapacity(LatentVariableModel):
     .. math:: L = -E_{q(z|x)}[\log p(x|z)] + \gamma \, |\bar R - C(t)|, \quad C(t) = C_{max} \min(1, t / T)      (eq. 8)
 
     with R the mean rate of the batch, taken before the absolute value as in the study by Locatello et al. (2019): the
-    mean of absolute values would also punish that examples differ in their rate. There is no beta beside it. Validation
+    mean of absolute values would also penalise differences in rate between examples. There is no beta. Validation
     reports the ELBO.
 
     References:

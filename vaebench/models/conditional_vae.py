@@ -174,7 +174,7 @@ class ConditionalVAE(LatentVariableModel):
 
         .. math:: \log \sum_y p(y) \frac{p(x, z_y | y)}{q(z_y | x, y)}, \quad z_y \sim q(z | x, y)
 
-        with p(y) the frequencies of training: what compares with a model that knows no labels.
+        with p(y) the frequencies of training: comparable with a model without labels.
         """
         num_classes, num = self.num_classes, len(x)
         y = torch.arange(num_classes, device=x.device).repeat_interleave(num)

@@ -23,7 +23,7 @@ class DiffusionVAE(LatentVariableModel):
     and no metric prints nats of it.
 
     `decode`, `sample` and the images of a run show the end of the reverse process from one fixed noise, so that they
-    differ by z alone; `likelihood(z).sample()` draws noise anew.
+    differ by z alone; `likelihood(z).sample()` draws new noise.
 
     References:
         DiffuseVAE: Efficient, Controllable and High-Fidelity Generation from Low-Dimensional Latents (Pandey et al.,

@@ -19,7 +19,7 @@ from vaebench.models.base import Components, LatentVariableModel
 class DIPVAE(LatentVariableModel):
     r"""DIP-VAE (Kumar, Sattigeri and Balakrishnan, 2018).
 
-    The covariance of the aggregate posterior is held at the identity:
+    Penalises deviations of the aggregate posterior's covariance from the identity:
 
     .. math:: L = -ELBO + \lambda_{od} \sum_{i \ne j} C_{ij}^2 + \lambda_d \sum_i (C_{ii} - 1)^2      (eq. 6 and 7)
 

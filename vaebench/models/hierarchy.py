@@ -35,8 +35,8 @@ class HierarchicalModel(LatentVariableModel):
 
     .. math:: L = -E_q[\log p(x|z)] + \beta(t) \sum_l E_q[KL(q(z_l|z_{<l}, x) \| p(z_l|z_{<l}))]
 
-    A latent is one vector (D,), every group's standardised values one behind the other; see `networks.hierarchy`. So
-    the decoder is the top-down network, the prior is N(0, I), and whatever takes vectors takes these.
+    A latent is one vector (D,), the standardised values of all groups one after the other; see `networks.hierarchy`. So
+    the decoder is the top-down network, the prior is N(0, I), and everything that takes vectors works.
 
     Args:
         shape: Shape of one example.

@@ -21,8 +21,8 @@ class InfoVAE(LatentVariableModel):
     .. math:: L = -E_{q(z|x)}[\log p(x|z)] + (1 - \alpha) \, KL(q(z|x) \| p(z))
               + (\alpha + \lambda - 1) \, MMD(q(z), p(z))      (eq. 6, D = MMD)
 
-    The rate is punished less and the aggregate posterior held at the prior instead. alpha = 0, lambda = 1 is the ELBO;
-    alpha = 1 is the MMD-VAE. Validation reports the ELBO.
+    It penalises the rate less, and keeps the aggregate posterior close to the prior instead. alpha = 0, lambda = 1 is
+    the ELBO; alpha = 1 is the MMD-VAE. Validation reports the ELBO.
 
     References:
         InfoVAE: Balancing Learning and Inference in Variational Autoencoders (Zhao, Song and Ermon, 2019),

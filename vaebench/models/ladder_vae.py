@@ -15,8 +15,8 @@ from vaebench.schedules import Schedule, WarmupScheduler
 class LadderVAE(HierarchicalModel):
     r"""Ladder VAE (Sønderby et al., 2016).
 
-    Several layers of latents, whose posterior goes downwards as the prior does: at each layer what was seen in the
-    example and what is expected from above are merged by their precisions (see `networks.ladder`), and
+    Several layers of latents, whose posterior runs top-down like the prior: each layer merges the evidence of the
+    example with the expectation from above, weighted by precision (see `networks.ladder`), and
 
     .. math:: L = -E_q[\log p(x|z_1)] + \beta(t) \sum_l E_q[KL(q(z_l|z_{l+1}, x) \| p(z_l|z_{l+1}))]
 

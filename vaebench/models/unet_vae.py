@@ -235,7 +235,7 @@ class UNetVAE(LatentVariableModel):
 
     @property
     def reconstructs(self) -> bool:
-        """Always: with deterministic skips the example's own features are at hand."""
+        """Always: with deterministic skips the example's own features are there."""
         return True
 
     @torch.no_grad()

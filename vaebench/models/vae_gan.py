@@ -37,11 +37,11 @@ class VAEGAN(LatentVariableModel):
     are minimised, as in the authors' code.
 
     The ELBO, distortion and log-weights of this model use its `likelihood` of the pixels. They are right for that
-    density, and no part of the training has maximised it: they compare pictures, and do not say how well the
-    objective was met. The loss that was trained cannot be followed instead, since its features change with every step.
+    density, but no part of the training maximises it: they compare pictures, and do not say how well the objective is
+    met. The training loss cannot take their place, since its features change at every step.
 
-    A picture is the mean of p(x|z), but the sigmoid of the logits of a continuous Bernoulli: its mean is 1/|logit|
-    away from black or white, so that a background stays grey and tells every decoded picture from the data.
+    A picture is the mean of p(x|z), or for a continuous Bernoulli the sigmoid of the logits: its mean stays 1/|logit|
+    away from black or white, and a grey background would give every decoded picture away.
 
     References:
         Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016),

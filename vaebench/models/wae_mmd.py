@@ -23,8 +23,8 @@ class WAEMMD(LatentVariableModel):
     .. math:: L = E_{q(z|x)}[c(x, G(z))] + \lambda \, MMD(q(z), p(z)), \quad c(x, G(z)) = -\log p(x|z)
               (Algorithm 2)
 
-    The aggregate posterior is held at the prior, each posterior is free: by default a point, so that there is neither a
-    rate nor an ELBO, and validation reports the distortion.
+    Only the aggregate posterior is matched to the prior. Each posterior is free, by default a point, so that there is
+    neither a rate nor an ELBO, and validation reports the distortion.
 
     References:
         Wasserstein Auto-Encoders (Tolstikhin et al., 2018), https://arxiv.org/abs/1711.01558

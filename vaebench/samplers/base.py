@@ -21,8 +21,8 @@ from vaebench.messages import NamedArguments, check_range
 class BaseSampler(NamedArguments, nn.Module, ABC):
     """Draws latents; encoding, decoding, grids and files are written once, elsewhere.
 
-    What `fit` learns is a parameter or a buffer, created by `setup`, so that `state_dict` holds it and a fitted
-    sampler can be stored and used again. A sampler may train: nobody switches gradients off around it.
+    What `fit` learns is a parameter or a buffer, created by `setup`, so that `state_dict` holds it and a fitted sampler
+    can be stored and used again. A sampler may train: callers leave gradients on.
 
     A sampler of an energy, without a model, hands that on to the constructor.
 
@@ -36,7 +36,7 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
         needs_model: Whether `setup` needs a trained model.
         needs: Capabilities that this model must have.
         excludes: Capabilities that it must not have.
-        refit: Whether to fit anew where a fitted sampler is stored.
+        refit: Whether to fit again even if a fitted sampler is stored.
         report: How well Markov chains converged, after `sample`; None for samplers without chains.
         latent_shape: Shape of one latent, after `setup` for a model; () before.
         num_labels: Classes of a model with labels, after `setup`; 0 for one without.
@@ -99,8 +99,7 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Take from a trained model, in eval mode, what drawing needs, and create what `fit` will fill.
 
-        A subclass extends this; here the model is checked, and the shape of its latents, their type and their place
-        are noted.
+        A subclass extends this; the base checks the model, and notes the shape, type and device of its latents.
 
         Args:
             model: The model; None where `needs_model` is false.
@@ -123,7 +122,7 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
 
         Args:
             latents: One draw from the posterior of each training example, with its label where there is one.
-            progress: Told what is done.
+            progress: Called with what is done and the total.
             folder: Where a long fit keeps what it needs to go on after an interruption; None keeps nothing.
         """
         return self
@@ -135,7 +134,7 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
         Args:
             num_samples: N, >= 1.
             y: Labels, shape (N,); drawn as often as training saw them where None.
-            progress: Told what is done.
+            progress: Called with what is done and the total.
 
         Returns:
             z of shape (N, *latent_shape), and the labels of a model that has them.

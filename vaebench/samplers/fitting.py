@@ -59,7 +59,7 @@ class TrainedSampler(BaseSampler):
         batch_size: Latents in a step, >= 1; all of them where there are fewer.
         learning_rate: Of Adam, > 0.
         temperature: T, scale of the noise that is drawn, >= 0; 1 is what was fitted.
-        refit: Whether to fit anew where a fitted sampler is stored beside the samples.
+        refit: Whether to fit again even if a fitted sampler is stored beside the samples.
     """
 
     learns = True
@@ -111,7 +111,7 @@ class TrainedSampler(BaseSampler):
 
         Args:
             latents: One draw from the posterior of each training example, with its label where there is one.
-            progress: Told the number of epochs that are done, and the largest.
+            progress: Called with the number of epochs done, and the largest.
             folder: Where the fit keeps its checkpoints, and goes on from those that are there; None keeps none.
 
         Raises:

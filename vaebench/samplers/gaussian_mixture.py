@@ -32,7 +32,7 @@ class GaussianMixtureSampler(BaseSampler):
     Args:
         num_components: Number of Gaussians, 10 in the paper, >= 1.
         temperature: T, scale of the deviations from a component's mean, >= 0; 1 is what was fitted.
-        refit: Whether to fit anew where a fitted mixture is stored beside the samples.
+        refit: Whether to fit again even if a fitted mixture is stored beside the samples.
     """
 
     learns = True

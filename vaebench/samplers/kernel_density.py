@@ -29,7 +29,7 @@ class KernelDensitySampler(BaseSampler):
     Args:
         num_centers: Most encoded examples that are kept, drawn at random, >= 2.
         temperature: T, scale of the noise, >= 0; 0 draws encoded examples themselves.
-        refit: Whether to fit anew where a fitted estimate is stored beside the samples.
+        refit: Whether to fit again even if a fitted estimate is stored beside the samples.
     """
 
     learns = True

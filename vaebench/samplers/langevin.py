@@ -14,7 +14,7 @@ from vaebench.schedules import Schedule
 class LangevinDynamics(MarkovChainSampler):
     r"""Unadjusted Langevin dynamics: x' = x - eta grad U(x) + sqrt(2 eta T) xi.
 
-    The usual short-run sampler of energy-based models. It is biased by its step size, and says so.
+    The usual short-run sampler of energy-based models. Its step size biases it, and its report says so.
 
     References:
         Exponential convergence of Langevin distributions and their discrete approximations (Roberts & Tweedie, 1996),

@@ -194,7 +194,7 @@ class MarkovChainSampler(BaseSampler):
             return_trajectory: Whether to return the states along the way instead of the last one.
             return_diagnostics: Whether to return what happened, too.
             generator: Source of randomness; None is torch's global one.
-            progress: Told after every transition.
+            progress: Called after every transition.
 
         Returns:
             With `num_samples`, draws: z of shape (N, *latent_shape), and labels. Without, states of shape

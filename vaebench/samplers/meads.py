@@ -14,7 +14,7 @@ from vaebench.schedules import Schedule
 class MEADS(MarkovChainSampler):
     """Generalised Hamiltonian Monte Carlo, all of whose parameters are read off the chains during warm-up.
 
-    One gradient per transition. It wants many chains: below 16 none is tuned by others.
+    One gradient per transition. It needs many chains: fewer than 16 form a single fold.
 
     References:
         Tuning-free generalized Hamiltonian Monte Carlo (Hoffman & Sountsov, 2022),

@@ -27,7 +27,7 @@ class FiniteCheck:
     On a CPU each step is checked; on a GPU values are kept on the device and read every 50 steps and before each save.
 
     Attributes:
-        skipped: Whether the step at hand was left out.
+        skipped: Whether the current step was skipped.
         num_skipped: How many were.
         num_large: How many because a gradient's norm was too large.
         num_overflows: Updates that the gradient scaler of float16 left out; the first few are its search for a scale.
@@ -61,7 +61,7 @@ class FiniteCheck:
         self.skipped = False
 
     def allows(self, step: int, terms: Mapping[str, Tensor], parts: Iterable[Part]) -> bool:
-        """Whether the weights may be updated by the gradients at hand.
+        """Whether the weights may be updated by the current gradients.
 
         Raises:
             NonFiniteError: too many steps were left out.

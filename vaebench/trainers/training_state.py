@@ -133,7 +133,7 @@ class TrainingState:
 
     @property
     def num_rows(self) -> int:
-        """Examples of the step at hand, over all processes."""
+        """Examples of the current step, over all processes."""
         return self.updates.num_rows
 
     def stop(self, reason: str) -> None:

@@ -47,8 +47,8 @@ class AckleyEnergy(ExactEnergy):
     def exact_sample(self, num_samples: int) -> Tensor:
         """Draw points without ripples, a radius and a direction, and take them with the probability of the ripples.
 
-        The ripples multiply the density by at most e^e and at least e^(1/e), so that at least a tenth is taken.
-        Float64, shape (N, D).
+        The ripples multiply the density by at most e^e and at least e^(1/e), so that at least a tenth of the proposals
+        is accepted. Float64, shape (N, D).
         """
         reach = self.confinement * (math.sqrt(self.num_dims) + 8)
         edges = torch.linspace(0, 1, 40_001, dtype=torch.float64).square() * reach  # finer where the funnel is

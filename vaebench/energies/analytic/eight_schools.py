@@ -20,8 +20,8 @@ class EightSchoolsEnergy(ExactEnergy):
     .. math:: y_j \sim N(\mu + \tau \eta_j, s_j^2), \quad \eta_j \sim N(0, 1), \quad \mu \sim N(0, 5^2), \quad
         \tau \sim \text{half-Cauchy}(5)
 
-    Given (mu, tau), the eta are independent Gaussians, and with them integrated out y_j ~ N(mu, s_j^2 + tau^2): so the
-    posterior can be drawn from exactly, with a grid over two dimensions.
+    Given (mu, tau), the eta are independent Gaussians, and integrating them out leaves y_j ~ N(mu, s_j^2 + tau^2): so
+    exact draws only need a grid over two dimensions.
 
     References:
         Estimation in parallel randomized experiments (Rubin, 1981), https://doi.org/10.3102/10769986006004377, for the

@@ -20,7 +20,8 @@ class LogisticRegressionEnergy(BaseEnergyFunction):
 
     .. math:: U(w) = \sum_n \log(1 + e^{f_n^\top w}) - y_n f_n^\top w + \frac{|w|^2}{2 s^2}
 
-    with y = 1 for the 300 bad credits of 1000, features of mean 0 and standard deviation 1, and a 1 as the last one.
+    with y = 1 for the 300 bad credits of 1000, features of mean 0 and standard deviation 1, and a constant 1 as the
+    last feature.
 
     References:
         Statlog (German Credit Data) (Hofmann, 1994), https://doi.org/10.24432/C5NC77, for the data;

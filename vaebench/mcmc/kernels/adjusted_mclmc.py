@@ -27,8 +27,8 @@ class AdjustedMCLMCKernel(Kernel):
     .. math:: \alpha = \min(1, e^{-W}), \quad W = \frac{U(x') - U(x)}{T} + (D - 1) \log \frac{\text{speed at the end}}
         {\text{speed at the start}}
 
-    A trajectory has length L on average; it varies evenly between nothing and 2 L, shared by all chains. A step of
-    McLachlan's integrator costs two gradients.
+    Trajectory lengths are spread evenly between 0 and 2 L, the same for all chains. A step of McLachlan's integrator
+    costs two gradients.
 
     References:
         Metropolis adjusted microcanonical Hamiltonian Monte Carlo (Robnik, Cohn-Gordon & Seljak, 2025),

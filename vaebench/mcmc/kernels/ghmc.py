@@ -37,10 +37,9 @@ class GHMCKernel(Kernel):
     .. math:: p \leftarrow \sqrt{1 - \alpha} \, p + \sqrt{\alpha} \, \xi, \quad \xi \sim N(0, T M), \quad
         \alpha = 1 - e^{-2 \epsilon / \tau}
 
-    A rejection turns the momentum back. So that rejections come in bunches, with long runs between them, the uniform
-    variable of the decision persists as well (Neal, 2020): v in (-1, 1) moves on by delta = alpha / 2 in each
-    transition, and becomes v exp(energy_change) where the proposal is accepted. The kernel is not reversible, and costs
-    one gradient.
+    A rejection reverses the momentum. To bunch rejections, with long runs between them, the uniform variable of the
+    decision persists too (Neal, 2020): v in (-1, 1) advances by delta = alpha / 2 in each transition, and becomes
+    v exp(energy_change) when a proposal is accepted. The kernel is not reversible, and costs one gradient.
 
     References:
         A generalized guided Monte Carlo algorithm (Horowitz, 1991), https://doi.org/10.1016/0370-2693(91)90812-5

@@ -21,8 +21,8 @@ class HMCKernel(Kernel):
     .. math:: H(x, p) = U(x) + \tfrac12 p^\top M^{-1} p, \quad p \sim N(0, T M), \quad
         \alpha = \min(1, e^{(H(x, p) - H(x', p')) / T})
 
-    A trajectory has `num_leapfrog` leapfrog steps on average; it costs one gradient per step, for the one at its start
-    is kept in the state. Lengths vary from transition to transition, because a fixed length resonates with a
+    A trajectory has `num_leapfrog` leapfrog steps on average; it costs one gradient per step, since the one at its
+    start is kept in the state. Lengths vary from transition to transition, because a fixed length resonates with a
     near-Gaussian target, and are shared by all chains, so that none waits for another. They follow the van der Corput
     sequence and need no random number.
 
@@ -80,8 +80,8 @@ def leapfrog(
 ) -> tuple[State, Tensor]:
     """Integrate Hamilton's equations: reversible, volume preserving, of second order.
 
-    Half kicks that meet are one whole kick, so a step is two updates and one gradient, with no value read by the host.
-    Before the last step no energy is needed, and the gradient alone is computed.
+    Adjacent half kicks merge into one, so a step is two updates and one gradient, and the host reads no value. Only the
+    last step needs the energy; the others compute the gradient alone.
 
     Returns:
         The end point, and its momentum of shape (S, D).

@@ -20,7 +20,7 @@ class MALAKernel(Kernel):
         \frac{1}{T} \Big[ U(x) - U(x') + \frac{\|x' - x + \eta M^{-1} \nabla U(x)\|_M^2 -
         \|x - x' + \eta M^{-1} \nabla U(x')\|_M^2}{4 \eta} \Big]
 
-    One step costs one gradient, for the one at the old position is kept. It is one leapfrog step of Hamiltonian Monte
+    One step costs one gradient, since the one at the old position is kept. It is one leapfrog step of Hamiltonian Monte
     Carlo with eta = epsilon^2 / 2.
 
     References:

@@ -38,8 +38,8 @@ class MCLMCKernel(Kernel):
         u \leftarrow \frac{u + \nu \xi}{|u + \nu \xi|}, \quad \nu = \sqrt{(e^{2 \epsilon / L} - 1) / D}
 
     A step of McLachlan's integrator costs two gradients. Nothing is accepted or rejected: the energy error of a step,
-    U / T + (D - 1) log of the speed that the gradient would have given, is what its bias comes from, and what a warm-up
-    tunes. A chain whose next energy is not finite stays, turns round, and is counted as divergent.
+    U / T + (D - 1) log of the speed that the gradient would have given, causes the bias, and is what a warm-up tunes. A
+    chain whose next energy is not finite stays where it is, reverses its direction, and is counted as divergent.
 
     References:
         Microcanonical Hamiltonian Monte Carlo (Robnik, De Luca, Silverstein & Seljak, 2023),

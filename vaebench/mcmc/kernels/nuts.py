@@ -26,14 +26,14 @@ class NUTSKernel(Kernel):
 
     for the whole trajectory or for any of its subtrees, and across the border between two of them, with the momentum
     next to the border added to the sum of the other side. Its states weigh :math:`e^{-H / T}`. Inside a subtree one is
-    drawn by weight; between the old trajectory and a new subtree the new one is taken with probability
-    :math:`\min(1, w_\text{new} / w_\text{old})`. A subtree that turns or diverges is thrown away and ends the
-    transition. The acceptance probability is the mean of :math:`\min(1, e^{-\Delta H / T})` over all states visited.
+    drawn by weight; between the old trajectory and a new subtree the new one is taken with probability :math:`\min(1,
+    w_\text{new} / w_\text{old})`. A subtree that turns or diverges is discarded and ends the transition. The acceptance
+    probability is the mean of :math:`\min(1, e^{-\Delta H / T})` over all states visited.
 
-    Chains are a batch: all of a doubling's chains take their steps together, and those that have ended are left out of
-    the next doubling, so that a transition takes as long as its longest trajectory. Subtrees are built iteratively,
-    with one stored momentum for each level. All random numbers are drawn at the start, and as many for a short
-    trajectory as for a long one: so no chain's numbers depend on another's trajectory.
+    Chains are a batch: in a doubling all of them step together, and those that have finished sit out the next one, so
+    that a transition takes as long as its longest trajectory. Subtrees are built iteratively, with one stored momentum
+    for each level. All random numbers are drawn at the start, as many for a short trajectory as for a long one, so that
+    no chain's numbers depend on another's trajectory.
 
     References:
         The No-U-Turn Sampler (Hoffman & Gelman, 2014), https://arxiv.org/abs/1111.4246
@@ -238,7 +238,7 @@ def build(
 ) -> Subtree:
     """Follow each trajectory for `num_leaves` steps, and draw one of the new states by weight.
 
-    One uniform number per chain serves all comparisons: given its outcome, what is left of it is uniform again.
+    One uniform number per chain serves all comparisons: given the outcome of one, the remainder is uniform again.
 
     Args:
         edge: Position, momentum and gradient to go on from, shape (n, 3, D).

@@ -38,10 +38,10 @@ class ParallelTemperingKernel(Kernel):
 
     .. math:: \min\Big(1, e^{(1 / T_r - 1 / T_{r+1}) (U(x_r) - U(x_{r+1}))}\Big),
 
-    the pairs (1, 2), (3, 4), … in every other transition and (2, 3), (4, 5), … in those between: not reversible, and
-    replicas travel faster for it. The chain is the replica at T_1; the others are thrown away. Replicas are a batch
-    dimension: one call of the energy serves all of them. A gradient of any replica counts as one of its chain's, and
-    divergences are those at T_1.
+    the pairs (1, 2), (3, 4), … in every other transition and (2, 3), (4, 5), … in those between. This is not
+    reversible, and lets replicas travel faster. The chain is the replica at T_1; the others are discarded. Replicas are
+    a batch dimension: one call of the energy serves all of them. A gradient of any replica counts as one of its
+    chain's, and divergences are those at T_1.
 
     All replicas use one step size. With the inner kernel's noise scaled by the square root of the temperature it suits
     a Gaussian at every temperature alike; the acceptance rate that warm-up tunes is the mean over replicas.

@@ -29,13 +29,13 @@ class RiemannianHMCKernel(Kernel):
         x' &= x + \tfrac\epsilon2 \big(G(x)^{-1} + G(x')^{-1}\big) p_\frac12 \\
         p' &= p_\frac12 - \tfrac\epsilon2 \nabla_x H(x', p_\frac12)
 
-    Each chain iterates to its own fixed point. A chain that has not arrived after `max_iterations`, or whose step does
-    not come back to where it began when it is reversed, is rejected: only with both is the kernel exact. That costs
-    about as much again as the step.
+    Each chain iterates to its own fixed point. It is rejected if it has not converged after `max_iterations`, or if its
+    reversed step does not return to the start: an exact kernel needs both checks, which cost about as much again as the
+    step.
 
-    The metric takes the place of the mass matrix, and that of the warm-up is not used. A Hessian counts as D gradients,
-    and so does each force of the SoftAbs metric, which differentiates one; with the energy's own metric they count as
-    one each.
+    The metric replaces the mass matrix, and the one of the warm-up is not used. A Hessian counts as D gradients, and so
+    does each force of the SoftAbs metric, which differentiates one; with the energy's own metric they count as one
+    each.
 
     References:
         Riemann manifold Langevin and Hamiltonian Monte Carlo methods (Girolami & Calderhead, 2011),
