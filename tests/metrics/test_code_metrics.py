@@ -74,7 +74,7 @@ def test_a_density_has_no_bits():
 
 def test_code_length_without_a_prior_or_without_codes():
     vq, data = model(VectorQuantizer(3, 2)), Few(torch.rand(8, 1, 4, 4).round())
-    with pytest.raises(NotApplicableError, match=r"there is no prior over its codes yet; fit one with .* sampler=pixel"):
+    with pytest.raises(NotApplicableError, match=r"there is no prior over its codes yet; fit one with .* sampler="):
         CodeLength()(vq, data)
     with pytest.raises(NotApplicableError, match="VAE has no codes: its latents are not codes of a finite set"):
         CodeLength()(VAE((1, 4, 4), likelihood="bernoulli"), data)
