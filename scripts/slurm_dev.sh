@@ -134,7 +134,7 @@ JobCompType=jobcomp/filetxt
 JobCompLoc=$DIR/log/jobcomp.log
 NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$CPUS RealMemory=$mem State=UNKNOWN
 PartitionName=dev  Nodes=$HOST Default=YES MaxTime=INFINITE State=UP PriorityTier=5 PreemptMode=OFF
-PartitionName=low  Nodes=$HOST MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=10
+PartitionName=low  Nodes=$HOST MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=4
 PartitionName=high Nodes=$HOST MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 CONF
     # never look at control groups, and need no D-Bus

@@ -16,11 +16,13 @@ from tests.sweeps.stand_in import Script, StandIn, wait_for
 from vaebench.cli.job import CommandJob, UnsuccessfulJobError
 from vaebench.hardware.cluster import Slurm
 from vaebench.runs import provenance
+from vaebench.runs.run import Run
+from vaebench.sweeps.accounting import _outcome_of, log_of
 from vaebench.sweeps.pipeline import Evaluation, Variant, steps
 from vaebench.sweeps.pool import Outcome
 from vaebench.sweeps.record import Sweep, continued
-from vaebench.sweeps.runner import run_to_end
-from vaebench.sweeps.slurm import SlurmPool, _outcome_of
+from vaebench.sweeps.runner import run_to_end, submit_all
+from vaebench.sweeps.slurm import SlurmPool
 
 pytest.importorskip("submitit", reason="the extra 'cluster' is not installed")
 SMALL = ("trainer.num_epochs=1", "model.network.hidden_dims=[8]", "model.latent_dim=2", "hardware.cpus_per_task=1")
@@ -70,44 +72,51 @@ def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, 
     wait_for(lambda: pool.outcome(long, long.jobs[1]) is not None)
 
 
-@needs_slurm
-@pytest.mark.slow
-def test_a_job_that_is_pre_empted_ends_with_the_same_bits(cluster, tmp_path):
-    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=1500", "seed=3")
-    vaebench(
-        "train", "-m", *words, "hardware=slurm", "hardware.partition=low", "hardware.threads=1", "sweep.wait=false",
-        "hydra.sweep.dir=s", cwd=tmp_path,
-    )  # fmt: skip
-    sweep = Sweep.open(tmp_path / "s")
-    (job,) = sweep.jobs
-    wait_for(lambda: (sweep.state(job).epoch or 0) > 5)
-    subprocess.run(
-        ["sbatch", "-p", "high", "-c", "2", "-o", "/dev/null", "--wrap", "sleep 1"], check=True, cwd=tmp_path
-    )
-    wait_for(lambda: sweep.state(job).name == "done", 280)
-    assert requeues(sweep.run(job)) == [0, 1]
-    vaebench("train", *words, "hardware=cpu", "hardware.threads=1", "hydra.run.dir=alone", cwd=tmp_path)
-    weights = [path / "checkpoints" / "last.safetensors" for path in (sweep.run(job).path, tmp_path / "alone")]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
+PAUSE = """
+import os, time
+from vaebench.trainers.callbacks.callback import Callback
+
+class Pause(Callback):
+    def on_step_end(self, training):
+        if not os.environ.get("SLURM_RESTART_COUNT"):  # there is time to wait until it is disturbed
+            time.sleep(0.1)
+"""
 
 
 @needs_slurm
 @pytest.mark.slow
-def test_a_job_that_is_warned_of_its_time_limit_goes_on_to_the_same_bits(cluster, tmp_path):
-    words = ("model=vae", *SMALL[1:3], "trainer.num_epochs=1500", "seed=3")
-    vaebench(
-        "train", "-m", *words, "hardware=slurm", "hardware.partition=dev", "hardware.threads=1", "sweep.wait=false",
-        "hardware.timeout_min=9", "hydra.sweep.dir=s", cwd=tmp_path,
-    )  # fmt: skip
-    sweep = Sweep.open(tmp_path / "s")
-    (job,) = sweep.jobs
-    wait_for(lambda: (sweep.state(job).epoch or 0) > 5, 150)
-    subprocess.run(["scancel", "--signal=USR2", job.job_id], check=True)  # as --signal=USR2@… does
-    wait_for(lambda: sweep.state(job).name == "done", 280)
-    assert requeues(sweep.run(job)) == [0, 1]
-    vaebench("train", *words, "hardware=cpu", "hardware.threads=1", "hydra.run.dir=alone", cwd=tmp_path)
-    weights = [path / "checkpoints" / "last.safetensors" for path in (sweep.run(job).path, tmp_path / "alone")]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
+def test_a_job_at_its_time_limit_and_one_that_is_pre_empted_end_with_the_same_bits(cluster, tmp_path, monkeypatch):
+    (tmp_path / "pause.py").write_text(PAUSE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    monkeypatch.setenv("VAEBENCH_ALLOW", "pause")
+    words = ["model=vae", *SMALL[1:3], "trainer.num_steps=600", "seed=3", "hardware=cpu", "hardware.threads=1"]
+    settings = {
+        "limited": Slurm(partition="dev", cpus_per_task=1, timeout_min=1, signal_delay_s=25),
+        "pre_empted": Slurm(partition="low", cpus_per_task=1),
+    }
+    sweeps = {
+        name: continued(tmp_path / name, [], "slurm", [[*words, "+callback.pause._target_=pause.Pause"]])
+        for name in settings
+    }
+    for name, sweep in sweeps.items():
+        sweep.path.mkdir()
+        submit_all(sweep, SlurmPool(vars(settings[name]), lambda words: CommandJob(tuple(words))), sweep.jobs)
+    runs = {name: sweep.run(sweep.jobs[0]) for name, sweep in sweeps.items()}
+    wait_for(lambda: all((sweep.state(sweep.jobs[0]).epoch or 0) > 0 for sweep in sweeps.values()))
+    # It needs both processors: that of the job which leaves at its limit, and that of the one in the lower partition.
+    subprocess.run(["sbatch", "-p", "high", "-c", "2", "-o", "/dev/null", "--wrap", "true"], check=True)
+    vaebench("train", *words, "hydra.run.dir=alone", cwd=tmp_path)
+    wait_for(lambda: all(state_of(sweep) == "done" for sweep in sweeps.values()), 280)
+    assert [requeues(run) for run in runs.values()] == [[0, 1], [0, 1]]
+    log = log_of(sweeps["limited"], sweeps["limited"].jobs[0])
+    assert "timed-out" in log.read_text()
+    weights = [run.path / "checkpoints" / "last.safetensors" for run in (*runs.values(), Run(tmp_path / "alone"))]
+    assert weights[0].read_bytes() == weights[1].read_bytes() == weights[2].read_bytes()
+
+
+def state_of(sweep):
+    return sweep.state(sweep.jobs[0]).name
 
 
 def requeues(run):

@@ -9,16 +9,16 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vaebench.commands.console import show_table
 from vaebench.messages import counted, did_you_mean
 from vaebench.runs.files import write_atomic
-from vaebench.sweeps import local, slurm
+from vaebench.sweeps import accounting, local
 from vaebench.sweeps.pool import Outcome
-from vaebench.sweeps.record import Job, Sweep
+from vaebench.sweeps.record import Job, JobState, Sweep
 
 ACTIONS = {
     "status": "Show how far the jobs are.",
@@ -62,7 +62,7 @@ def main(words: Sequence[str]) -> list[str] | None:
     if action == "resume":
         _refuse_programs(sweep)
         return [sweep.command, *words_to_go_on(sweep)]
-    {"status": show_jobs, "cancel": _cancel, "logs": _show_logs}[action](sweep)
+    {"status": _show_status, "cancel": _cancel, "logs": _show_logs}[action](sweep)
     return None
 
 
@@ -83,9 +83,14 @@ def _refuse_programs(sweep: Sweep) -> None:
             raise ValueError(f"'{word}' can start other programs; if the sweep is yours, type its command: {command}")
 
 
-def show_jobs(sweep: Sweep) -> None:
-    """Print the table of jobs, and a line that counts them by state."""
-    states = sweep.states()
+def show_jobs(sweep: Sweep, states: Mapping[int, JobState] | None = None) -> None:
+    """Print the table of jobs, and a line that counts them by state.
+
+    Args:
+        sweep: The sweep.
+        states: Of its jobs; without them those that the record and the files tell.
+    """
+    states = sweep.states() if states is None else states
     trainings = [set(job.overrides) for job in sweep.jobs if job.verb == "train"]
     common = set.intersection(*trainings) if len(trainings) > 1 else set()
     has_steps = sweep.command != "train"
@@ -180,13 +185,27 @@ def notice_of(sweep: Sweep) -> Callable[[Job, Outcome], None]:
     return notice
 
 
+def _states(sweep: Sweep) -> dict[int, JobState]:
+    """The states of all jobs: Slurm is asked for what their files leave open."""
+    if sweep.place != "slurm":
+        return sweep.states()
+    states, problem = accounting.states_of(sweep)
+    if problem is not None:
+        print(f"Slurm was not asked: {problem}; the states are what the jobs last wrote", file=sys.stderr)
+    return states
+
+
+def _show_status(sweep: Sweep) -> None:
+    show_jobs(sweep, _states(sweep))
+
+
 def _cancel(sweep: Sweep) -> None:
-    pool = local.LocalPool(1)
-    running = [job for job in sweep.jobs if sweep.state(job).name in ("running", "submitted") and job.job_id]
-    for job in running:
-        if sweep.place == "slurm":
-            slurm.cancel(job)
-        else:
+    pool, states = local.LocalPool(1), _states(sweep)
+    running = [job for job in sweep.jobs if states[job.number].name in ("running", "submitted") and job.job_id]
+    if sweep.place == "slurm":
+        accounting.cancel([str(job.job_id) for job in running])
+    else:
+        for job in running:
             pool.cancel(sweep, job)
     print(f"asked {counted(len(running), 'job')} to save and end")
 
@@ -200,7 +219,7 @@ def _show_logs(sweep: Sweep) -> None:
 
 
 def _log_of(sweep: Sweep, job: Job) -> Path | None:
-    return slurm.log_of(sweep, job) if sweep.place == "slurm" else local.log_of(sweep, job)
+    return accounting.log_of(sweep, job) if sweep.place == "slurm" else local.log_of(sweep, job)
 
 
 def _place_of_log(sweep: Sweep, job: Job) -> str:

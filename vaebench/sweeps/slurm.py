@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from vaebench.sweeps.local import read_end
+from vaebench.sweeps.accounting import ENDED, UnknownError, accounted, cancel, end_of, queued, result_of
 from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import VERBS, Job, Sweep
 
 INSTALL = "pip install 'vaebench[cluster]'"
 SETTLE = 10.0  # seconds until a shared file system shows the result of a finished job
 OPTIONS = ("partition", "account", "qos", "constraint", "gpus_per_node", "cpus_per_task", "mem_gb", "setup")
-_DEAD = {
-    "OUT_OF_MEMORY": "it ran out of memory; raise hardware.mem_gb",
-    "TIMEOUT": "it ran out of time; raise hardware.timeout_min or hardware.max_requeues",
-    "NODE_FAIL": "its node failed",
-    "CANCELLED": "it was cancelled",
-}
-OUT_OF_TIME = "timed-out too many times"  # submitit's wording
-OUT_OF_MEMORY = re.compile(r"slurmstepd.*(?:memory limit|oom.kill)", re.IGNORECASE)
 
 
 class SlurmPool:
@@ -50,8 +40,8 @@ class SlurmPool:
         self._submitit = submitit
         self.options = dict(options)
         self.call = call
-        self._queue: dict[str, str] = {}
-        self._asked = -1e9
+        self._queue: dict[str, str] | None = None  # None while the controller does not answer
+        self._asked, self._why = -1e9, ""
         self._left: dict[str, float] = {}
 
     def submit(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
@@ -91,42 +81,40 @@ class SlurmPool:
             job.outcome = job.reason = None
 
     def is_under_way(self, sweep: Sweep, job: Job) -> bool:
-        """Whether an earlier command submitted the job, and the queue still lists it."""
-        if job.job_id is None or job.outcome is not None or self._paths(sweep, job).result_pickle.is_file():
+        """Whether an earlier command submitted the job, and the queue still lists it.
+
+        Raises:
+            ValueError: Slurm does not say: the job might then be run twice.
+        """
+        if job.job_id is None or job.outcome is not None or result_of(sweep, job).is_file():
             return False
-        return self._is_queued(sweep, job.job_id)
+        if not self._ask(sweep):
+            raise ValueError(f"hardware=slurm: cannot tell which jobs are under way: {self._why}")
+        return self._is_queued(job)
 
     def outcome(self, sweep: Sweep, job: Job) -> Outcome | None:
         """Read the job's result, or ask the queue whether it is still there."""
         if job.job_id is None:
             return None
-        result = self._paths(sweep, job).result_pickle
-        if result.is_file():
-            return _outcome_of(result, log_of(sweep, job))
-        if self._is_queued(sweep, job.job_id):
+        if result_of(sweep, job).is_file():
+            return end_of(sweep, job, None)
+        if not self._ask(sweep) or self._is_queued(job):  # a controller that is restarted loses no job
             self._left.pop(job.job_id, None)
             return None
         left = self._left.setdefault(job.job_id, time.monotonic())
         if time.monotonic() - left < SETTLE:
             return None
-        state = _accounted_state(job.job_id)
-        log = log_of(sweep, job)
-        told = "" if log is None else read_end(log) + read_end(log.with_suffix(".out"))
-        if OUT_OF_MEMORY.search(told):
-            state = "OUT_OF_MEMORY"  # without control groups, Slurm itself only says FAILED
-        elif OUT_OF_TIME in told:
-            state = "TIMEOUT"
-        reason = next((words for name, words in _DEAD.items() if state.startswith(name)), None)
-        if state.startswith("COMPLETED"):
-            return Outcome("done")
-        name = "cancelled" if state.startswith("CANCELLED") else "died"
-        if reason is None:
-            reason = f"Slurm says {state}" if state else "it left the queue without a result"
-        return Outcome(name, reason)
+        state = (self._queue or {}).get(job.job_id)
+        if state is None:
+            with contextlib.suppress(UnknownError):  # many clusters keep no books
+                state = accounted([job.job_id]).get(job.job_id)
+        return end_of(sweep, job, state) or Outcome("done")
 
     def cancel(self, sweep: Sweep, job: Job) -> None:
         """Ask Slurm to end the job."""
-        cancel(job)
+        if job.job_id is not None:
+            with contextlib.suppress(UnknownError):
+                cancel([job.job_id])
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> str:
         """The scripts that sbatch would get, one for each kind of job."""
@@ -170,28 +158,20 @@ class SlurmPool:
         )
         return executor
 
-    def _paths(self, sweep: Sweep, job: Job) -> Any:
-        return self._submitit.core.utils.JobPaths(sweep.path / ".submitit" / "%j", job.job_id, 0)
-
-    def _is_queued(self, sweep: Sweep, job_id: str) -> bool:
-        """Whether squeue lists the job; asked for all of the sweep at most once a second."""
+    def _ask(self, sweep: Sweep) -> bool:
+        """Ask the queue for all jobs of the sweep, at most once a second; return whether it answered."""
         if time.monotonic() - self._asked > 1.0:
-            arrays = ",".join(sorted({(job.job_id or "").partition("_")[0] for job in sweep.jobs if job.job_id}))
-            done = subprocess.run(
-                ["squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={arrays}"],
-                capture_output=True, text=True, timeout=60,
-            )  # fmt: skip
-            self._queue = dict(line.split()[:2] for line in done.stdout.splitlines() if len(line.split()) >= 2)
+            try:
+                found = queued([job.job_id for job in sweep.jobs if job.job_id is not None])
+                self._queue = {job_id: state for job_id, (state, _) in found.items()}
+            except UnknownError as error:
+                self._queue, self._why = None, str(error)
             self._asked = time.monotonic()
-        state = self._queue.get(job_id, "")
-        return bool(state) and state not in (
-            "COMPLETED",
-            "FAILED",
-            "CANCELLED",
-            "TIMEOUT",
-            "OUT_OF_MEMORY",
-            "NODE_FAIL",
-        )
+        return self._queue is not None
+
+    def _is_queued(self, job: Job) -> bool:
+        state = (self._queue or {}).get(str(job.job_id))
+        return state is not None and state not in ENDED
 
 
 def _arrays(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -211,58 +191,6 @@ def _with_dependency(parameters: Mapping[str, Any], verb: str, needs: Sequence[s
         own, needs = "afterany", list(dict.fromkeys(need.partition("_")[0] for need in needs))
     given = [str(parameters["dependency"])] if "dependency" in parameters else []
     return {**parameters, "dependency": ",".join([*given, f"{own}:{':'.join(needs)}"]), "kill-on-invalid-dep": "yes"}
-
-
-def cancel(job: Job) -> None:
-    """Ask Slurm to end a job."""
-    if job.job_id is not None:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(["scancel", job.job_id], capture_output=True, timeout=60)
-
-
-def log_of(sweep: Sweep, job: Job) -> Path | None:
-    """The newest log of a job, or None before it has one."""
-    if job.job_id is None:
-        return None
-    logs = sorted((sweep.path / ".submitit").glob(f"*/{job.job_id}_0_log.err"))
-    return logs[-1] if logs else None
-
-
-def _outcome_of(result: Path, log: Path | None = None) -> Outcome:
-    """Return the outcome that the job wrote. It was written by our own job, with the rights of this user."""
-    try:
-        if result.stat().st_size > 1_000_000:
-            return Outcome("failed", "its result is larger than any of ours")
-        with open(result, "rb") as file:
-            kind, value = _Plain(file).load()
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        return Outcome("failed", f"its result cannot be read: {error}")
-    if kind == "success":
-        return Outcome("done")
-    if OUT_OF_TIME in str(value):
-        return Outcome("failed", _DEAD["TIMEOUT"])
-    told = [line for line in read_end(log).splitlines() if re.match(r"vaebench \w+: ", line)] if log else []
-    return Outcome("failed", last_line(told[-1] if told else str(value)))
-
-
-class _Plain(pickle.Unpickler):
-    """Reads texts and numbers, and refuses everything that would run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-
-def _accounted_state(job_id: str) -> str:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            ["sacct", "--noheader", "--parsable2", "-o", "JobID,State", "-j", job_id],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        for line in done.stdout.splitlines():
-            name, _, state = line.partition("|")
-            if name == job_id:
-                return state.partition("|")[0].strip()
-    return ""
 
 
 def _words_of_slurm(error: BaseException) -> str:
