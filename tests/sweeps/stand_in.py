@@ -2,93 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import os
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-# What a job does follows from the word `trainer.optimizer=`, which needs no class here; `active` and `log` say which
-# ran at the same time, and how often.
-JOB = r"""#!/bin/sh
-kind=done
-verb=$1
-for word in "$@"; do
-    case $word in
-        hydra.run.dir=*) run=${word#hydra.run.dir=} ;;
-        run=*) run=${word#run=} ;;
-        output=*) output=${word#output=} ;;
-        sampler=*) sampler=${word#sampler=} ;;
-        trainer.optimizer=*) kind=${word#trainer.optimizer=} ;;
-        metric=*) metric=$(echo "${word#metric=}" | tr -d '[]' | tr ',' ' ') ;;
-        samples=*) samples=-${word#samples=} ;;
-    esac
-done
-here=$(dirname "$0")
-echo "$*" >> "$here/log"
-: > "$here/active/$$"
-ls "$here/active" | wc -l >> "$here/counts"
-trap 'rm -f "$here/active/$$"; exit 130' TERM
-mkdir -p "$run"
-case $kind in
-    raises) echo "vaebench $verb: no luck" >&2; rm -f "$here/active/$$"; exit 1 ;;
-    killed) rm -f "$here/active/$$"; kill -KILL $$ ;;
-    eats) rm -f "$here/active/$$"; exec python3 -c "
-import time
-eaten = bytearray(400_000_000)
-for place in range(0, len(eaten), 4096): eaten[place] = 1
-time.sleep(20)" ;;
-    waits)
-        trap '' USR2
-        : > "$run/started"
-        n=0; while [ ! -e "$here/go" ] && [ $n -lt 2000 ]; do n=$((n + 1)); sleep 0.05; done ;;
-esac
-case $verb in
-    train) echo '{"status": "done", "epoch": 1, "step": 1}' > "$run/status.json" ;;
-    sample) mkdir -p "$run/samples/$sampler"; echo '{}' > "$run/samples/$sampler/diagnostics.json" ;;
-    evaluate)
-        mkdir -p "$run/evaluation"
-        for name in $metric; do echo '{}' > "$run/evaluation/$name$samples.json"; done ;;
-    report) mkdir -p "$output"; : > "$output/report.html" ;;
-esac
-rm -f "$here/active/$$"
-"""
-COMMAND = """
-import sys
+import pytest
+
+from tests.sweeps.job_script import JOB
 from vaebench.cli import sweeper
 from vaebench.cli.main import main
 
-program, *words = sys.argv[1:]
-local = sweeper.LocalPool
-sweeper.LocalPool = lambda *options: local(*options, program=(program,))
-
-
-def examine(question):
-    samplers = [words for words, _ in question.get("samplers", [])]
-    names = [word.partition("=")[2] for words in samplers for word in words if word.startswith("sampler=")]
-    serves = lambda name, job: not (name == "hmc" and "model=rae_l2" in job)
-    reasons = [[None if serves(name, job) else "no density" for _, job, _ in question["jobs"]] for name in names]
-    return {"mistakes": [], "names": names, "reasons": reasons, "judges": ["fd"]}
-
-
-sweeper.examine = examine
-sys.exit(main(words))
+COMMAND = """
+import sys
+from tests.sweeps.stand_in import run
+sys.exit(run(sys.argv[1:]))
 """
 
 
-@dataclass(frozen=True)
-class Script:
-    """The same for a cluster: what a job calls there."""
+def run(words: Sequence[str]) -> int:
+    """Run a command whose jobs are a script: the first word. What would need torch is answered here."""
+    program, *rest = words
+    pool = functools.partial(sweeper.LocalPool, program=(program,))
+    detached = (sys.executable, str(Path(program).with_name("command.py")), program)
+    with mock.patch.multiple(sweeper, LocalPool=pool, PROGRAM=detached, examine=examine):
+        return main(rest)
 
-    script: str
-    words: tuple[str, ...]
 
-    def __call__(self) -> None:
-        """Run the script; raise where it fails."""
-        subprocess.run([self.script, *self.words], check=True)
+def examine(question: Mapping[str, Any]) -> dict[str, Any]:
+    """As the process that builds what configurations name: here each is good, and hmc serves each model but one."""
+    samplers = [words for words, _ in question.get("samplers", [])]
+    names = [word.partition("=")[2] for words in samplers for word in words if word.startswith("sampler=")]
+    reasons = [
+        ["no density" if name == "hmc" and "model=rae_l2" in job else None for _, job, _ in question["jobs"]]
+        for name in names
+    ]
+    return {"mistakes": [], "names": names, "reasons": reasons, "judges": ["fd"]}
 
 
 class StandIn:
@@ -124,8 +81,14 @@ class StandIn:
         return told
 
     def run(self, *words: str, code: int = 0) -> str:
-        """Run a command to its end."""
-        return self.end(self.start(*words), code)
+        """Run a command to its end in this process, which spares the start of another one."""
+        told = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+                found = run([str(self.script), *words])
+        assert found == code, told.getvalue()
+        return told.getvalue()
 
     @property
     def started(self) -> list[str]:
@@ -139,12 +102,12 @@ class StandIn:
         return max(map(int, (self.folder / "counts").read_text().split()))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60.0, pause: float = 0.02) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def resident_kib(process: int) -> int:

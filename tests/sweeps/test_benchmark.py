@@ -12,8 +12,9 @@ from vaebench.cli import sweeper
 from vaebench.cli.main import main
 from vaebench.factory.configurations import conf_dir, folders, keys
 from vaebench.report.reading import read_run
+from vaebench.sweeps.check import examine
 from vaebench.sweeps.pipeline import Evaluation, Variant, check_settings, steps, verbs_of
-from vaebench.sweeps.record import VERBS, Job, Sweep, continued
+from vaebench.sweeps.record import VERBS, Sweep, continued
 from vaebench.sweeps.slurm import _arrays, _with_dependency
 
 TRAININGS = [["model=vae", "seed=0", "hardware=ddp"], ["model=rae_l2", "seed=1"]]
@@ -220,9 +221,10 @@ def test_mistakes_are_told_before_anything_starts(words, sentence, tmp_path, mon
 @pytest.mark.slow
 def test_a_real_benchmark(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeper, "examine", examine)  # this process has imported torch
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = (
-        "benchmark", "model=vae", "sampler=gaussian_mixture", "sampler.num_components=2", "metric=reconstruction,fd",
+        "benchmark", "model=vae", "sampler=gaussian_mixture", "sampler.num_components=2", "metric=fd",
         "trainer.num_epochs=1", "model.network.hidden_dims=[8]", "num_samples=200", "hydra.sweep.dir=s",
     )  # fmt: skip
     assert main(words) == 0
@@ -234,5 +236,4 @@ def test_a_real_benchmark(tmp_path, monkeypatch, capsys):
     assert Path("s/report/report.html").stat().st_size > 1_000
     assert main([*words, "sampler=normal"]) == 2  # given twice
     assert main(words) == 0
-    assert "all 5 jobs of 's' are done" in capsys.readouterr().out
-    assert Job(0, []).verb == "train"
+    assert "all 4 jobs of 's' are done" in capsys.readouterr().out

@@ -68,6 +68,18 @@ def test_two_hundred_jobs_two_at_a_time_in_flat_memory(command):
     assert late - early < 2_000, f"{early} KiB after 60 jobs, {late} KiB after 190"
 
 
+def test_a_sweep_that_nobody_waits_for_goes_on_behind_and_can_be_cancelled(command):
+    words = (*WORDS, "seed=0,1,2", "trainer.optimizer=waits", "sweep.wait=false")
+    assert "submitted 3 jobs; vaebench sweep status s" in command.end(command.start(*words))
+    wait_for(lambda: all((command.folder / f"s/{number}/started").exists() for number in (0, 1)))
+    told = command.run("sweep", "status", "s")
+    assert "seed=1" in told
+    assert "2 submitted, 1 waiting" in told
+    (command.folder / "go").touch()
+    wait_for(lambda: names(command) == ["done"] * 3)
+    assert command.most_at_once == 2
+
+
 def test_every_failure_is_listed_with_its_reason_and_its_log(command):
     told = command.run(*WORDS, "seed=0,1", "trainer.optimizer=done,raises,killed", code=1)
     table = told[told.index("jobs that did not succeed") :]

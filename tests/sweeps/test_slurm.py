@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -12,12 +13,17 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.development_cluster import needs_slurm
-from tests.sweeps.stand_in import Script, StandIn, wait_for
+from tests.sweeps.job_script import Script
+from tests.sweeps.stand_in import StandIn, wait_for
+from vaebench.cli import sweeper
+from vaebench.cli.checks import refuse_mistakes
 from vaebench.cli.job import CommandJob, UnsuccessfulJobError
+from vaebench.cli.main import main
 from vaebench.hardware.cluster import Slurm
 from vaebench.runs import provenance
 from vaebench.runs.run import Run
-from vaebench.sweeps.accounting import _outcome_of, log_of
+from vaebench.sweeps.accounting import _outcome_of, log_of, states_of
+from vaebench.sweeps.check import examine
 from vaebench.sweeps.pipeline import Evaluation, Variant, steps
 from vaebench.sweeps.pool import Outcome
 from vaebench.sweeps.record import Sweep, continued
@@ -25,51 +31,75 @@ from vaebench.sweeps.runner import run_to_end, submit_all
 from vaebench.sweeps.slurm import SlurmPool
 
 pytest.importorskip("submitit", reason="the extra 'cluster' is not installed")
-SMALL = ("trainer.num_epochs=1", "model.network.hidden_dims=[8]", "model.latent_dim=2", "hardware.cpus_per_task=1")
+SMALL = ("trainer.num_epochs=1", "model.network.hidden_dims=[8]", "model.latent_dim=2")
+ON_SLURM = ("hardware=slurm", "hardware.partition=dev", "hardware.cpus_per_task=1")
 
 
-def vaebench(*words: str, cwd: Path, code: int | None = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vaebench", *words], cwd=cwd, capture_output=True, text=True, timeout=280
-    )
-    assert code is None or done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def command(cluster, tmp_path, monkeypatch, capsys):
+    """Return what runs a command in this process, which has imported torch already, and returns what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    monkeypatch.setattr(sweeper, "examine", examine_here)
+
+    def run(*words: str, code: int = 0) -> str:
+        found = main(words)
+        told = capsys.readouterr()
+        assert found == code, told.out + told.err
+        return told.out + told.err
+
+    return run
+
+
+def examine_here(question):
+    answer = examine(question)
+    refuse_mistakes(answer["mistakes"])
+    return answer
+
+
+def accounted(job):
+    shown = subprocess.run(["scontrol", "-o", "show", "job", str(job.job_id)], capture_output=True, text=True).stdout
+    return re.search(r"JobState=(\w+)", shown)[1]
 
 
 @needs_slurm
 @pytest.mark.slow
-def test_one_that_fails_and_one_that_is_killed_take_no_other_with_them(cluster, tmp_path):
-    words = (
-        "train", "-m", "model=vae", "trainer.learning_rate=1e-3,1e30", "hardware=slurm", "hardware.partition=dev",
-        "hydra.sweep.dir=s", *SMALL,
-    )  # fmt: skip
-    told = vaebench(*words, cwd=tmp_path, code=1)
+def test_a_job_that_fails_is_told_and_slurms_books_agree(command):
+    words = ("train", "-m", "model=vae", "trainer.learning_rate=1e30", *SMALL, *ON_SLURM, "hydra.sweep.dir=s")
+    told = command(*words, code=1)
     assert "is nan" in told
-    sweep = Sweep.open(tmp_path / "s")
-    assert [state.name for state in sweep.states().values()] == ["done", "failed"]
-    accounted = subprocess.run(
-        ["scontrol", "-o", "show", "job", sweep.jobs[1].job_id], capture_output=True, text=True
-    ).stdout
-    assert "JobState=FAILED" in accounted  # Slurm's own books agree
+    assert "1 of 1 job did not succeed" in told
+    sweep = Sweep.open("s")
+    assert sweep.state(sweep.jobs[0]).name == "failed"
+    assert accounted(sweep.jobs[0]) == "FAILED"
 
-    log = "trainer.num_epochs=100000"
-    vaebench(
-        "train", "-m", "model=vae", log, "seed=0,1", "hardware=slurm", "sweep.wait=false", "hydra.sweep.dir=k",
-        *SMALL[1:], cwd=tmp_path,
-    )  # fmt: skip
-    long = Sweep.open(tmp_path / "k")
-    wait_for(lambda: [long.state(job).name for job in long.jobs] == ["running"] * 2)
-    subprocess.run(["scancel", "--signal=KILL", long.jobs[0].job_id], check=True)
-    pool = SlurmPool(vars(Slurm()), lambda words: print)
-    outcomes: list[Outcome | None] = [None]
-    wait_for(lambda: outcomes.append(pool.outcome(long, long.jobs[0])) or outcomes[-1] is not None)
-    assert outcomes[-1] is not None
-    assert outcomes[-1].name in ("died", "cancelled")
-    assert pool.outcome(long, long.jobs[1]) is None  # the other goes on
-    assert "asked 1 job to save and end" in vaebench("sweep", "cancel", str(long.path), cwd=tmp_path).replace(
-        "2 jobs", "1 job"
-    )
-    wait_for(lambda: pool.outcome(long, long.jobs[1]) is not None)
+
+@needs_slurm
+@pytest.mark.slow
+def test_a_grid_is_an_array_of_which_only_what_was_killed_or_cancelled_runs_again(command, tmp_path, monkeypatch):
+    stand_in = StandIn(tmp_path)
+    monkeypatch.setattr(sweeper, "CommandJob", lambda words, _: Script(str(stand_in.script), words))
+    words = ("seed=0,1", "trainer.optimizer=done,crashes,waits", *ON_SLURM, "hydra.sweep.dir=s")
+    assert "submitted 6 jobs; vaebench sweep status s" in command("train", "-m", *words, "sweep.wait=false")
+    sweep = Sweep.open("s")
+    array = str(sweep.jobs[0].job_id).partition("_")[0]
+    assert [job.job_id for job in sweep.jobs] == [f"{array}_{number}" for number in range(6)]
+    wait_for(lambda: all((sweep.run(sweep.jobs[number]).path / "started").exists() for number in (2, 5)))
+    wait_for(lambda: states(sweep) == ["done", "died", "running"] * 2, pause=0.5)
+    assert accounted(sweep.jobs[1]) == "FAILED"
+    told = command("sweep", "status", "s")
+    assert re.search(rf"\n1 .* died .*{array}_1 +its process crashed or was killed: Slurm says FAILED\n", told)
+    assert command("sweep", "cancel", "s") == "asked 2 jobs to save and end\n"
+    wait_for(lambda: not {"running", "submitted"} & set(states(sweep)), pause=0.5)
+    (tmp_path / "go").touch()
+    assert "6 done" in command("sweep", "resume", "s")
+    assert len(stand_in.started) == 6 + 4
+
+
+def states(sweep):
+    found, problem = states_of(sweep)
+    assert problem is None
+    return [state.name for state in found.values()]
 
 
 PAUSE = """
@@ -85,10 +115,8 @@ class Pause(Callback):
 
 @needs_slurm
 @pytest.mark.slow
-def test_a_job_at_its_time_limit_and_one_that_is_pre_empted_end_with_the_same_bits(cluster, tmp_path, monkeypatch):
+def test_a_job_at_its_time_limit_and_one_that_is_pre_empted_end_with_the_same_bits(command, tmp_path, monkeypatch):
     (tmp_path / "pause.py").write_text(PAUSE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     monkeypatch.setenv("VAEBENCH_ALLOW", "pause")
     words = ["model=vae", *SMALL[1:3], "trainer.num_steps=600", "seed=3", "hardware=cpu", "hardware.threads=1"]
     settings = {
@@ -106,7 +134,7 @@ def test_a_job_at_its_time_limit_and_one_that_is_pre_empted_end_with_the_same_bi
     wait_for(lambda: all((sweep.state(sweep.jobs[0]).epoch or 0) > 0 for sweep in sweeps.values()))
     # It needs both processors: that of the job which leaves at its limit, and that of the one in the lower partition.
     subprocess.run(["sbatch", "-p", "high", "-c", "2", "-o", "/dev/null", "--wrap", "true"], check=True)
-    vaebench("train", *words, "hydra.run.dir=alone", cwd=tmp_path)
+    command("train", *words, "hydra.run.dir=alone")
     wait_for(lambda: all(state_of(sweep) == "done" for sweep in sweeps.values()), 280)
     assert [requeues(run) for run in runs.values()] == [[0, 1], [0, 1]]
     log = log_of(sweeps["limited"], sweeps["limited"].jobs[0])
@@ -155,11 +183,6 @@ def test_one_above_its_memory_and_one_warned_too_often_are_told_and_the_others_e
     assert accounted(sweep.jobs[1]) in ("FAILED", "OUT_OF_MEMORY")
 
 
-def accounted(job):
-    shown = subprocess.run(["scontrol", "-o", "show", "job", str(job.job_id)], capture_output=True, text=True).stdout
-    return re.search(r"JobState=(\w+)", shown)[1]
-
-
 @needs_slurm
 @pytest.mark.slow
 def test_the_steps_of_a_benchmark_wait_for_each_other(cluster, tmp_path, monkeypatch):
@@ -201,31 +224,34 @@ def test_a_job_comes_back_as_often_as_it_may(monkeypatch, capsys):
 
 @needs_slurm
 @pytest.mark.slow
-def test_two_processes_of_one_job_share_a_run(cluster, tmp_path):
-    words = ("train", "-m", "model=vae", *SMALL, "hydra.sweep.dir=s", "hardware=slurm_ddp", "hardware.partition=dev")
-    vaebench(*words, cwd=tmp_path)
-    vaebench("train", "model=vae", *SMALL[:3], "hardware=cpu", "hydra.run.dir=alone", cwd=tmp_path)
-    lines = [(path / "metrics.jsonl").read_text().splitlines() for path in (tmp_path / "s" / "0", tmp_path / "alone")]
-    assert len(lines[0]) == len(lines[1])
+def test_two_processes_of_one_job_share_a_run(command):
+    words = ("train", "-m", "model=vae", *SMALL, "hydra.sweep.dir=s", "hardware=slurm_ddp", *ON_SLURM[1:])
+    command(*words)
+    rows = [json.loads(line) for line in Path("s/0/metrics.jsonl").read_text().splitlines()]
+    assert [row["split"] for row in rows].count("validation") == 1  # one of them writes
+    assert sorted(path.name[-12:] for path in Path("s/.submitit").glob("*/*_result.pkl")) == [
+        "0_result.pkl",
+        "1_result.pkl",
+    ]
 
 
 @needs_slurm
 @pytest.mark.slow
-def test_slurms_own_words_in_one_sentence(cluster, tmp_path):
+def test_slurms_own_words_in_one_sentence(command):
     words = ("train", "-m", "model=vae", "hardware=slurm", "hardware.partition=nosuch", "hydra.sweep.dir=s")
-    told = vaebench(*words, cwd=tmp_path, code=2)
+    told = command(*words, code=2)
     assert told.strip().splitlines()[-1] == "vaebench train: hardware=slurm: invalid partition specified: nosuch"
 
 
-@needs_slurm
-@pytest.mark.slow
-def test_the_words_of_hydras_users_do_the_same(cluster, tmp_path):
+def test_the_words_of_hydras_users_do_the_same(tmp_path, monkeypatch, capsys):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'cluster' is not installed")
-    vaebench(
-        "train", "-m", "model=vae", *SMALL[:3], "hydra/launcher=submitit_slurm", "hydra.launcher.partition=dev",
-        "hydra.launcher.timeout_min=5", "hydra.sweep.dir=s", cwd=tmp_path,
-    )  # fmt: skip
-    assert Sweep.open(tmp_path / "s").place == "slurm"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeper, "examine", examine_here)
+    words = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=dev", "hydra.launcher.timeout_min=5")
+    assert main(["train", "-m", "model=vae", "seed=0,1", *words, "sweep.dry_run=true"]) == 0
+    script = capsys.readouterr().out
+    for line in ("--partition=dev", "--time=5", "--array=0-1%2"):
+        assert f"#SBATCH {line}" in script.splitlines()
 
 
 def test_the_script_carries_what_was_asked_for(tmp_path):

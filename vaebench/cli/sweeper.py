@@ -41,6 +41,7 @@ from vaebench.sweeps.space import Axis, word
 
 BENCHMARK = "benchmark"
 OF_THE_SWEEP = ("sweep", "hydra/launcher", "hydra.launcher", "hydra.sweep", "hydra/sweeper", "hydra.sweeper")
+PROGRAM = (sys.executable, "-m", "vaebench")  # that runs the jobs of a sweep which nobody waits for
 _log = logging.getLogger(__name__)
 
 
@@ -257,7 +258,7 @@ def _detach(sweep: Sweep) -> None:
     words = [*words_to_go_on(sweep), "sweep.wait=true"]
     with open_regular(sweep.logs / "sweep.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND) as log:
         subprocess.Popen(
-            [sys.executable, "-m", "vaebench", sweep.command, *words],
+            [*PROGRAM, sweep.command, *words],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 
