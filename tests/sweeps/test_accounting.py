@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from vaebench.cli.main import main
+from vaebench.commands.sweep import BETWEEN_LOOKS
 from vaebench.hardware.cluster import Slurm
 from vaebench.sweeps.pool import Outcome
 from vaebench.sweeps.record import continued
@@ -162,3 +163,19 @@ def test_cancel_asks_once_and_only_for_jobs_that_are_under_way(slurm, tmp_path, 
     assert main(["sweep", "cancel", "s"]) == 0
     assert capsys.readouterr().out == "asked 3 jobs to save and end\n"
     assert (slurm.folder / "asked").read_text().splitlines()[-1] == "scancel 7_1 7_2 7_4"
+
+
+def test_watch_shows_each_change_until_no_job_is_under_way(slurm, tmp_path, capsys, monkeypatch):
+    sweep = sweep_of(tmp_path, "running", "done")
+    slurm.says("squeue", "7_0|RUNNING|None")
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if looks.count(BETWEEN_LOOKS) == 2:  # others sleep, too
+            sweep.run(sweep.jobs[0]).set_status("done", epoch=3)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert main(["sweep", "watch", "s"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("1 running", "2 done"))]
+    assert shown == ["1 running, 1 done", "2 done"]

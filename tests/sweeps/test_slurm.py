@@ -6,8 +6,10 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,13 +105,16 @@ def states(sweep):
 
 
 PAUSE = """
-import os, time
+import time
 from vaebench.trainers.callbacks.callback import Callback
 
 class Pause(Callback):
+    def on_train_start(self, training):
+        self.waits = training.step == 0
+
     def on_step_end(self, training):
-        if not os.environ.get("SLURM_RESTART_COUNT"):  # there is time to wait until it is disturbed
-            time.sleep(0.1)
+        if self.waits and training.step > 30:  # until it is disturbed
+            time.sleep(0.5)
 """
 
 
@@ -119,32 +124,33 @@ def test_a_job_at_its_time_limit_and_one_that_is_pre_empted_end_with_the_same_bi
     (tmp_path / "pause.py").write_text(PAUSE)
     monkeypatch.setenv("VAEBENCH_ALLOW", "pause")
     words = ["model=vae", *SMALL[1:3], "trainer.num_steps=600", "seed=3", "hardware=cpu", "hardware.threads=1"]
-    settings = {
-        "limited": Slurm(partition="dev", cpus_per_task=1, timeout_min=1, signal_delay_s=25),
-        "pre_empted": Slurm(partition="low", cpus_per_task=1),
-    }
-    sweeps = {
-        name: continued(tmp_path / name, [], "slurm", [[*words, "+callback.pause._target_=pause.Pause"]])
-        for name in settings
-    }
-    for name, sweep in sweeps.items():
+    paused = [*words, "+callback.pause._target_=pause.Pause"]
+    settings = Slurm(cpus_per_task=1, timeout_min=20, signal_delay_s=150)
+    sweeps = {name: continued(tmp_path / name, [], "slurm", [paused]) for name in ("limited", "pre_empted")}
+    started = time.monotonic()
+    for partition, sweep in zip(("dev", "low"), sweeps.values(), strict=True):
         sweep.path.mkdir()
-        submit_all(sweep, SlurmPool(vars(settings[name]), lambda words: CommandJob(tuple(words))), sweep.jobs)
+        pool = SlurmPool({**vars(settings), "partition": partition}, lambda words: CommandJob(tuple(words)))
+        submit_all(sweep, pool, sweep.jobs)
     runs = {name: sweep.run(sweep.jobs[0]) for name, sweep in sweeps.items()}
-    wait_for(lambda: all((sweep.state(sweep.jobs[0]).epoch or 0) > 0 for sweep in sweeps.values()))
-    # It needs both processors: that of the job which leaves at its limit, and that of the one in the lower partition.
+    wait_for(lambda: all((sweep.state(sweep.jobs[0]).epoch or 0) > 1 for sweep in sweeps.values()), 300)
+    # Two minutes at most are left now, and Slurm warns 150 s before the end, when it next looks: each half minute.
+    limit(sweeps["limited"], 2 + int(time.monotonic() - started) // 60)
+    # This needs both processors: the one of the job that leaves, and the one of the job in the lower partition.
     subprocess.run(["sbatch", "-p", "high", "-c", "2", "-o", "/dev/null", "--wrap", "true"], check=True)
-    command("train", *words, "hydra.run.dir=alone")
-    wait_for(lambda: all(state_of(sweep) == "done" for sweep in sweeps.values()), 280)
-    assert [requeues(run) for run in runs.values()] == [[0, 1], [0, 1]]
     log = log_of(sweeps["limited"], sweeps["limited"].jobs[0])
-    assert "timed-out" in log.read_text()
+    wait_for(lambda: "Requeued job" in log.read_text(), 120)
+    limit(sweeps["limited"], 20)
+    command("train", *words, "hydra.run.dir=alone")
+    wait_for(lambda: all(states(sweep) == ["done"] for sweep in sweeps.values()), 300, pause=1.0)
+    for run in runs.values():
+        assert len(set(requeues(run))) > 1
     weights = [run.path / "checkpoints" / "last.safetensors" for run in (*runs.values(), Run(tmp_path / "alone"))]
     assert weights[0].read_bytes() == weights[1].read_bytes() == weights[2].read_bytes()
 
 
-def state_of(sweep):
-    return sweep.state(sweep.jobs[0]).name
+def limit(sweep, minutes):
+    subprocess.run(["scontrol", "update", f"JobId={sweep.jobs[0].job_id}", f"TimeLimit={minutes}"], check=True)
 
 
 def requeues(run):
@@ -207,6 +213,28 @@ def test_the_steps_of_a_benchmark_wait_for_each_other(cluster, tmp_path, monkeyp
     assert order.index("sample") < max(place for place, verb in enumerate(order) if verb == "evaluate")
     assert accounted(sweep.jobs[3]) == "CANCELLED"  # it does not stay in the queue
     assert sweep.unfinished()[-1].verb == "report"  # what is mended is reported anew
+
+
+def test_a_job_that_was_requeued_leaves_without_a_result(monkeypatch):
+    def main(words):
+        try:
+            signal.raise_signal(signal.SIGUSR2)
+        except SystemExit:
+            return 1  # as Hydra and the command make of it
+        return 0
+
+    def handler(signum, frame):  # as submitit's
+        sys.exit(-1)
+
+    monkeypatch.setattr("vaebench.cli.main.main", main)
+    monkeypatch.setenv("VAEBENCH_JOB", "")  # put back at the end
+    former = signal.signal(signal.SIGUSR2, handler)
+    try:
+        with pytest.raises(SystemExit):
+            CommandJob(("train",))()
+        assert signal.getsignal(signal.SIGUSR2) is handler
+    finally:
+        signal.signal(signal.SIGUSR2, former)
 
 
 def test_a_job_comes_back_as_often_as_it_may(monkeypatch, capsys):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
+from vaebench.hardware.signals import SIGNALS
 from vaebench.messages import counted
 from vaebench.runs.provenance import num_requeues
 from vaebench.sweeps.local import JOB
@@ -33,13 +38,17 @@ class CommandJob:
 
         Raises:
             UnsuccessfulJobError: it failed, or came back too often; the cluster then counts the job as failed.
+            SystemExit: the job is in the queue again, and leaves without a result.
         """
         from vaebench.cli.main import main
 
         self._refuse_requeue(num_requeues(os.environ))
         os.environ[JOB] = "cluster"
         join_process_group(os.environ)
-        code = main(list(self.words))
+        with _exits_noted() as exits:
+            code = main(list(self.words))
+        if exits:
+            raise exits[0]
         if code != 0:
             raise UnsuccessfulJobError(f"exit code {code}: vaebench {' '.join(self.words)}")
 
@@ -56,6 +65,34 @@ class CommandJob:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+@contextmanager
+def _exits_noted() -> Iterator[list[SystemExit]]:
+    """Context that notes when a handler of signals leaves the program, as submitit's does once a job is requeued.
+
+    The command takes such an exit for its own and returns a code; the job would then be told as failed.
+    """
+    exits: list[SystemExit] = []
+    former: dict[int, Any] = {}
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        try:
+            former[signum](signum, frame)
+        except SystemExit as leaving:
+            exits.append(leaving)
+            raise
+
+    for signum in SIGNALS:
+        handler = signal.getsignal(signum)
+        if callable(handler) and handler is not signal.default_int_handler:
+            former[signum] = handler
+            signal.signal(signum, handle)
+    try:
+        yield exits
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
 
 
 def join_process_group(environment: Any) -> None:

@@ -22,7 +22,7 @@ VERBS = {
     "encode": "Write the latents of a split of the data.",
     "report": "Compare runs: a table over models, with the spread over seeds.",
     "benchmark": "Train, sample, evaluate and report, for every combination.",
-    "sweep": "Look after a sweep: status, resume, cancel, logs.",
+    "sweep": "Look after a sweep: status, watch, resume, cancel, logs.",
     "list": "Show what there is: models, samplers, data sets, metrics, …",
 }
 HELP = f"""vaebench {__version__}: experiments with variational autoencoders.

@@ -22,6 +22,7 @@ from vaebench.sweeps.record import Job, JobState, Sweep
 
 ACTIONS = {
     "status": "Show how far the jobs are.",
+    "watch": "Show the table again whenever it changes, until no job is under way.",
     "resume": "Run what is missing, failed or interrupted again, in the same directories.",
     "cancel": "Ask the jobs that are under way to save and end.",
     "logs": "Show what the jobs printed last.",
@@ -31,9 +32,10 @@ RUNS_PROGRAMS = (
     "hardware.setup", "hardware.additional_parameters", "hydra.launcher.setup", "hydra.launcher.additional_parameters",
     "hydra.launcher.python", "hydra.launcher._target_", "hydra.launcher.srun_args",
 )  # fmt: skip
+BETWEEN_LOOKS = 2.0  # seconds
 FEW = 6  # longest list of jobs to name one by one
 USAGE = (
-    "usage: vaebench sweep status|resume|cancel|logs [DIRECTORY]\n\n"
+    "usage: vaebench sweep status|watch|resume|cancel|logs [DIRECTORY]\n\n"
     + "".join(f"  {name:<8}{line}\n" for name, line in ACTIONS.items())
     + "\nDIRECTORY is the sweep's (hydra.sweep.dir); without it the newest under outputs/multirun.\n"
 )
@@ -62,7 +64,7 @@ def main(words: Sequence[str]) -> list[str] | None:
     if action == "resume":
         _refuse_programs(sweep)
         return [sweep.command, *words_to_go_on(sweep)]
-    {"status": _show_status, "cancel": _cancel, "logs": _show_logs}[action](sweep)
+    {"status": _show_status, "watch": _watch, "cancel": _cancel, "logs": _show_logs}[action](sweep)
     return None
 
 
@@ -197,6 +199,23 @@ def _states(sweep: Sweep) -> dict[int, JobState]:
 
 def _show_status(sweep: Sweep) -> None:
     show_jobs(sweep, _states(sweep))
+
+
+def _watch(sweep: Sweep) -> None:
+    shown: dict[int, JobState] = {}
+    idle = 0  # looks that found no job under way: between two jobs there may be one
+    while idle < 2:
+        sweep = Sweep.open(sweep.path)
+        states = _states(sweep)
+        if states != shown:
+            if sys.stdout.isatty():
+                print("\x1b[H\x1b[J", end="")  # to the upper left corner, and clear what is below
+            show_jobs(sweep, states)
+            sys.stdout.flush()
+        shown = states
+        idle = 0 if {state.name for state in states.values()} & {"running", "submitted"} else idle + 1
+        if idle < 2:
+            time.sleep(BETWEEN_LOOKS)
 
 
 def _cancel(sweep: Sweep) -> None:

@@ -180,9 +180,10 @@ def _outcome_of(result: Path, log: Path | None = None) -> Outcome:
         return Outcome("failed", f"its result cannot be read: {error}")
     if kind == "success":
         return Outcome("done")
-    if OUT_OF_TIME in str(value):
+    end = "" if log is None else read_end(log)
+    if OUT_OF_TIME in str(value) + end:
         return Outcome("failed", _REASONS["TIMEOUT"])
-    told = [line for line in read_end(log).splitlines() if re.match(r"vaebench \w+: ", line)] if log else []
+    told = [line for line in end.splitlines() if re.match(r"vaebench \w+: ", line)]
     return Outcome("failed", last_line(told[-1] if told else str(value)))
 
 
