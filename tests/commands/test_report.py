@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.report.runs import write_run
 from vaebench.cli import main as cli
@@ -113,3 +114,16 @@ def test_a_file_in_the_way_of_the_folder(place, capsys):
     error = capsys.readouterr().err.strip()
     assert "output: cannot write into 'taken': it is a file" in error
     assert "\n" not in error
+
+
+def test_pictures_of_a_search_stand_in_the_report_of_its_sweep(place):
+    folder = Path("outputs/day")
+    Image.new("RGB", (30, 20), "red").save(folder / "history.png")
+    (folder / "parallel_coordinates.png").write_bytes(b"no picture")
+    assert cli.main(["report", "outputs/day"]) == 0
+    assert "history.png" not in Path("outputs/report/report.html").read_text()  # it is no sweep
+    (folder / "sweep.json").write_text("{}")
+    assert cli.main(["report", "outputs/day"]) == 0
+    text = Path("outputs/report/report.html").read_text()
+    assert '<img src="data:image/png;base64,' in text[text.index("outputs/day/history.png") :]
+    assert "parallel_coordinates.png" not in text

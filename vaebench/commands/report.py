@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -18,6 +19,7 @@ from vaebench.runs.run import write_atomic, write_json
 # Checked here, because `vaebench.factory` imports torch.
 KINDS = {"output": (str,), "sort_by": (str, type(None)), "descending": (bool, type(None))}
 WORDS = {"output": "a folder", "sort_by": "the name of a column, or null", "descending": "true, false or null"}
+OF_A_SEARCH = ("history.png", "parallel_coordinates.png", "pareto.png")  # beside the record of its sweep
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +36,7 @@ def task(cfg: DictConfig) -> None:
     sections = make_sections(readable, cfg.sort_by, cfg.descending)
 
     folder = Path(cfg.output)
-    write_atomic(folder / "report.html", page.render(sections, problems, __version__))
+    write_atomic(folder / "report.html", page.render(sections, problems, __version__, pictures_of_searches(places)))
     write_json(folder / "report.json", files.as_json(sections, problems))
     write_atomic(folder / "report.csv", files.as_csv(sections))
     write_atomic(folder / "report.md", files.as_markdown(sections, problems))
@@ -51,3 +53,9 @@ def task(cfg: DictConfig) -> None:
         for note in record.notes:
             console.print(Text(f"{cells.clean(record.path, 200)}: {cells.clean(note, 300)}"))
     console.print(Text(f"{folder / 'report.html'}"))
+
+
+def pictures_of_searches(places: Sequence[str]) -> list[Path]:
+    """Return the pictures that searches left in the folders that are named."""
+    folders = [Path(place) for place in places if (Path(place) / "sweep.json").is_file()]
+    return [folder / name for folder in folders for name in OF_A_SEARCH if (folder / name).is_file()]

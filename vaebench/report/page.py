@@ -22,8 +22,18 @@ from vaebench.report.reading import SPLITS, Record
 from vaebench.runs.run import now
 
 
-def render(sections: Sequence[Section], problems: Sequence[Record], version: str = "") -> str:
-    """Fill the template; all text in it is escaped. `version` is that of the program."""
+def render(
+    sections: Sequence[Section], problems: Sequence[Record], version: str = "", searches: Sequence[Path] = ()
+) -> str:
+    """Fill the template; all text in it is escaped.
+
+    Args:
+        sections: What to compare.
+        problems: Runs that cannot be read.
+        version: Of the program.
+        searches: Pictures of the searches that found these runs.
+    """
+    shown = [(path_text(path), pictures.data_uri(path)) for path in searches]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -34,6 +44,7 @@ def render(sections: Sequence[Section], problems: Sequence[Record], version: str
     groups = [group for section in sections for group in section.groups]
     return environment.get_template("page.html.jinja").render(
         sections=[_section(section) for section in sections],
+        searches=[picture for picture in shown if picture[-1] is not None],
         problems=[(path_text(record.path), record.problem) for record in problems],
         num_runs=len({record.path for group in groups for record in group.records}),
         num_groups=sum(SAMPLER not in group.config for group in groups),
