@@ -78,6 +78,10 @@ def test_axes():
     assert found == Axis("a", None, 2, 5, is_whole=True)
     (found,) = [axis(override) for override in parsed("a=range(2,10,2)")]
     assert found == Axis("a", ("2", "4", "6", "8"))
+    shown = [str(axis(override)) for override in parsed("a=range(2,6)", "b=tag(log,interval(1e-3,1))", "c=x,y")]
+    assert shown == [
+        "a: whole numbers from 2 to 5", "b: numbers from 0.001 to 1, even in the logarithm", "c: one of x, y",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="numbers above 0"):
         axis(parsed("a=tag(log,interval(0,1))")[0])
     with pytest.raises(ValueError, match="from a smaller to a larger"):

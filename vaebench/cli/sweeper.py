@@ -211,7 +211,7 @@ class TrainingSweeper(Sweeper):
         if kind.num_trials > kind.confirm_above:
             _log.warning("%s in this sweep", counted(kind.num_trials, "trial"))
         if kind.dry_run:
-            print("\n".join(entry if isinstance(entry, str) else str(entry) for entry in entries))
+            print("\n".join(map(str, entries)))
             return
         quiet()
         kind.study(sweep.path)  # refuse a study that cannot be opened before recording anything

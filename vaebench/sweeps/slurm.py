@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import shutil
 import subprocess
@@ -67,7 +68,8 @@ class SlurmPool:
         ]
         try:
             executor = self._executor(sweep, jobs[0].verb, [str(need.job_id) for need in waits_for])
-            with executor.batch():
+            # submitit repeats what sbatch says, which the error holds, too
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 submitted = [executor.submit(self.call(sweep.words_of(job))) for job in jobs]
         except (
             subprocess.CalledProcessError,

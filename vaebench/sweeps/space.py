@@ -29,6 +29,13 @@ class Axis:
     is_whole: bool = False
     is_log: bool = False
 
+    def __str__(self) -> str:
+        """As a dry run shows it."""
+        if self.choices is not None:
+            return f"{self.key}: one of {', '.join(self.choices)}"
+        kind = "whole numbers" if self.is_whole else "numbers"
+        return f"{self.key}: {kind} from {self.low:g} to {self.high:g}{', even in the logarithm' * self.is_log}"
+
 
 def axis(override: Override) -> Axis:
     """Return the values that a word gives to its key.
