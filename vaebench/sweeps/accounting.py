@@ -20,7 +20,7 @@ ENDED = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 )  # fmt: skip
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
-OUT_OF_TIME = "timed-out too many times"  # as submitit says it
+OUT_OF_TIME = "timed-out too many times"  # submitit's wording
 OUT_OF_MEMORY = re.compile(r"slurmstepd.*(?:memory limit|oom.kill)", re.IGNORECASE)
 _REASONS = {
     "OUT_OF_MEMORY": "it ran out of memory; raise hardware.mem_gb",
@@ -113,7 +113,7 @@ def end_of(sweep: Sweep, job: Job, state: str | None) -> Outcome | None:
     log = log_of(sweep, job)
     told = "" if log is None else read_end(log) + read_end(log.with_suffix(".out"))
     if OUT_OF_MEMORY.search(told):
-        state = "OUT_OF_MEMORY"  # where no control group watches, Slurm itself only says FAILED
+        state = "OUT_OF_MEMORY"  # without control groups, Slurm itself only says FAILED
     elif OUT_OF_TIME in told:
         state = "TIMEOUT"
     if state is None and log is None:
