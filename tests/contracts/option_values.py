@@ -106,6 +106,7 @@ CHANGES: dict[str, Any] = {
     "trainer.keep_best_mode": "max",
     "trainer.patience": 1,
     "trainer.max_minutes": 1e-9,
+    "trainer.step_size": 0.01,
     "callback.early_stopping.patience": 1,
     "callback.early_stopping.min_delta": 1e6,
     "callback.ema.decay": 0.01,

@@ -15,6 +15,7 @@ from vaebench.data.two_moons import TwoMoons
 from vaebench.hardware.device import Hardware
 from vaebench.hardware.signals import Interrupted
 from vaebench.mcmc.kernels.hmc import HMCKernel
+from vaebench.mcmc.kernels.langevin import LangevinKernel
 from vaebench.mcmc.kernels.mala import MALAKernel
 from vaebench.models.denoising_score_matching import DenoisingScoreMatching
 from vaebench.models.ebm import EBM
@@ -47,7 +48,9 @@ def train(path=None, callbacks=(), **options):
     return trainer.train(model(), points(), run=run, callbacks=watchers, default_callbacks=False, hardware=CPU, seed=5)
 
 
-@pytest.mark.parametrize("options", [{}, {"kernel": HMCKernel(2)}, {"persistent": False, "kernel": MALAKernel()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"kernel": LangevinKernel(), "step_size": 0.03}, {"persistent": False, "kernel": MALAKernel()}]
+)
 @pytest.mark.parametrize("step", [2, 7])  # 4 steps an epoch: in the middle of one
 def test_an_interrupted_run_continues_to_the_same_bytes(options, step, tmp_path):
     train(tmp_path / "whole", **options)
@@ -75,7 +78,7 @@ def test_a_checkpoint_without_its_chains_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"does not fit this training: carried\.chains"):
         train(tmp_path)
     save_state(state, tree)
-    with pytest.raises(ValueError, match=r"trainer\.kernel was LangevinKernel\(\) and is HMCKernel"):
+    with pytest.raises(ValueError, match=r"trainer\.kernel was MALAKernel\(\) and is HMCKernel"):
         train(tmp_path, kernel=HMCKernel(2))
     with pytest.raises(ValueError, match=r"trainer\.buffer_size was 40 and is 41"):
         train(tmp_path, buffer_size=41)
@@ -90,7 +93,9 @@ def test_a_step_follows_the_contrast_between_the_batch_and_its_chains():
     chains, batch = training.carried["chains"].clone(), training.train.batch(torch.arange(10))
     weights = [p.detach().clone() for p in built.parameters()]
     torch.manual_seed(7)
-    negatives, slots = trainer.phase.replayed(built.energy_function, chains, 10)
+    start, slots = trainer.phase.taken(chains, 10)
+    moved = trainer.phase.run(built.energy_function, start, 0.1)
+    negatives = moved.state.position
     loss = contrast(built.energy_function, built.standardize(batch.x), negatives, 0.05)
     gradients = torch.autograd.grad(loss.total, list(built.parameters()))
     torch.manual_seed(7)
@@ -100,6 +105,11 @@ def test_a_step_follows_the_contrast_between_the_batch_and_its_chains():
         torch.testing.assert_close(now.detach(), before - 0.1 * gradient)
     chains[slots] = negatives
     assert torch.equal(training.carried["chains"], chains)
+    rate = float(moved.acceptance_probability.mean())
+    assert 0 < rate < 1
+    assert float(values["acceptance_rate"]) == pytest.approx(rate)
+    assert float(values["step_size"]) == pytest.approx(0.1)
+    assert float(training.carried["step_size"]) == pytest.approx(0.1 * math.exp(0.05 * (rate - 0.574)), rel=1e-6)
 
 
 def test_pieces_of_a_step_move_the_chains_of_the_whole():
@@ -136,6 +146,10 @@ def test_validation_leaves_the_chains_where_they_are():
         ),
         (lambda: ContrastiveDivergenceTrainer(k_steps=0), "k_steps must be"),
         (lambda: ContrastiveDivergenceTrainer(step_size=-0.1), "step_size must be above 0"),
+        (
+            lambda: ContrastiveDivergenceTrainer(kernel=LangevinKernel()),
+            "step_size must be above 0 for kernel=langevin, which has no acceptance rate",
+        ),
         (lambda: ContrastiveDivergenceTrainer(new_sample_ratio=2), "new_sample_ratio must be"),
         (lambda: ContrastiveDivergenceTrainer(energy_reg_weight=-1), "energy_reg_weight must be"),
         (lambda: BaseTrainer().train(model(), points()), "EBM needs trainer=contrastive_divergence, got trainer=base"),

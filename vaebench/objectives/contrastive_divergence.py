@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaebench.core import Loss
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.hardware import collective
-from vaebench.mcmc.chains import run_chains
+from vaebench.mcmc.chains import Chains, run_chains
 from vaebench.mcmc.kernels.kernel import Kernel
 from vaebench.messages import check_range
 from vaebench.schedules import Schedule
@@ -32,7 +32,7 @@ class NegativePhase:
 
     Args:
         kernel: The transition.
-        step_size: Of the kernel, > 0, or its schedule over the k transitions.
+        step_size: Of the kernel, > 0, or its schedule over the k transitions; None where each call of `run` gives one.
         k_steps: Transitions of a chain before its state is used, k >= 1.
         temperature: T > 0 of exp(-U / T), or its schedule.
         new_sample_ratio: Probability that a chain of the buffer begins anew, in [0, 1].
@@ -40,7 +40,7 @@ class NegativePhase:
     """
 
     kernel: Kernel
-    step_size: float | Schedule
+    step_size: float | Schedule | None
     k_steps: int = 10
     temperature: float | Schedule = 1.0
     new_sample_ratio: float = 0.05
@@ -50,23 +50,32 @@ class NegativePhase:
         check_range("k_steps", self.k_steps, at_least=1, whole=True)
         for name, value in (("step_size", self.step_size), ("temperature", self.temperature)):
             if not isinstance(value, Schedule):
-                check_range(name, value, above=0, below=math.inf)
+                check_range(name, value, above=0, below=math.inf, or_null=name == "step_size")
         check_range("new_sample_ratio", self.new_sample_ratio, at_least=0, at_most=1)
         check_range("init_scale", self.init_scale, above=0, below=math.inf)
 
-    def moved(self, energy: BaseEnergyFunction, start: Tensor) -> Tensor:
-        """Move each row of `start` (S, D) by k transitions; shape kept, no gradient flows through the chain."""
-        chains = run_chains(
+    def run(self, energy: BaseEnergyFunction, start: Tensor, step_size: float | None = None) -> Chains:
+        """Move each row of `start` (S, D) by k transitions; no gradient flows through the chain.
+
+        Args:
+            energy: What to draw from.
+            start: Where the chains begin.
+            step_size: Instead of `self.step_size`; then acceptance is reported, too.
+        """
+        return run_chains(
             self.kernel,
             energy,
             start.detach(),
             num_draws=self.k_steps,
             num_warmup=0,
-            step_size=self.step_size,
+            step_size=self.step_size if step_size is None else step_size,
             temperature=self.temperature,
-            keep=False,
+            keep=step_size is not None,
         )
-        return chains.state.position
+
+    def moved(self, energy: BaseEnergyFunction, start: Tensor) -> Tensor:
+        """Where the chains of `run` end, shape (S, D)."""
+        return self.run(energy, start).state.position
 
     def replayed(self, energy: BaseEnergyFunction, chains: Tensor, num: int) -> tuple[Tensor, Tensor]:
         """Take chains out of a buffer and move them; the buffer stays as it is.
@@ -79,13 +88,17 @@ class NegativePhase:
         Returns:
             Their new states, shape (num, D), and their places in the buffer, int64, shape (num,).
         """
+        start, slots = self.taken(chains, num)
+        return self.moved(energy, start), slots
+
+    def taken(self, chains: Tensor, num: int) -> tuple[Tensor, Tensor]:
+        """As `replayed`, before the chains move: states of which some are new, and places."""
         part = collective.current_shard()
         rows = slice(0, num) if part is None else slice(part.start, part.stop)
         slots = collective.permutation(len(chains), chains.device)[rows]
         is_new = collective.uniform((num,), chains) < self.new_sample_ratio
         begun = self.init_scale * collective.standard_normal((num, chains.shape[1]), chains)
-        start = torch.where(is_new[:, None], begun, chains[slots])
-        return self.moved(energy, start), slots
+        return torch.where(is_new[:, None], begun, chains[slots]), slots
 
 
 def returned(chains: Tensor, negatives: Tensor, slots: Tensor) -> None:

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Batch, Loss
+from vaebench.mcmc.chains import Chains
 from vaebench.mcmc.kernels.kernel import Kernel
-from vaebench.mcmc.kernels.langevin import LangevinKernel
+from vaebench.mcmc.kernels.mala import MALAKernel
 from vaebench.messages import check_range
 from vaebench.objectives.contrastive_divergence import NegativePhase, contrast, returned
 from vaebench.trainers.trainer import Trainer
 from vaebench.trainers.training import Training
+
+FIRST_STEP_SIZE, GAIN = 0.1, 0.05  # of the tuning
 
 
 @dataclass(kw_only=True)
@@ -29,6 +32,11 @@ class ContrastiveDivergenceTrainer(Trainer):
     coordinates. With `persistent`, a step takes a random choice of chains out of a buffer, each of which returns to its
     place; otherwise chains begin at the data. The buffer is part of every checkpoint.
 
+    An energy becomes sharper as it is trained, so that no one step size suits all of its training. Where step_size is
+    null, the acceptance rate a of each step moves it towards the rate a* that suits the kernel:
+
+    .. math:: \log \epsilon \leftarrow \log \epsilon + 0.05 (a - a^*)
+
     References:
         Training Products of Experts by Minimizing Contrastive Divergence (Hinton, 2002),
         https://doi.org/10.1162/089976602760128018
@@ -36,9 +44,12 @@ class ContrastiveDivergenceTrainer(Trainer):
         https://doi.org/10.1145/1390156.1390290
         Implicit Generation and Modeling with Energy-Based Models (Du & Mordatch, 2019),
         https://arxiv.org/abs/1903.08689, for the buffer, its size and the rate of new chains
+        A tutorial on adaptive MCMC (Andrieu & Thoms, 2008), https://doi.org/10.1007/s11222-008-9110-y, for the step
+        size
     Args: those of `Trainer`, and
-        kernel: The transition of the chains.
-        step_size: Of the kernel, > 0, in standardised coordinates.
+        kernel: The transition of the chains. Langevin dynamics, as in the papers, is biased by its step size, which
+            must then be smaller than the variance of the data across their thinnest ridge.
+        step_size: Of the kernel, > 0, in standardised coordinates; null tunes it.
         k_steps: Transitions of a chain in a step, >= 1.
         persistent: Whether chains persist; otherwise they begin at the data.
         buffer_size: Persistent chains, at least as many as there are examples in a step.
@@ -50,8 +61,8 @@ class ContrastiveDivergenceTrainer(Trainer):
     name: ClassVar[str] = "contrastive_divergence"
 
     learning_rate: float = 3e-4
-    kernel: Kernel = LangevinKernel()  # noqa: RUF009 - a frozen description
-    step_size: float = 0.03
+    kernel: Kernel = MALAKernel()  # noqa: RUF009 - a frozen description
+    step_size: float | None = None
     k_steps: int = 10
     persistent: bool = True
     buffer_size: int = 10_000
@@ -68,6 +79,11 @@ class ContrastiveDivergenceTrainer(Trainer):
             new_sample_ratio=self.new_sample_ratio,
             init_scale=self.init_scale,
         )
+        if self.step_size is None and self.kernel.target_acceptance is None:
+            raise ValueError(
+                f"step_size must be above 0 for kernel={self.kernel.name}, which has no acceptance rate to tune it "
+                "for; got null; for dataset=two_moons 0.005 is small enough"
+            )
         check_range("energy_reg_weight", self.energy_reg_weight, at_least=0, below=math.inf)
         check_range("buffer_size", self.buffer_size, at_least=1, whole=True)
         if self.persistent and self.buffer_size < self.batch_size * self.accumulate:
@@ -77,45 +93,59 @@ class ContrastiveDivergenceTrainer(Trainer):
             )
 
     def carry(self, model: Any, device: torch.device) -> dict[str, Tensor]:
-        """Return the persistent chains, shape (buffer_size, D), as they begin."""
+        """Return the persistent chains, shape (buffer_size, D), and the step size that is tuned, as they begin."""
         model.require("energy")
-        if not self.persistent:
-            return {}
-        like = next(model.parameters())
-        shape = (self.buffer_size, model.energy_function.num_dims)
-        return {"chains": self.init_scale * torch.randn(shape, device=device, dtype=like.dtype)}
+        carried = {}
+        if self.persistent:
+            like = next(model.parameters())
+            shape = (self.buffer_size, model.energy_function.num_dims)
+            carried["chains"] = self.init_scale * torch.randn(shape, device=device, dtype=like.dtype)
+        if self.step_size is None:
+            carried["step_size"] = torch.tensor(FIRST_STEP_SIZE, dtype=torch.float64, device=device)
+        return carried
 
     def train_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """Move chains, put them back, and follow the contrast."""
         updates, energy = training.updates, _energy_of(training)
         for piece, weight in updates.pieces(batch):
-            x, negatives, slots = self._drawn(training, piece)
+            x, chains, slots = self._drawn(training, piece)
+            negatives = chains.state.position
             with training.hardware.autocast():
                 loss = contrast(energy, x, negatives, self.energy_reg_weight)
             updates.record({"loss": loss.total, **loss.terms}, weight)
+            if self.step_size is None:
+                updates.record({"acceptance_rate": chains.acceptance_probability.mean()}, weight)
             updates.backward(loss.total, weight)
             if slots is not None:
                 returned(training.carried["chains"], negatives, slots)
         updates.apply(*training.parts.values())
-        return updates.recorded()
+        values = updates.recorded()
+        target = self.kernel.target_acceptance
+        if self.step_size is None and target is not None:
+            step_size = training.carried["step_size"]
+            values["step_size"] = step_size.float()
+            step_size.mul_((GAIN * (values["acceptance_rate"].double() - target)).exp())
+        return values
 
     def eval_step(self, training: Training, batch: Batch) -> Loss:
         """Return the contrast between examples and chains, which stay where they were."""
-        x, negatives, _ = self._drawn(training, batch)
-        return contrast(_energy_of(training), x, negatives, self.energy_reg_weight)
+        x, chains, _ = self._drawn(training, batch)
+        return contrast(_energy_of(training), x, chains.state.position, self.energy_reg_weight)
 
     def fingerprint(self) -> dict[str, Any]:
         """The options that a continued run must share, the kernel in words."""
         return {**super().fingerprint(), "trainer.kernel": str(self.kernel)}
 
-    def _drawn(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Examples in standardised coordinates, draws from the model, and the places of these in the buffer."""
+    def _drawn(self, training: Training, batch: Batch) -> tuple[Tensor, Chains, Tensor | None]:
+        """Examples in standardised coordinates, chains that end in draws, and the places of these in the buffer."""
         model: Any = training.model
         with torch.no_grad(), torch.autocast(batch.x.device.type, enabled=False):  # chains need full precision
-            x = model.standardize(batch.x)
-            if not self.persistent:
-                return x, self.phase.moved(model.energy_function, x), None
-            return x, *self.phase.replayed(model.energy_function, training.carried["chains"], len(x))
+            start = x = model.standardize(batch.x)
+            slots = None
+            if self.persistent:
+                start, slots = self.phase.taken(training.carried["chains"], len(x))
+            step_size = float(training.carried["step_size"]) if self.step_size is None else None
+            return x, self.phase.run(model.energy_function, start, step_size), slots
 
 
 def _energy_of(training: Training) -> Any:
