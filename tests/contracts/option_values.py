@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "trainer.scheduler_args": {"trainer.scheduler": "StepLR", "trainer.scheduler_args": {"step_size": 1}},
     "trainer.scheduler_interval": {"trainer.scheduler": "StepLR", "trainer.scheduler_args": {"step_size": 1}},
     "trainer.patience": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "max"},
+    "trainer=contrastive_divergence:trainer.patience": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "min"},
     "trainer.keep_best_mode": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "min"},
     "callback.early_stopping.patience": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "max"},
     "model.free_bits_of": {"model.free_bits": 0.02},
