@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from bench_measure import Row, Settings, Spread, Stopwatch, interleaved, rows
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaebench.energies.analytic.double_well import DoubleWellEnergy
 from vaebench.energies.analytic.gaussian import GaussianEnergy
 from vaebench.energies.base import BaseEnergyFunction
+from vaebench.energies.learned.mlp import MLPEnergy
 from vaebench.factory.configurations import conf_dir, load, options
 from vaebench.factory.recipes import recipe
 from vaebench.mcmc.chains import run_chains
@@ -35,26 +36,11 @@ AIMS = {"double_well": "12 x TorchEBM", "mlp": "3 x TorchEBM"}
 Job = Callable[[], object]
 
 
-class MLPEnergy(BaseEnergyFunction):
-    """A network 32-128-128-1, its gradient by automatic differentiation."""
-
-    num_dims = 32
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = nn.Sequential(
-            nn.Linear(32, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 1)
-        ).requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x).squeeze(-1)
-
-
 def speed(settings: Settings) -> list[Row]:
     """Transitions per second of all chains together."""
     cases: list[tuple[str, BaseEnergyFunction, int, int]] = [
         ("double_well", DoubleWellEnergy(2), settings.size(10_000, 100), 200),
-        ("mlp", MLPEnergy(), settings.size(1_000, 20), 20),
+        ("mlp", MLPEnergy(32), settings.size(1_000, 20), 20),
     ]
     result = []
     for target, energy, num_chains, length in cases:
@@ -179,13 +165,12 @@ def _blackjax(name: str, energy: BaseEnergyFunction, x: Tensor, size: float, cou
         def log_density(z: Any) -> Any:
             return -2 * jnp.sum((z**2 - 1) ** 2)
     else:
-        layers = [(jnp.asarray(a.detach().numpy()), jnp.asarray(b.detach().numpy())) for a, b in _pairs(energy)]
+        assert isinstance(energy, MLPEnergy)
+        first, first_bias, second, second_bias, last = (jnp.asarray(p.detach().numpy()) for p in energy.parameters())
 
         def log_density(z: Any) -> Any:
-            for i, (weight, bias) in enumerate(layers):
-                z = weight @ z + bias
-                z = jax.nn.silu(z) if i < len(layers) - 1 else z
-            return -z[0]
+            h = jax.nn.silu(second @ jax.nn.silu(first @ z + first_bias) + second_bias)
+            return -(last @ h)[0] - jnp.sum(z**2) / (2 * energy.reference_scale**2)
 
     kernel = (
         blackjax.mala(log_density, size)
@@ -202,11 +187,6 @@ def _blackjax(name: str, energy: BaseEnergyFunction, x: Tensor, size: float, cou
 
     start = jax.vmap(kernel.init)(jnp.asarray(x.numpy()))
     return {"BlackJAX": lambda: jax.block_until_ready(run(jax.random.key(0), start))}
-
-
-def _pairs(energy: BaseEnergyFunction) -> list[tuple[Tensor, Tensor]]:
-    weights = list(energy.parameters())
-    return list(zip(weights[::2], weights[1::2], strict=True))
 
 
 def efficiency(settings: Settings) -> list[Row]:

@@ -12,6 +12,7 @@ from vaebench.energies.base import BaseEnergyFunction
 from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorEnergy
 from vaebench.energies.latent.manifold import ManifoldEnergy
 from vaebench.energies.latent.prior import PriorEnergy
+from vaebench.energies.learned.mlp import MLPEnergy
 from vaebench.objectives.riemannian_metric import RiemannianMetric, pack
 
 
@@ -30,6 +31,10 @@ ENERGIES = {
     "gaussian in three dimensions": lambda: GaussianEnergy(torch.ones(3).double(), torch.eye(3).double() + 0.5),
     "prior": lambda: PriorEnergy(Independent(_laplace(), 1)),
     "aggregate_posterior": lambda: AggregatePosteriorEnergy(torch.randn(40, 3), torch.randn(40, 3)),
+    **{
+        f"mlp with {name}": (lambda name=name: MLPEnergy(3, (8, 5), name, reference_scale=1.5).double())
+        for name in ("silu", "relu", "tanh", "none", "gelu")
+    },
     "manifold": lambda: ManifoldEnergy(metric(40, 3)),
     "manifold in one dimension": lambda: ManifoldEnergy(metric(10, 1)),
 }

@@ -25,6 +25,24 @@ def test_the_seed_makes_the_weights_and_changes_nothing_else(kind, num_dims):
     assert float(first.start(2000).std()) == pytest.approx(2.0, rel=0.1)
 
 
+def test_plain_layers_have_a_gradient_in_closed_form(monkeypatch):
+    """And a class that changes the energy loses it."""
+
+    class Tilted(MLPEnergy):
+        def tilt(self, x):
+            return 2 * super().tilt(x)
+
+    def refuse(*_, **__):
+        raise RuntimeError("automatic differentiation")
+
+    x = torch.randn(4, 2)
+    monkeypatch.setattr(torch.autograd, "grad", refuse)
+    MLPEnergy().gradient(x)
+    for energy in (Tilted(), MLPEnergy(activation="gelu"), ConvEnergy((1, 1, 2))):
+        with pytest.raises(RuntimeError, match="automatic"):
+            energy.gradient(x)
+
+
 def test_samplers_draw_from_them():
     assert LangevinDynamics(MLPEnergy(input_dim=3), step_size=0.1).sample(n_samples=4, n_steps=3).shape == (4, 3)
 

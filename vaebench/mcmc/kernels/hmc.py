@@ -72,7 +72,7 @@ class HMCKernel(Kernel):
 
 def kinetic_energy(momentum: Tensor, inverse_mass_matrix: Tensor) -> Tensor:
     """p' M^-1 p / 2, nats, shape (S,); the constant log det M / 2 cancels in every difference."""
-    return 0.5 * (momentum.square() * inverse_mass_matrix).sum(-1)
+    return momentum.square().mul_(inverse_mass_matrix).sum(-1).mul_(0.5)
 
 
 def leapfrog(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass, replace
@@ -179,7 +180,7 @@ def number(value: float | Schedule) -> float:
 
 def all_finite(value: Tensor, gradient: Tensor) -> Tensor:
     """Whether the energy and its whole gradient are finite, per chain, shape (S,), bool."""
-    return torch.add(value, (gradient * 0).sum(-1)).isfinite()
+    return (gradient * 0).sum(-1).add_(value).abs_() < math.inf
 
 
 def metropolis(
@@ -204,12 +205,13 @@ def metropolis(
         num_gradients: Gradient evaluations that the proposal cost.
     """
     energy_change = (end_energy - start_energy) / of_chains(temperature)
-    is_accepted = log_u <= -energy_change  # False for nan and +inf
+    log_ratio = -energy_change
+    is_accepted = log_u <= log_ratio  # False for nan and +inf
     # -inf would always be accepted and never left: a fault of the energy, not a better state.
-    is_finite = end_energy.isfinite()
+    is_finite = end_energy.abs() < math.inf  # one pass less than isfinite
     is_accepted &= is_finite
     info = Info(
-        acceptance_probability=torch.exp(-energy_change.clamp(min=0)).where(is_finite, 0.0),
+        acceptance_probability=log_ratio.clamp_(max=0).exp_().where(is_finite, 0.0),
         is_accepted=is_accepted,
         is_divergent=~((energy_change <= MAX_ENERGY_CHANGE) & is_finite),
         energy_change=energy_change,
