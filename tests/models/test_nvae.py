@@ -45,6 +45,24 @@ def test_the_rate_of_a_group_is_that_of_its_residual():
     torch.testing.assert_close(model.group_terms(X)[1][:, 1], (cost.sum() * 20).expand(6))
 
 
+def test_a_cell_adds_a_tenth_of_what_its_gate_lets_through():
+    """Both kinds, at running means of 0 and variances of 1, where batch normalisation is all but the identity."""
+    model = make().eval()
+    for cell in (model.encoder.blocks[1], model.decoder.groups[2].cells[-1]):
+        x = torch.randn(3, cell.layers[0].weight.shape[0], 5, 4)
+        y = cell.layers(x)
+        first, second = cell.gate[1], cell.gate[3]
+        seen = torch.relu(y.mean((2, 3)) @ first.weight[:, :, 0, 0].T + first.bias)
+        gate = torch.sigmoid(seen @ second.weight[:, :, 0, 0].T + second.bias)
+        torch.testing.assert_close(cell(x), x + 0.1 * gate[..., None, None] * y)
+    layers = [(type(m).__name__, getattr(m, "kernel_size", (0,))[0], getattr(m, "groups", 1)) for m in cell.layers]
+    norm, swish = ("BatchNorm", 0, 1), ("SiLU", 0, 1)
+    wide = [("Conv2d", 1, 1), norm, swish, ("Conv2d", 5, 8), norm, swish, ("Conv2d", 1, 1)]
+    assert layers == [norm, *wide, norm]  # figure 3a
+    layers = [(type(m).__name__, getattr(m, "kernel_size", (0,))[0], 1) for m in model.encoder.blocks[1].layers]
+    assert layers == [norm, swish, ("Conv2d", 3, 1)] * 2  # figure 3b
+
+
 def test_balance_weights_by_hand():
     rates = torch.tensor([[0.4, 2.0, 0.0], [0.8, -1.0, 0.0]])
     found = balance_weights(rates, [1.0, 2.0, 2.0])

@@ -32,6 +32,33 @@ def test_projections_and_residual_blocks_shrink_with_depth():
         assert float(spread[0] / spread[1]) == pytest.approx(2.0, rel=0.2), name  # sqrt(8 / 2)
 
 
+def test_the_encoders_blocks_shrink_with_its_depth():
+    few, many = (make(encoder_blocks=(n, 1)).encoder.blocks[1].layers[-1].weight.detach() for n in (1, 10))
+    torch.testing.assert_close(few, 2.0 * many)  # the same draws; sqrt(12 / 3), with the block that is pooled
+
+
+def test_a_group_by_hand():
+    """x + h + W z, then the residual block; every convolution behind a GELU."""
+
+    def block(module, x):
+        for layer in module.layers:
+            x = layer(nn.functional.gelu(x))
+        return x
+
+    group = make().decoder.groups[2]
+    state, evidence, z = torch.randn(3, 8, 5, 4), torch.randn(3, 8, 5, 4), torch.randn(3, 2, 5, 4)
+    nn.init.normal_(group.prior_block.layers[-1].weight)
+    mean, log_sigma, h = block(group.prior_block, state).split((2, 2, 8), 1)
+    p_mean, p_log_var, below = group.prior(state)
+    torch.testing.assert_close((p_mean, p_log_var), (mean, 10 * torch.tanh(2 * log_sigma / 10)))
+    torch.testing.assert_close(below, state + h)
+    mean, log_sigma = block(group.posterior_block, torch.cat([state, evidence], 1)).chunk(2, 1)
+    of_posterior = group.posterior(state, evidence, p_mean, p_log_var)
+    torch.testing.assert_close(of_posterior, (mean, 10 * torch.tanh(2 * log_sigma / 10)))
+    x = below + group.projection(z)
+    torch.testing.assert_close(group(below, z), x + block(group.residual, x))
+
+
 def test_with_no_evidence_and_no_residual_the_rate_is_zero():
     model = make()
     with torch.no_grad():
