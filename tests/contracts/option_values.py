@@ -122,6 +122,7 @@ CHANGES: dict[str, Any] = {
     "model.likelihood.num_levels": 17,
     "model/likelihood=conditional_flow:model.likelihood.num_levels": 9,
     "model/likelihood=denoising_diffusion:model.likelihood.num_levels": 9,
+    "model.likelihood.eta": 0.5,
     "model.network.num_levels": 1,
     "model.level": "C2",
     "model.negatives": "keep",
