@@ -64,6 +64,7 @@ MISTAKES = {
     "trainer.z_dim=4": "'model.latent_dim'",
     "model.beta_zero=1": "model=rhvae",
     "epochs=4": "'trainer.num_epochs'",
+    "network=conv": "did you mean 'model/network'?",
     "trainer.bs=4": "'trainer.batch_size'",
     "output_dir=x": "'hydra.run.dir'",
     "hardware=cuda": "'gpu'",

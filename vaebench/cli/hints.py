@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def package_of(group: str, name: str) -> str | None:
     return PACKAGES.get(group, {}).get(name)
 
 
-def for_key(key: str, siblings: Sequence[str], everywhere: Iterable[str], folders: Sequence[Path]) -> str:
+def for_key(key: str, siblings: Sequence[str], everywhere: Sequence[str], folders: Sequence[Path]) -> str:
     """Return the end of a sentence about a key that does not exist.
 
     Args:
@@ -45,6 +45,8 @@ def for_key(key: str, siblings: Sequence[str], everywhere: Iterable[str], folder
     if same is None and of_others:
         return of_others
     found = same or nearest(key, siblings) or nearest(key, others, cutoff=0.8)
+    if found and found.replace(".", "/") in options(folders) and any(k.startswith(f"{found}.") for k in everywhere):
+        found = found.replace(".", "/")  # a choice, not a value
     return f"; did you mean '{found}'?" if found else did_you_mean(key, siblings)
 
 
