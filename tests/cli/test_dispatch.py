@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 
 import vaebench
@@ -93,6 +94,15 @@ def test_configuration_and_its_origin(command):
     assert "latent_dim: 3" in command("train", "model.latent_dim=3", "--cfg", "job").out
     assert "latent_dim: 3" in command("train", "--cfg", "job", "model.latent_dim=3", "--package", "model").out
     assert "| dataset/digits " in command("train", "--info", "defaults").out
+
+
+def test_a_configuration_is_composed_once_unless_hydra_is_given_a_mode(command, monkeypatch):
+    calls, compose = [], Hydra.compose_config
+    monkeypatch.setattr(Hydra, "compose_config", lambda *args, **named: calls.append(1) or compose(*args, **named))
+    assert command("train").code == 0
+    assert len(calls) == 1
+    assert command("train", "hydra.mode=RUN").code == 0
+    assert len(calls) == 1 + 2
 
 
 def own_folder():

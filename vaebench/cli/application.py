@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # of help in a file or a pipe
 WRITES_RUNS = ("train", "benchmark")  # other verbs write into the runs that they read
+MAY_SET_MODE = ("hydra.mode", "hydra.searchpath", "hydra=", "hydra/", "--config-dir", "--config-name", "--config-path")
 
 
 class Task:
@@ -264,7 +265,13 @@ def call_hydra(program: str, verb: str, arguments: list[str], task: Task) -> Non
 
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     logging.raiseExceptions = False  # no traceback when a full disk refuses a log line
-    with _argv([program, *arguments]), _raised_errors(), _own_help(verb), warnings.catch_warnings():
+    with (
+        _argv([program, *arguments]),
+        _raised_errors(),
+        _own_help(verb),
+        _mode_of_flags(arguments),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("error", message="provider=.* is not available")  # for folders in hydra.searchpath
         hydra.main(config_path=str(conf_dir()), config_name=verb, **version)(task)()
 
@@ -298,6 +305,20 @@ def _own_help(verb: str) -> Iterator[None]:
     finally:
         Hydra.get_help = bare  # type: ignore[method-assign]
         Hydra.format_config_groups = every  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _mode_of_flags(arguments: list[str]) -> Iterator[None]:
+    """Let `-m` alone say whether this is a sweep where nothing else can: Hydra composes everything twice to ask."""
+    from hydra._internal.hydra import Hydra
+
+    bare = Hydra.get_mode
+    if not user_folders() and not any(word.lstrip("+~").startswith(MAY_SET_MODE) for word in arguments):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = bare  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

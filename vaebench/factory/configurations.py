@@ -14,6 +14,7 @@ import yaml
 
 ENVIRONMENT = "VAEBENCH_CONF"
 MAX_DEPTH = 10  # of configurations that extend one another
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads seven times as fast
 
 
 def conf_dir() -> Path:
@@ -58,7 +59,7 @@ def load(name: str, folders: Sequence[Path]) -> dict[str, Any]:
         file = folder / f"{name}.yaml"
         if file.is_file():
             try:
-                content = yaml.safe_load(file.read_text(encoding="utf-8"))
+                content = yaml.load(file.read_text(encoding="utf-8"), LOADER)
             except (yaml.YAMLError, UnicodeDecodeError):
                 return {}
             return content if isinstance(content, dict) else {}
