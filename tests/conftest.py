@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests import shared
 from tests.budget import Budget
 from vaebench.hardware import processes
 from vaebench.hardware.device import cores
@@ -46,8 +47,17 @@ def _processes_start_quickly() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "_START_METHOD", "forkserver")
-        multiprocessing.set_forkserver_preload(["vaebench.models.base", "vaebench.trainers.base", "torch._dynamo"])
+        multiprocessing.set_forkserver_preload(["tests.models.test_processes", "torch._dynamo"])
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Name the folder of what is made once: beside those of the workers, or of this process alone."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    shared.STORE[:] = [folder]
 
 
 @pytest.fixture(autouse=True)

@@ -12,22 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 import vaebench
+from tests.commands.training_runs import trained
 from vaebench.cli.main import main
 from vaebench.core import Model
 
-SMALL = ("trainer.num_epochs=1", "hardware=cpu", "model.network.hidden_dims=[8]", "model.latent_dim=2")
+
+@pytest.fixture
+def place(command, tmp_path) -> Path:
+    trained(command, "outputs/first", "trainer.num_epochs=1")
+    return tmp_path
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "vaebench", "train", *SMALL, "hydra.run.dir=outputs/first"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-def test_latents_are_those_of_the_model_in_the_order_of_the_split(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
+def test_latents_are_those_of_the_model_in_the_order_of_the_split(place, capsys):
     assert main(["encode", "split=validation", "batch_size=70"]) == 0
     assert "outputs/first/latents/validation.safetensors" in capsys.readouterr().out
     found = load_file("outputs/first/latents/validation.safetensors")
@@ -43,8 +39,7 @@ def test_latents_are_those_of_the_model_in_the_order_of_the_split(place, monkeyp
     assert config["model"]["latent_dim"] == 2
 
 
-def test_a_model_alone(place, monkeypatch):
-    monkeypatch.chdir(place)
+def test_a_model_alone(place):
     model = vaebench.load_model()  # the newest
     assert isinstance(model, Model)
     assert not model.training
@@ -52,8 +47,7 @@ def test_a_model_alone(place, monkeypatch):
     assert all(model.state_dict()[name].equal(weight) for name, weight in weights.items())
 
 
-def test_mistakes_name_what_is_near(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
+def test_mistakes_name_what_is_near(place, capsys):
     with pytest.raises(ValueError, match="did you mean 'outputs/first'"):
         vaebench.load_run("outputs/frist")
     with pytest.raises(ValueError, match="best or last"):

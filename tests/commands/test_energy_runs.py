@@ -7,7 +7,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from tests.commands.training_runs import Answer
+from tests.commands.training_runs import Answer, trained
 from vaebench.cli.main import main
 from vaebench.runs.run import Run
 
@@ -25,10 +25,8 @@ CHAINS = ("trainer.k_steps=2", "trainer.buffer_size=60")
 
 @pytest.fixture
 def run(command) -> Run:
-    answer = command(*TINY, *CHAINS, "model=ebm", "trainer=contrastive_divergence", "hydra.run.dir=a",
-                     "callback.images.every_epochs=1")  # fmt: skip
-    assert answer.code == 0, answer.err
-    return Run("a")
+    words = (*CHAINS, "model=ebm", "trainer=contrastive_divergence", "callback.images.every_epochs=1")
+    return trained(command, "a", *words, small=TINY)
 
 
 def call(capfd, *words: str) -> Answer:

@@ -7,23 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save
 
+from tests.composing import composed
+from tests.shared import copied
 from vaebench import factory
 from vaebench.cli import main as cli
 from vaebench.models.vae import VAE
 from vaebench.runs.run import Run, now, write_atomic, write_json
 from vaebench.trainers.state import save_weights
 
-CONF = str(Path(__file__).resolve().parents[2] / "conf")
-
 
 def make_run(path: Path, *overrides: str) -> Run:
     """A run as `vaebench train` leaves it, untrained."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", overrides=["model.network.hidden_dims=[16]", "model.latent_dim=3", *overrides])
+    copied(path, lambda folder: write_untrained(folder, *overrides), "tests/commands/test_evaluate.py", *overrides)
+    return Run(path)
+
+
+def write_untrained(path: Path, *overrides: str) -> None:
+    cfg = composed("train", "model.network.hidden_dims=[16]", "model.latent_dim=3", *overrides)
     run = Run(path)
     factory.save_config(run, cfg)
     write_json(run.provenance, {"start": now()})
@@ -32,7 +35,6 @@ def make_run(path: Path, *overrides: str) -> Run:
     model = factory.model(cfg, data)
     save_weights(run.best_weights, model.state_dict())
     save_weights(run.last_weights, {name: value + 0.1 for name, value in model.state_dict().items()})
-    return run
 
 
 @pytest.fixture

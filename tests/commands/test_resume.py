@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands.training_runs import SMALL, content, trained
+from tests.commands.training_runs import SMALL, WITH_PICTURES, content, trained
 from vaebench.commands import train
 from vaebench.runs.run import Run
 from vaebench.trainers.training import Training
 
 
 def test_continued_it_ends_as_if_it_had_never_stopped(command):
-    whole = trained(command, "whole", "trainer.num_epochs=3")
-    parts = trained(command, "parts", "trainer.num_epochs=1")
+    whole = trained(command, "whole", "trainer.num_epochs=3", small=WITH_PICTURES)
+    parts = trained(command, "parts", "trainer.num_epochs=1", small=WITH_PICTURES)
     answer = command("resume=parts", "trainer.num_epochs=3")
     assert answer.code == 0, answer.err
     assert "continuing at step 3" in answer.err

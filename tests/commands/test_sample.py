@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.composing import composed
+from tests.shared import copied
 from vaebench import factory
 from vaebench.cli import main as cli
 from vaebench.commands import sample as command
@@ -23,15 +24,17 @@ from vaebench.runs.run import Run, now, write_json
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.trainers.state import save_weights
 
-CONF = str(Path(__file__).resolve().parents[2] / "conf")
 QUICK = ("sampler.num_chains=4", "sampler.num_warmup=20", "sampler.num_draws=20", "sampler.num_leapfrog=3")
 
 
 def make_run(path: Path, *overrides: str) -> Run:
     """A run as `vaebench train` leaves it, untrained."""
-    small = ["model.network.hidden_dims=[16]", "model.latent_dim=3"]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", overrides=[*small, *overrides])
+    copied(path, lambda folder: write_untrained(folder, *overrides), "tests/commands/test_sample.py", *overrides)
+    return Run(path)
+
+
+def write_untrained(path: Path, *overrides: str) -> None:
+    cfg = composed("train", "model.network.hidden_dims=[16]", "model.latent_dim=3", *overrides)
     run = Run(path)
     factory.save_config(run, cfg)
     write_json(run.provenance, {"start": now()})
@@ -42,7 +45,6 @@ def make_run(path: Path, *overrides: str) -> Run:
         model.end_epoch(data.train, 500)
     save_weights(run.best_weights, model.state_dict())
     save_weights(run.last_weights, {name: value + 0.1 for name, value in model.state_dict().items()})
-    return run
 
 
 @pytest.fixture
@@ -319,11 +321,10 @@ def test_a_model_without_labels_takes_none(run, capsys):
 
 def test_codes_of_a_class_and_their_length(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with initialize_config_dir(CONF, version_base="1.3"):
-        network = ["channels=[4,4]", "kernel_size=4", "stride=2", "decoder_channels=[4,4]", "block_channels=2"]
-        words = ["model=vq_vae", *(f"model.network.{setting}" for setting in network)]
-        words += ["model.quantizer.num_embeddings=8", "model.quantizer.embedding_dim=2"]
-        cfg = compose("train", overrides=words)
+    network = ["channels=[4,4]", "kernel_size=4", "stride=2", "decoder_channels=[4,4]", "block_channels=2"]
+    words = ["model=vq_vae", *(f"model.network.{setting}" for setting in network)]
+    words += ["model.quantizer.num_embeddings=8", "model.quantizer.embedding_dim=2"]
+    cfg = composed("train", *words)
     run = Run(tmp_path / "outputs" / "v")
     factory.save_config(run, cfg)
     write_json(run.provenance, {"start": now()})

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.commands.training_runs import SMALL, files, trained
+from tests.commands.training_runs import SMALL, WITH_PICTURES, files, trained
 from vaebench.cli.main import main
 from vaebench.models.vae import VAE
 from vaebench.runs.run import Run
@@ -22,7 +22,7 @@ from vaebench.trainers.training import Training
 
 
 def test_a_run_is_the_directory_of_the_design(command):
-    answer = command(*SMALL, "trainer.num_epochs=2")
+    answer = command(*WITH_PICTURES, "trainer.num_epochs=2")
     assert answer.code == 0, answer.err
     last = answer.out.splitlines()[-1]
     assert last.startswith("run directory: outputs/")
@@ -56,7 +56,7 @@ def test_a_run_is_the_directory_of_the_design(command):
     status = run.read_status()
     assert (status["status"], status["epoch"], status["step"], status["reason"]) == ("done", 2, 6, None)
     provenance = json.loads(run.provenance.read_text())
-    assert provenance["overrides"] == [*SMALL, "trainer.num_epochs=2"]
+    assert provenance["overrides"] == [*WITH_PICTURES, "trainer.num_epochs=2"]
     assert provenance["start"] < provenance["end"]
     assert provenance["restarts"] == []
     assert [(row["split"], row["epoch"]) for row in run.read_metrics()] == [
@@ -181,7 +181,8 @@ def test_a_sweep_makes_a_run_of_each_job(command):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["own", "torchrun"])
 def test_two_processes_make_one_run_that_equals_that_of_one(command, launcher):
-    one = trained(command, "one", "trainer.num_epochs=2")
+    small = WITH_PICTURES if launcher == "own" else SMALL
+    one = trained(command, "one", "trainer.num_epochs=2", small=small)
     torchrun = [
         "-m",
         "torch.distributed.run",
@@ -189,7 +190,8 @@ def test_two_processes_make_one_run_that_equals_that_of_one(command, launcher):
         "--rdzv-backend=c10d",
         "--rdzv-endpoint=localhost:0",
     ]
-    program = [*(torchrun if launcher == "torchrun" else []), "-m", "vaebench", "train", *SMALL, "trainer.num_epochs=2"]
+    program = [*(torchrun if launcher == "torchrun" else []), "-m", "vaebench", "train", "trainer.num_epochs=2"]
+    program += small
     words = ["hardware=ddp"] if launcher == "own" else []
     program = [word for word in program if launcher == "torchrun" or word != "hardware=cpu"]
     done = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, timeout=300)

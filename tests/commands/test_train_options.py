@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.commands.training_runs import SMALL, content, trained
+from tests.commands.training_runs import SMALL, WITH_PICTURES, content, trained
 from vaebench import factory
 from vaebench.hardware.signals import NAMES
 from vaebench.runs.run import Run
@@ -43,7 +43,7 @@ def test_default_callbacks_are_configuration(command):
 
 @pytest.mark.parametrize("words", [("callback.images=null",), ("~callback.images",)])
 def test_default_callbacks_are_switched_off(command, words):
-    run = trained(command, "run", "trainer.num_epochs=1", *words)
+    run = trained(command, "run", "trainer.num_epochs=1", *words, small=WITH_PICTURES)
     assert not run.images.exists()
     assert run.best_weights.is_file()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from tests.shared import copied
 from vaebench.runs.run import Run
 
-SMALL = (
+WITH_PICTURES = (
     "dataset.num_examples=60",
     "trainer.batch_size=20",
     "model.latent_dim=2",
@@ -15,6 +17,7 @@ SMALL = (
     "hardware=cpu",
     "hardware.threads=1",
 )
+SMALL = (*WITH_PICTURES, "callback.images=null")  # pictures take longer than the training
 
 
 @dataclass
@@ -29,9 +32,17 @@ class Answer:
         return self.err.splitlines()[-1]
 
 
-def trained(command: Callable[..., Answer], folder: str, *words: str) -> Run:
-    answer = command(*SMALL, f"hydra.run.dir={folder}", *words)
-    assert answer.code == 0, answer.err
+def trained(command: Callable[..., Answer], folder: str, *words: str, small: Sequence[str] = SMALL) -> Run:
+    """A run that these words train; from words that name no file of a test, a copy of one that all tests share."""
+
+    def train(path: Path) -> None:
+        answer = command(*small, f"hydra.run.dir={path}", *words)
+        assert answer.code == 0, answer.err
+
+    if any(".path=" in word or "init_from=" in word for word in words):
+        train(Path(folder))
+    else:
+        copied(Path(folder), train, "train", *small, *words)
     return Run(folder)
 
 

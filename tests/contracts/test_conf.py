@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
+from tests import composing
 from vaebench import factory
 from vaebench.cli import main as cli
 from vaebench.cli.application import conf_dir
@@ -34,18 +33,7 @@ PUBLIC_NAMES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):  # once: it looks for plugins
-        yield
-
-
-@cache
-def composed(verb: str, *overrides: str) -> dict[str, Any]:
-    cfg = compose(verb, list(overrides))
-    container = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(container, dict)
-    return container
+composed = cache(composing.plain)
 
 
 def words_for(option: str) -> tuple[str, str, str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load, save
 from torch import Tensor
 
+from tests import composing
 from vaebench import factory
 from vaebench.cli.application import conf_dir
 from vaebench.core import CAPABILITIES, Batch
@@ -53,8 +53,7 @@ class Prototypes(Dataset):
 @cache
 def configuration(name: str) -> dict[str, Any]:
     """The model as a user gets it, with narrow layers."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = factory.plain(compose("train", [f"model={name}"]))
+    cfg = composing.plain("train", f"model={name}")
     factory.check(cfg)  # with the trainer that the model needs
     if "latent_dim" in cfg["model"]:
         cfg["model"]["latent_dim"] = 3

@@ -8,34 +8,21 @@ none can be guessed.
 from __future__ import annotations
 
 import copy
-import functools
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
+from tests import composing
 from tests.contracts import behaviour
 from tests.contracts.option_values import CHANGES, ELSEWHERE, NEEDS, REASONS, SHORT, SMALL
-from vaebench import factory
 from vaebench.factory.configurations import conf_dir, options
 from vaebench.factory.groups import GROUPS
 from vaebench.factory.signatures import parameters
 from vaebench.factory.targets import AUTO, resolve
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield
-
-
-@functools.cache
-def composed(verb: str, words: tuple[str, ...]) -> dict[str, Any]:
-    return factory.plain(compose(verb, list(words)))
 
 
 def entry(group: str, name: str) -> tuple[str, tuple[str, ...], str]:
@@ -79,7 +66,7 @@ def own_options() -> list[tuple[str, str]]:
 def base_of(group: str, name: str, folder: Path, key: str = "") -> dict[str, Any]:
     """The configuration from which one key is changed."""
     verb, words, _ = entry(group, name)
-    cfg = copy.deepcopy(composed(verb, words))
+    cfg = composing.plain(verb, *words)
     if "model" in cfg:
         behaviour.small(cfg)
     if group in ("sampler", "kernel", "target"):
@@ -110,7 +97,7 @@ def keys(group: str, name: str) -> list[str]:
     """The keys of an option; of a part that has a file of its own, one that shows that the part is used."""
     verb, words, place = entry(group, name)
     found = []
-    for key, value in get(composed(verb, words), place).items():
+    for key, value in get(composing.plain(verb, *words), place).items():
         if key == "_target_":
             continue
         if not (isinstance(value, Mapping) and "_target_" in value):

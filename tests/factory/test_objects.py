@@ -1,30 +1,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from tests import composing
 from vaebench import factory
-from vaebench.cli.application import conf_dir
 from vaebench.distributions.likelihoods import Binomial, Gaussian
 from vaebench.factory.recipes import recipe
 from vaebench.models import RHVAE, VAE
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):  # once: it looks for plugins
-        yield
-
-
 def composed(*words: str, verb: str = "train") -> DictConfig:
-    return compose(verb, list(words))
+    return composing.composed(verb, *words)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from tests.composing import composed
 from vaebench import factory
-from vaebench.cli.application import conf_dir
 from vaebench.hardware.random_streams import seed_everything
 from vaebench.runs.run import Run, write_atomic, write_json
 from vaebench.trainers.state import load_state, save_weights
@@ -33,8 +32,7 @@ class Attack:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", ["model.latent_dim=2", "model.network.hidden_dims=[8]", "dataset.num_examples=40"])
+    cfg = composed("train", "model.latent_dim=2", "model.network.hidden_dims=[8]", "dataset.num_examples=40")
     run = Run(tmp_path_factory.mktemp("template") / "run")
     data = factory.dataset(cfg)
     tree = factory.with_likelihood(cfg, data)

@@ -121,9 +121,7 @@ def differing(model):
     return found
 
 
-def train_configured(name, hardware):
-    tree = copy.deepcopy(configuration(name))
-    smooth(tree["model"])
+def train_configured(tree, hardware):
     seed_everything(2)
     data = Prototypes()
     model = factory.model(tree, data)
@@ -148,8 +146,10 @@ def smooth(node):
 def test_two_processes_reach_weights_and_buffers_of_one(name):
     one = Hardware(device="cpu", threads=1)
     two = Hardware(device="cpu", threads=1, num_devices=2)
-    expected, rows, _ = train_configured(name, one)
-    got, rows_of_two, differences = launch(two, train_configured, name, two)
+    tree = copy.deepcopy(configuration(name))
+    smooth(tree["model"])
+    expected, rows, _ = train_configured(tree, one)
+    got, rows_of_two, differences = launch(two, train_configured, tree, two)
     assert differences == []
     assert got.keys() == expected.keys()
     for key, value in expected.items():

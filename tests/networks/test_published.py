@@ -5,17 +5,14 @@ from functools import cache
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from vaebench import factory
-from vaebench.cli.application import conf_dir
+from tests import composing
 from vaebench.factory.recipes import recipe
 
 
 @cache
 def network(name):
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = factory.plain(compose("train", [f"model/network={name}"]))
+    cfg = composing.plain("train", f"model/network={name}")
     return recipe(cfg["model"]["network"], "model.network").make()
 
 
