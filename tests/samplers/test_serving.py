@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from tests import composing
 from vaebench import factory
 from vaebench.core import Batch, Draws
-from vaebench.factory.configurations import conf_dir, options
+from vaebench.factory.configurations import conf_dir, load, options
+from vaebench.factory.targets import resolve
 from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.latents import prepare
 from vaebench.samplers.mcmc import MCMC
 
 CONF = conf_dir()
 OPTIONS = options([CONF])
-QUICK = {"num_chains": 4, "num_warmup": 20, "num_draws": 5, "num_leapfrog": 2, "num_epochs": 2}
+QUICK = {  # of the settings that a sampler has
+    "num_chains": 3,
+    "num_warmup": 5,
+    "num_draws": 3,
+    "num_leapfrog": 1,
+    "num_epochs": 1,
+    "num_timesteps": 20,
+    "num_blocks": 1,
+    "hidden_channels": 16,
+    "hidden_dim": 16,
+}
 
 
 class Few:
@@ -31,26 +44,18 @@ class Few:
         return self.split.batch(indices)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _hydra():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def models():
     """Every model with small networks, where its networks can be made small."""
-    made = {}
+    made, datasets = {}, {}
     for name in OPTIONS["model"]:
-        words = [f"model={name}"]
-        settings = compose("train", words).model
-        words += ["model.latent_dim=2"] if "latent_dim" in settings else []
-        network = settings.get("network", {})
-        words += ["model.network.hidden_dims=[8]"] if "hidden_dims" in network else []
-        words += ["model.network.latent_dims=[2]"] if "latent_dims" in network else []
-        words += ["model.network.latent_channels=1"] if "latent_channels" in network else []
-        cfg = compose("train", words)
-        data = factory.dataset(cfg)
+        cfg = composing.plain("train", f"model={name}")
+        settings, network = cfg["model"], cfg["model"].get("network") or {}
+        settings.update({"latent_dim": 2} if "latent_dim" in settings else {})
+        small = {"hidden_dims": [8], "latent_dims": [2], "latent_channels": 1}
+        network.update({key: value for key, value in small.items() if key in network})
+        kind = str(cfg["dataset"])
+        data = datasets[kind] = datasets.get(kind) or factory.dataset(cfg)
         model = factory.model(cfg, data).eval()
         split = Few(data.train, 60)
         with torch.no_grad():
@@ -62,22 +67,26 @@ def models():
 
 
 def choices() -> list[tuple[str, str | None]]:
-    """Every sampler, and for those that take a target every target that needs a model."""
+    """Every sampler, and for those that take a target a target that needs a model; HMC takes them all."""
+    targets = [name for name in OPTIONS["target"] if target_class(name).needs_model]
     found: list[tuple[str, str | None]] = []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in OPTIONS["sampler"]:
-            if "${target}" not in (CONF / "sampler" / f"{name}.yaml").read_text():
-                found.append((name, None))
-            else:
-                targets = [t for t in OPTIONS["target"] if built(name, t).needs_model]
-                found += [(name, target) for target in (targets if name == "hmc" else targets[:1])]
+    for name in OPTIONS["sampler"]:
+        if "${target}" not in (CONF / "sampler" / f"{name}.yaml").read_text():
+            found.append((name, None))
+        else:
+            found += [(name, target) for target in (targets if name == "hmc" else targets[:1])]
     return found
 
 
+def target_class(name: str) -> Any:
+    """Of a target: composing all of them takes a minute, and tests are collected in every worker."""
+    return resolve(load(f"target/{name}", [CONF])["_target_"], "target._target_")
+
+
 def built(name: str, target: str | None = None) -> BaseSampler:
-    node = compose("sample", [f"sampler={name}"]).sampler
-    words = [f"sampler.{key}={value}" for key, value in QUICK.items() if key in node]
-    return factory.sampler(compose("sample", [f"sampler={name}", *([f"target={target}"] if target else []), *words]))
+    cfg = composing.plain("sample", f"sampler={name}", *([f"target={target}"] if target else []))
+    cfg["sampler"].update({key: value for key, value in QUICK.items() if key in cfg["sampler"]})
+    return factory.sampler(cfg)
 
 
 @pytest.mark.parametrize(("name", "target"), choices())
