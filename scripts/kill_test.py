@@ -175,19 +175,22 @@ def differing(whole: Path, parted: Path) -> list[str]:
 def words_of(model: str, extra: list[str]) -> list[str]:
     """The words of a small training; the last one for a key counts."""
     words = dict(word.split("=", 1) for word in (f"model={model}", *OVERRIDES, *extra))
+    if words.get("callback.images") == "null":
+        words = {key: value for key, value in words.items() if not key.startswith("callback.images.")}
     return [f"{key}={value}" for key, value in words.items()]
 
 
 def test_chosen(model: str, folder: Path, extra: list[str]) -> int:
-    """Kill a run of one model at every chosen moment; the number of mistakes."""
+    """Kill a run of one model at every chosen moment that it has; the number of mistakes."""
     arguments, log = words_of(model, extra), folder / f"{model}.log"
     whole, parted = folder / f"{model}-whole", folder / f"{model}-parted"
     whole_run(arguments, whole, log)
-    mistakes = list(run_killed_at(CHOSEN, arguments, parted, log))
+    moments = tuple(moment for moment in CHOSEN if list(whole.rglob(moment[1])))  # some are of pictures
+    mistakes = list(run_killed_at(moments, arguments, parted, log))
     mistakes += [f"{name} differs (kept: {parted})" for name in differing(whole, parted)]
     for mistake in mistakes:
         print(f"{model}: {mistake}")
-    print(f"{model}: {len(CHOSEN)} chosen moments, {len(mistakes)} mistakes", flush=True)
+    print(f"{model}: {len(moments)} chosen moments, {len(mistakes)} mistakes", flush=True)
     return len(mistakes)
 
 
@@ -221,11 +224,12 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="vaebench-kill-"))
     dice = random.Random(given.seed)
     wrong = 0
-    for model in given.models.split(","):
+    for number, model in enumerate(given.models.split(",")):
         if given.kills:
             wrong += test_random(model, given.kills, folder, dice, given.overrides)
-        else:
-            wrong += test_chosen(model, folder, given.overrides)
+        else:  # pictures are written in one way, whatever the model, and take longer than all else
+            without_pictures = ["callback.images=null"] if number else []
+            wrong += test_chosen(model, folder, [*without_pictures, *given.overrides])
     if not wrong:
         shutil.rmtree(folder)
     return 1 if wrong else 0

@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import logging
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from vaebench.cli.main import main
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -48,7 +51,8 @@ def test_a_tiny_run_prints_a_table_and_stores_it(scripts, tmp_path, capsys):
         assert f"{row['benchmark']}: {row['name']}" in printed
 
 
-def test_what_sweeps_cost_is_measured(scripts, tmp_path):
+def test_what_sweeps_cost_is_measured(scripts, tmp_path, monkeypatch):
+    each_command_once(monkeypatch, "bench_sweeps")
     by_name = {row["name"]: row for row in _run(tmp_path, "sweeps")["rows"]}
     assert by_name["job of a sweep"]["against"] == "bare process"
     assert by_name["dry run of 10 jobs"]["against"] == "dry run of 1 job"
@@ -68,9 +72,25 @@ def each_command_once(monkeypatch, module):
     monkeypatch.setattr(module, "child", child_once)
 
 
+def here(arguments, threads, cwd=None):
+    """Run a command of Python in this process, which has imported torch."""
+    kind, what, *words = arguments
+    before = logging.root.handlers[:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd or ".")
+        if kind == "-c":
+            exec(what, {"__name__": "__main__"})
+        else:
+            assert (kind, what, main(words)) == ("-m", "vaebench", 0)
+    for handler in set(logging.root.handlers) - set(before):
+        logging.root.removeHandler(handler)
+        handler.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rhvae", "start", "memory", "memory-centroids", "conv", "checkpoint", "streaming"])
 def test_every_benchmark_runs(scripts, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(importlib.import_module("bench_start"), "child", here)
     for module in ("bench_start", "bench_measure"):
         each_command_once(monkeypatch, module)
     rows = _run(tmp_path, name)["rows"]
