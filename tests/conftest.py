@@ -47,7 +47,8 @@ def _processes_start_quickly() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "_START_METHOD", "forkserver")
-        multiprocessing.set_forkserver_preload(["tests.models.test_processes", "torch._dynamo"])
+        modules = ["vaebench.models.base", "vaebench.trainers.base", "torch._dynamo", "tests.models.test_processes"]
+        multiprocessing.set_forkserver_preload(modules)
         yield
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import random
 import resource
@@ -26,6 +27,7 @@ from PIL import Image
 from tests.hostile.commands import MAX_MEMORY, SECONDS, Answer, Commands
 from vaebench import factory
 from vaebench.cli.errors import one_line
+from vaebench.cli.main import main
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.factory.bounds import bounded_by
 from vaebench.report import files
@@ -60,15 +62,18 @@ def commands():
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, commands):
+def base(tmp_path_factory):
     """A run that was trained, evaluated and sampled from; data sets in every form."""
     folder = tmp_path_factory.mktemp("base")
-    for words in (
-        ["train", *SMALL, "dataset.num_examples=60", "hydra.run.dir=run"],
-        *(VERBS[verb] for verb in ("evaluate", "sample")),
-    ):
-        answer = commands.run(folder, words)
-        assert answer.code == 0, answer.output
+    handlers, level = logging.root.handlers[:], logging.root.level
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", *SMALL, "dataset.num_examples=60", "hydra.run.dir=run"]) == 0
+        assert main(VERBS["evaluate"]) == main(VERBS["sample"]) == 0
+    for handler in set(logging.root.handlers) - set(handlers):
+        logging.root.removeHandler(handler)
+        handler.close()
+    logging.root.setLevel(level)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     np.save(folder / "data.npy", pixels)
     np.savez_compressed(folder / "data.npz", x=pixels, y=np.arange(60) % 3)

@@ -21,7 +21,7 @@ OPTIONS = options([CONF])
 QUICK = {  # of the settings that a sampler has
     "num_chains": 3,
     "num_warmup": 5,
-    "num_draws": 3,
+    "num_draws": 4,  # the least
     "num_leapfrog": 1,
     "num_epochs": 1,
     "num_timesteps": 20,
