@@ -61,20 +61,19 @@ def calls(shell: str, folder: Path) -> list[list[str]]:
     return [words for block in BLOCKS[2:] for words in typed(shell, block, folder)]
 
 
-def test_zsh_passes_on_the_same_words_as_bash(tmp_path):
-    set_up(tmp_path)
-    assert calls("zsh", tmp_path) == calls("bash", tmp_path)
-
-
-def test_every_block_is_what_it_looks_like(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_every_block_is_what_it_looks_like(shell, command, tmp_path, monkeypatch):
     set_up(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     stored = "\n".join(
         ["seed: 0", *(f"{group}:\n  _target_: vaebench.{path}" for group, path in STORED.items()), "resume: null"]
     )
     (tmp_path / "outputs" / "first" / "config.yaml").write_text(stored + "\n")
-    given = calls("bash", tmp_path)
+    given = calls(shell, tmp_path)
     assert len(given) > 15
+    if shell == "zsh":  # which leaves a tilde after '=' as it is
+        of_bash = calls("bash", tmp_path)
+        given = [words for words in given if words not in of_bash]
     for words in given:
         if "my_model" in " ".join(words):
             continue
