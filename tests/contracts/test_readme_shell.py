@@ -103,7 +103,7 @@ def test_a_run_is_loaded_as_shown(tmp_path, monkeypatch):
 
 def test_what_it_links_to_is_there():
     anchors = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"(?m)^## (.*)$", README)
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"(?m)^##+ (.*)$", README)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", README)) <= anchors
     for path in re.findall(r"\]\((scripts/[^)]+)\)", README):
