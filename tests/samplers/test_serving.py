@@ -23,6 +23,7 @@ QUICK = {  # of the settings that a sampler has
     "num_warmup": 5,
     "num_draws": 4,  # the least
     "num_leapfrog": 1,
+    "max_iterations": 5,
     "num_epochs": 1,
     "num_timesteps": 20,
     "num_blocks": 1,
