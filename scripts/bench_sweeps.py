@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -74,16 +75,33 @@ def _planning(settings: Settings) -> list[Row]:
 def _status(settings: Settings) -> list[Row]:
     count = settings.size(1_000, 10)
     with tempfile.TemporaryDirectory() as folder:
-        sweep = continued(Path(folder) / "s", [], "local", [["model=vae", f"seed={n}"] for n in range(count)])
-        for job in sweep.jobs:
-            write_json(sweep.run(job).status, {"status": "done", "epoch": 9, "step": 90, "reason": None, "time": ""})
-        sweep.save()
-        name = f"sweep status, {count:,} jobs"
-        times = interleaved(
-            {"python": _child(["-c", "pass"], settings), name: _child(_look_at(sweep), settings)}, settings.size(5, 1)
-        )
-        notes = {name: "aim: under a second; reads JSON only"}
+        here = _sweep(Path(folder) / "here", "local", "done", count)
+        cluster = _sweep(Path(folder) / "cluster", "slurm", "running", count)
+        _stand_in(Path(folder) / "squeue", [f"{job.job_id}|RUNNING|None" for job in cluster.jobs])
+        name, asked = f"sweep status, {count:,} jobs", f"sweep status, {count:,} jobs that Slurm is asked for"
+        path = os.environ["PATH"]
+        os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
+        try:
+            commands = {"python": ["-c", "pass"], name: _look_at(here), asked: _look_at(cluster)}
+            times = interleaved({key: _child(words, settings) for key, words in commands.items()}, settings.size(5, 1))
+        finally:
+            os.environ["PATH"] = path
+        notes = {name: "aim: under a second; reads JSON only", asked: "a script stands in for squeue"}
         return rows("sweeps", times, against="python", unit="s", value=float, notes=notes)
+
+
+def _sweep(folder: Path, place: str, status: str, count: int) -> Sweep:
+    sweep = continued(folder, [], place, [["model=vae", f"seed={number}"] for number in range(count)])
+    for job in sweep.jobs:
+        job.job_id = f"7_{job.number}" if place == "slurm" else None
+        write_json(sweep.run(job).status, {"status": status, "epoch": 9, "step": 90, "reason": None, "time": ""})
+    sweep.save()
+    return sweep
+
+
+def _stand_in(program: Path, lines: list[str]) -> None:
+    program.write_text("\n".join(["#!/bin/sh", "cat << END", *lines, "END", ""]))
+    program.chmod(0o755)
 
 
 def _look_at(sweep: Sweep) -> list[str]:
