@@ -5,6 +5,7 @@ import sys
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from vaebench.commands.sweep import show_study
 from vaebench.sweeps.local import LocalPool
 from vaebench.sweeps.optuna import OptunaSweep, entries_of
 from vaebench.sweeps.record import Sweep, search_in
@@ -116,6 +117,22 @@ def test_twelve_trials_on_two_workers_stopped_and_continued_to_twenty_are_those_
     assert [state.name for state in sweep.states().values()] == [
         "pruned" if value > upper else "done" for value in values
     ]
+
+
+def test_a_study_ends_with_its_best_trial_as_a_command_what_mattered_and_pictures(tmp_path, capsys):
+    kind = OptunaSweep(num_trials=10, sampler="RandomSampler")
+    sweep, study = run(tmp_path, kind, parallelism=2)
+    show_study(kind, study, sweep)
+    told = capsys.readouterr().out.splitlines()
+    best = study.best_trial
+    words = sweep.jobs[best.number].overrides
+    assert told[:2] == [f"best: trial {best.number}, loss {best.value:.6g}", f"    vaebench train {' '.join(words)}"]
+    shares = {line.split()[2]: float(line.split()[3]) for line in told if line.startswith("importance of ")}
+    assert set(shares) == {"x:", "n:"}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.011)  # two decimals each
+    for name in ("history.png", "parallel_coordinates.png"):
+        assert f"picture: {sweep.path / name}" in told
+        assert (sweep.path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_several_objectives(tmp_path):
