@@ -15,6 +15,6 @@ for sampler in ${SAMPLERS:-normal gaussian_mixture kernel_density maf latent_dif
     if [ "$sampler" = hmc ]; then target=(target=aggregate_posterior); fi
     $vaebench sample "$directory"/[0-9]* sampler="$sampler" num_samples=$number "${target[@]}"
     $vaebench evaluate "$directory"/[0-9]* samples="$sampler" metric=[fd,density_coverage] \
-        metric.fd.num_samples=$number metric.density_coverage.num_samples=$number
+        metric.fd.num_samples=$number
 done
 $vaebench report "$directory"/[0-9]* output="$directory/report"
