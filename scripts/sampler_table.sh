@@ -17,4 +17,4 @@ for sampler in ${SAMPLERS:-normal gaussian_mixture kernel_density maf latent_dif
     $vaebench evaluate "$directory"/[0-9]* samples="$sampler" metric=[fd,density_coverage] \
         metric.fd.num_samples=$number
 done
-$vaebench report "$directory"/[0-9]* output="$directory/report"
+$vaebench report "$directory"/[0-9]* output="$directory/report" sort_by=fd_pixels
