@@ -36,6 +36,34 @@ def test_fsq_codes_stand_for_its_points_and_zero_stays_zero():
     assert not quantized.losses
 
 
+def test_fsq_spreads_vectors_that_hardly_vary():
+    z = 5 + 1e-3 * torch.randn(500, 4, 1, 1)
+    quantizer, as_published = FSQ().build(), FSQ(decay=None).build()
+    for some in (quantizer, as_published):
+        some.start(z)
+        some.update(z)
+    assert len(quantizer(z).codes.unique()) > 200
+    assert len(as_published(z).codes.unique()) == 1
+
+
+def test_fsq_follows_mean_and_variance():
+    quantizer = FSQ((8, 5), decay=0.75).build().double()
+    mean, variance = torch.zeros(2).double(), torch.ones(2).double()
+    for step in range(3):
+        z = (step + 1) * torch.randn(7, 2, 3, 2).double() + step
+        vectors = z.movedim(1, -1).reshape(-1, 2)
+        if step == 0:
+            quantizer.start(z)
+            mean, variance = vectors.mean(0), vectors.var(0, correction=0)
+        quantizer.update(z)
+        mean = 0.75 * mean + 0.25 * vectors.mean(0)
+        variance = 0.75 * variance + 0.25 * vectors.var(0, correction=0)
+    torch.testing.assert_close(quantizer.mean, mean)
+    torch.testing.assert_close(quantizer.variance, variance)
+    standardized = (z - mean.reshape(1, 2, 1, 1)) / variance.sqrt().reshape(1, 2, 1, 1)
+    torch.testing.assert_close(quantizer.bound(z), FSQ((8, 5)).build().double().bound(standardized))
+
+
 def test_fsq_gradient_is_that_of_the_bound():
     quantizer = FSQ((8, 5)).build().double()
     z = torch.randn(3, 2, 2, 2).double().requires_grad_()
@@ -73,6 +101,7 @@ def test_lfq_entropies_are_those_of_the_distribution_over_all_codes():
     [
         (lambda: FSQ(()), "levels must name at least one channel"),
         (lambda: FSQ((8, 1)), "levels must be a whole number of at least 2; got 1"),
+        (lambda: FSQ(decay=1.0), "decay must be at least 0 and below 1, or null; got 1.0"),
         (lambda: LFQ(0), "num_bits must be a whole number of at least 1"),
         (lambda: LFQ(20), "num_bits must be a whole number of at least 1 and at most 14; got 20"),
         (lambda: LFQ(inverse_temperature=0), "inverse_temperature must be above 0"),
