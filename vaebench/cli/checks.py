@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vaebench.hardware.interpreter import run_module
 from vaebench.messages import counted
 
 
@@ -17,9 +17,8 @@ def examine(question: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: the first mistake.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "vaebench.sweeps.check"], input=json.dumps(question), capture_output=True, text=True
-    )
+    check = run_module("vaebench.sweeps.check")
+    done = subprocess.run(check, input=json.dumps(question), capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"the jobs could not be checked: {done.stderr.strip()[-500:]}")
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -24,6 +24,7 @@ from vaebench.cli.composing import Composer
 from vaebench.cli.errors import FAILED, JobError, SweepError
 from vaebench.cli.job import CommandJob
 from vaebench.commands.sweep import notice_of, show_jobs, show_study, show_unsuccessful, words_to_go_on
+from vaebench.hardware.interpreter import run_module
 from vaebench.hardware.signals import raise_interrupts
 from vaebench.messages import counted
 from vaebench.runs.regular import open_regular
@@ -41,7 +42,7 @@ from vaebench.sweeps.space import Axis, word
 
 BENCHMARK = "benchmark"
 OF_THE_SWEEP = ("sweep", "hydra/launcher", "hydra.launcher", "hydra.sweep", "hydra/sweeper", "hydra.sweeper")
-PROGRAM = (sys.executable, "-m", "vaebench")  # that runs the jobs of a sweep which nobody waits for
+PROGRAM = run_module("vaebench")  # that runs the jobs of a sweep which nobody waits for
 _log = logging.getLogger(__name__)
 
 

@@ -7,11 +7,11 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaebench.hardware.interpreter import run_module
 from vaebench.runs.regular import open_regular
 from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import Job, Sweep
@@ -27,7 +27,7 @@ class LocalPool:
         parallelism: Jobs at a time, >= 1.
         timeout_min: Minutes after which a job is asked to save and end; None never asks.
         gpus: Numbers of the GPUs that jobs take in turn.
-        program: What runs a job: a command that takes the words after `vaebench`.
+        program: What runs a job: a command that takes the words after `vaebench`, which it is by default.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class LocalPool:
         parallelism: int,
         timeout_min: float | None = None,
         gpus: Sequence[str] = (),
-        program: Sequence[str] = (sys.executable, "-m", "vaebench"),
+        program: Sequence[str] | None = None,
     ) -> None:
         self.capacity: int | None = parallelism
         self.timeout_min = timeout_min
         self.gpus = list(gpus)
-        self.program = list(program)
+        self.program = list(program or run_module("vaebench"))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._started: dict[int, float] = {}
         self._gpu_of: dict[int, str] = {}
