@@ -92,7 +92,7 @@ class NegativePhase:
         return self.moved(energy, start), slots
 
     def taken(self, chains: Tensor, num: int) -> tuple[Tensor, Tensor]:
-        """As `replayed`, before the chains move: states of which some are new, and places."""
+        """As `replayed`, before the chains move: states (num, D), of which some are new, and places (num,)."""
         part = collective.current_shard()
         rows = slice(0, num) if part is None else slice(part.start, part.stop)
         slots = collective.permutation(len(chains), chains.device)[rows]
