@@ -80,6 +80,29 @@ def test_hopeless_trials_are_pruned_by_their_validation_values(tmp_path):
         assert (sweep.state(sweep.jobs[trial.number]).name == "pruned") == hopeless
 
 
+def test_a_trial_that_is_stopped_after_a_report_goes_on_without_reporting_it_again(tmp_path, monkeypatch):
+    kind = OptunaSweep(num_trials=1, pruner="ThresholdPruner", pruner_args={"upper": 1e6})
+    outcome = LocalPool.outcome
+
+    def interrupt(pool, sweep, job):
+        if not kind.study(sweep.path).trials[0].intermediate_values:
+            return None  # not before a value was reported
+        monkeypatch.setattr(LocalPool, "outcome", outcome)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalPool, "outcome", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, kind)
+    before = kind.study(tmp_path / "s").trials[0].intermediate_values
+    sweep, study = run(tmp_path, kind)  # optuna's warning of a second report is an error in tests
+    (trial,) = study.trials
+    assert before
+    assert before.items() <= trial.intermediate_values.items()
+    assert sorted(trial.intermediate_values) == [1, 2, 3]
+    assert trial.state == optuna.trial.TrialState.COMPLETE
+    assert [job.submissions for job in sweep.jobs] == [2]
+
+
 def test_twelve_trials_on_two_workers_stopped_and_continued_to_twenty_are_those_of_optuna_alone(tmp_path):
     """The values of RandomSampler depend on how often it was asked, and on no result: so they can be compared."""
     upper, settings = 9.0, {"sampler": "RandomSampler", "pruner": "ThresholdPruner", "seed": 3}

@@ -20,7 +20,8 @@ from vaebench.sweeps.space import Axis
 class _Running:
     job: Job
     trial: Any
-    reported: set[int] = field(default_factory=set)
+    stored: frozenset[int] = frozenset()  # epochs that an earlier command reported; optuna takes each once
+    seen: set[int] = field(default_factory=set)
     is_pruned: bool = False
 
 
@@ -61,14 +62,15 @@ def search(
                 if left_over:  # from a stopped command: continue that run
                     found = left_over.pop(0)
                     trial, number = optuna.trial.Trial(study, found._trial_id), found.number
+                    stored = frozenset(found.intermediate_values)
                 else:
                     trial = study.ask()
-                    number = trial.number
+                    number, stored = trial.number, frozenset()
                 job = _job(sweep, number, suggest(trial, entries))
                 if not pool.is_under_way(sweep, job):  # unless its process outlived that command
                     pool.submit(sweep, [job])
                 sweep.save()
-                running.append(_Running(job, trial))
+                running.append(_Running(job, trial, stored))
                 trials = study.get_trials(deepcopy=False)
             if not running:
                 return study
@@ -117,9 +119,10 @@ def _watch(kind: OptunaSweep, sweep: Sweep, pool: Pool, entry: _Running) -> None
         return
     for row in _rows(sweep, entry.job):
         epoch, value = row.get("epoch"), row.get(kind.metrics[0])
-        if isinstance(epoch, int) and epoch not in entry.reported and isinstance(value, (int, float)):
-            entry.reported.add(epoch)
-            entry.trial.report(float(value), epoch)
+        if isinstance(epoch, int) and epoch not in entry.seen and isinstance(value, (int, float)):
+            entry.seen.add(epoch)
+            if epoch not in entry.stored:
+                entry.trial.report(float(value), epoch)
             if entry.trial.should_prune():
                 entry.is_pruned = True
                 pool.cancel(sweep, entry.job)
@@ -131,12 +134,12 @@ def _tell(kind: OptunaSweep, study: Any, sweep: Sweep, entry: _Running, outcome:
 
     if entry.is_pruned and outcome.name != "done":
         study.tell(entry.trial, state=optuna.trial.TrialState.PRUNED)
-        return Outcome("pruned", f"by {kind.pruner}, at epoch {max(entry.reported)}")
+        return Outcome("pruned", f"by {kind.pruner}, at epoch {max(entry.seen)}")
     values = _values(kind, _rows(sweep, entry.job)) if outcome.name == "done" else None
     if outcome.name != "done" or values is None:
         study.tell(entry.trial, state=optuna.trial.TrialState.FAIL)
         if outcome.name == "done":
-            return Outcome("failed", f"its runs has no finite validation value of {', '.join(kind.metrics)}")
+            return Outcome("failed", f"its run has no finite validation value of {', '.join(kind.metrics)}")
         return outcome
     study.tell(entry.trial, values)
     return Outcome("done", ", ".join(f"{name} {value:.6g}" for name, value in zip(kind.metrics, values, strict=True)))
