@@ -299,6 +299,23 @@ def test_the_script_carries_what_was_asked_for(tmp_path):
     assert script.index("module load cuda") < script.index("srun")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot leave the working folder out")
+def test_a_job_does_not_run_a_file_of_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    (tmp_path / "queue.py").write_text("raise SystemExit('not the module')\n")
+    run_here = {"sbatch": 'sh "$1" > told 2>&1; echo Submitted batch job 7', "srun": 'shift 5; exec "$@"'}
+    for name, does in run_here.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    sweep = continued(tmp_path / "s", [], "slurm", [["seed=0"]])
+    SlurmPool(vars(Slurm()), lambda words: print).submit(sweep, sweep.jobs)
+    told = (tmp_path / "told").read_text()
+    assert "submitit" in told and "not the module" not in told, told
+
+
 def test_without_slurm_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     sweep = continued(tmp_path / "s", [], "slurm", [["seed=0"]])

@@ -7,7 +7,12 @@ import sys
 
 
 def run_module(name: str) -> tuple[str, ...]:
-    """Return the command that runs a module, deaf to files of the working folder that are named like one of Python's.
+    """Return the command that runs a module: `python -P -m name`."""
+    return (*python(), "-m", name)
+
+
+def python() -> tuple[str, ...]:
+    """Return the command of this interpreter, deaf to files of the working folder that are named like one of Python's.
 
     `python -m` imports from the working folder before all else, which the command `vaebench` does not: somebody's
     `queue.py` or `random.py` there would be run. Python 3.10 has no way to leave the folder out. Where this process
@@ -18,4 +23,4 @@ def run_module(name: str) -> tuple[str, ...]:
     except FileNotFoundError:  # removed meanwhile
         here = ""
     is_deaf = sys.version_info >= (3, 11) and not {"", here} & set(sys.path)
-    return (sys.executable, *(["-P"] if is_deaf else []), "-m", name)
+    return (sys.executable, *(["-P"] if is_deaf else []))

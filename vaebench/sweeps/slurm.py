@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vaebench.hardware.interpreter import python
 from vaebench.sweeps.accounting import ENDED, UnknownError, accounted, cancel, end_of, queued, result_of
 from vaebench.sweeps.pool import Outcome, last_line
 from vaebench.sweeps.record import VERBS, Job, Sweep
@@ -143,7 +145,7 @@ class SlurmPool:
         folder = sweep.path / ".submitit" / "%j"
         if not check:  # a dry run needs no Slurm
             kind = type("DryExecutor", (kind,), {"affinity": classmethod(lambda cls: 1)})
-        executor = kind(folder=folder, max_num_timeout=self.options["max_requeues"])
+        executor = kind(folder=folder, max_num_timeout=self.options["max_requeues"], python=shlex.join(python()))
         named = {name: self.options[name] for name in OPTIONS if self.options.get(name) is not None}
         if "mem_gb" in named:
             named["mem"] = f"{round(1024 * named.pop('mem_gb'))}M"
