@@ -106,7 +106,7 @@ def record_end(run: Run) -> None:
 
 
 def command() -> str:
-    """The command as typed."""
+    """The command, its values quoted for Hydra; a shell takes it again."""
     program, arguments = sys.argv[0], sys.argv[1:]
     program = program if program.startswith("vaebench ") else Path(program).name
     return " ".join([program, *map(shlex.quote, arguments)])
