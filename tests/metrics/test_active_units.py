@@ -7,10 +7,12 @@ import torch
 
 from vaebench.data.split import DataSplit
 from vaebench.distributions.likelihoods import Gaussian
+from vaebench.distributions.quantizers.vq import VectorQuantizer
 from vaebench.metrics.active_units import ActiveUnits, variance_and_error
 from vaebench.metrics.base import NotApplicableError
 from vaebench.models.vae import VAE
-from vaebench.networks import MLP
+from vaebench.models.vq_vae import VQVAE
+from vaebench.networks import MLP, Conv
 
 
 def scaled(*scales):
@@ -36,6 +38,15 @@ def test_counts_the_dimensions_whose_mean_varies():
     )
     assert ActiveUnits(threshold=0.05)(model, DataSplit(x)).values["active_units"].value == 1
     assert "of 5 dimensions" in found.values["active_units"].unit
+
+
+def test_a_grid_of_vectors_has_as_many_dimensions_as_numbers():
+    sizes = {"num_embeddings": 8, "embedding_dim": 3, "kmeans_iterations": 0}
+    model = VQVAE(
+        (1, 8, 8), likelihood="bernoulli", network=Conv((4,), hidden_dim=0), quantizer=VectorQuantizer(**sizes)
+    )
+    found = ActiveUnits(threshold=0.0)(model, DataSplit(torch.rand(20, 1, 8, 8)))
+    assert found.values["active_units"].unit == f"of {math.prod(model.latent_shape)} dimensions"
 
 
 def test_error_of_a_variance():

@@ -20,6 +20,7 @@ from vaebench.report.numbers import short, with_error
         (10.0, 1e-8, "10 ± 0"),
         (0.0, 1e-8, "0 ± 1e-08"),
         (0.5, 0.0, "0.5 ± 0"),
+        (500.000000000041, 2e-13, "500 ± 0"),
         (0.123456, None, "0.1235"),
         (3.0, None, "3"),
         (math.nan, 1.0, "nan"),

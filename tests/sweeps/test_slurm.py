@@ -313,7 +313,8 @@ def test_a_job_does_not_run_a_file_of_the_working_folder(tmp_path, monkeypatch):
     sweep = continued(tmp_path / "s", [], "slurm", [["seed=0"]])
     SlurmPool(vars(Slurm()), lambda words: print).submit(sweep, sweep.jobs)
     told = (tmp_path / "told").read_text()
-    assert "submitit" in told and "not the module" not in told, told
+    assert "submitit" in told, told
+    assert "not the module" not in told, told
 
 
 def test_without_slurm_one_sentence(tmp_path, monkeypatch):

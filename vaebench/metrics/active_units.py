@@ -47,7 +47,7 @@ class ActiveUnits(Metric):
     def measure(self, subject: Subject) -> Result:
         """Return active_units; the variances of all dimensions are among the details."""
         means = torch.cat(
-            [subject.model.posterior(batch.x, batch.y).mean.double().cpu() for batch in subject.batches()]
+            [subject.model.posterior(batch.x, batch.y).mean.flatten(1).double().cpu() for batch in subject.batches()]
         )
         if len(means) < 2:
             raise NotApplicableError("a variance over examples needs at least two of them; raise num_examples")

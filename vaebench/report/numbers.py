@@ -23,7 +23,7 @@ def with_error(value: float, error: float | None) -> str:
         return f"{value:.4g} ± {error:.2g}"
     if value == round(value) and error < 0.1:  # a count whose error is below one item
         return f"{value:.0f} ± {error if error > 1e-4 * abs(value) else 0:.1g}"
-    if error == 0:
+    if error <= 1e-12 * abs(value):  # what double precision leaves of 0
         return f"{short(value)} ± 0"
     digits = min(max(0, 1 - math.floor(math.log10(error))), 12)
     return f"{value:.{digits}f} ± {error:.{digits}f}"
