@@ -13,6 +13,7 @@ from vaebench.core import Batch
 from vaebench.distributions.denoising_diffusion import (
     DenoisingDiffusion,
     DiffusionDistribution,
+    _drawn,
     _log_mass,
     _times_of_draw,
 )
@@ -26,7 +27,7 @@ MEAN, SD, D = 0.3, 0.5, 2
 
 
 class Exact(nn.Module):
-    """E[epsilon | x_t] for x_0 ~ N(MEAN, SD^2)."""
+    """v of which E[epsilon | x_t] comes, for x_0 ~ N(MEAN, SD^2)."""
 
     def __init__(self, alpha_bar):
         super().__init__()
@@ -34,7 +35,8 @@ class Exact(nn.Module):
 
     def forward(self, x_t, t, context=None):
         a = self.alpha_bar[t].view(-1, *[1] * (x_t.ndim - 1))
-        return (1 - a).sqrt() * (x_t - a.sqrt() * MEAN) / (a * SD**2 + 1 - a)
+        epsilon = (1 - a).sqrt() * (x_t - a.sqrt() * MEAN) / (a * SD**2 + 1 - a)
+        return (epsilon - (1 - a).sqrt() * x_t) / a.sqrt()
 
 
 def exact_head(num_timesteps=100, **settings):
@@ -89,7 +91,7 @@ def test_the_bound_has_the_mean_that_the_best_denoiser_gives_it(num_timesteps):
 @torch.no_grad()
 def test_draws_have_the_moments_of_the_data(eta):
     torch.manual_seed(0)
-    head, n = exact_head(400, eta=eta), 20_000
+    head, n = exact_head(400, eta=eta), 8_000
     x = head(contexts(1), 1).sample((n,)).flatten()
     assert float(x.mean()) == pytest.approx(MEAN, abs=4.5 * SD / math.sqrt(2 * n) + 0.005)  # and 400 steps, not all
     assert float(x.std()) == pytest.approx(SD, abs=4.5 * SD / math.sqrt(4 * n) + 0.01)
@@ -135,7 +137,8 @@ def test_the_last_step_is_a_distribution_over_the_levels(shape, x_0):
     class Fixed(nn.Module):  # predicts, whatever x_1, the noise that makes x_0 of it
         def forward(self, x, t, context=None):
             a = head.alpha_bar[1]
-            return (x - a.sqrt() * x_0) / (1 - a).sqrt()
+            epsilon = (x - a.sqrt() * x_0) / (1 - a).sqrt()
+            return (epsilon - (1 - a).sqrt() * x) / a.sqrt()
 
     head.denoiser = Fixed()
     x = torch.linspace(-1, 1, 5, dtype=torch.float64).view(5, *shape)
@@ -143,12 +146,74 @@ def test_the_last_step_is_a_distribution_over_the_levels(shape, x_0):
     assert float(total) == pytest.approx(1, abs=1e-12)
 
 
-def test_every_time_is_drawn_as_often():
-    p = exact_head(4).given(contexts(1))
-    for first in (1, 2):
-        counts = torch.bincount(p._times(torch.Size((3000,)), first), minlength=5)[first:]
-        share = 1 / (5 - first)
-        assert ((counts / 3000 - share).abs() < 4.5 * math.sqrt(share * (1 - share) / 3000)).all()
+def test_every_time_is_drawn_as_often_as_it_weighs():
+    """Evenly for simple weights; the bound's own weights otherwise, which differ by a factor of 4 and more."""
+    p, n = exact_head(4).given(contexts(1)), 3000
+    weights = torch.tensor([1.0, 4.0, 0.5, 2.0], dtype=torch.float64)
+    for times, share in (
+        (p._times(torch.Size((n,))) - 1, torch.full((4,), 0.25)),
+        (_drawn(weights, torch.rand(n)), weights / 7.5),
+    ):
+        counts = torch.bincount(times, minlength=4)
+        assert ((counts / n - share).abs() < 4.5 * (share * (1 - share) / n).sqrt()).all()
+
+
+@torch.no_grad()
+def test_times_by_weight_make_the_bound_less_noisy():
+    """The estimate's variance over times, at the best denoiser; even times have 3 times the spread or more."""
+    head, n = exact_head(1000), 20_000
+    torch.manual_seed(0)
+    x = MEAN + SD * torch.randn(n, D, dtype=torch.float64)
+    p = head.eval()(contexts(n), 1).base_dist
+    context = p.rows(x)[1]
+    by_weight = p._sum_of_terms(x, context, torch.Size((n,)))
+    t = 2 + torch.randint(0, 999, (n,))
+    evenly = -999 * head.weights[t - 2] * p._squared_error(x, context, t, torch.Size((n,)))[0]
+    assert float(evenly.std()) > 3 * float(by_weight.std())
+    error = 4.5 * float(evenly.std()) / math.sqrt(n)
+    assert float(by_weight.mean()) == pytest.approx(float(evenly.mean()), abs=error)
+
+
+def test_fewer_levels_begin_with_more_noise():
+    """A quarter of the distance between levels, where that is more than the schedule's own first noise of 0.01."""
+    for num_levels, first in ((256, 0.01), (17, 0.5 / 16), (2, 0.5)):
+        alpha_bar = DenoisingDiffusion(num_levels).alpha_bar
+        assert float((1 - alpha_bar[1]).sqrt()) == pytest.approx(first, rel=1e-9)
+        assert float(alpha_bar[-1]) == pytest.approx(float(alpha_bars("linear", 1000)[-1]), rel=1e-9)
+        assert (alpha_bar.diff() < 0).all()
+        assert len(alpha_bar) == 1001
+
+
+@torch.no_grad()
+def test_pictures_have_noise_of_their_own_whatever_the_batch():
+    model = DiffusionVAE((1, 3, 4), likelihood=DenoisingDiffusion(9, hidden_dim=8, num_steps=4, eta=1.0), latent_dim=2)
+    z = torch.randn(5, 2)
+    torch.manual_seed(1)
+    together = model.picture(z)
+    torch.manual_seed(1)
+    torch.testing.assert_close(torch.cat([model.picture(z[:2]), model.picture(z[2:])]), together)
+    alike = model.picture(z[:1].expand(8, -1))
+    assert len(alike.unique(dim=0)) == 8
+    x = torch.randint(0, 9, (1, 1, 3, 4)).expand(8, -1, -1, -1) / 8
+    assert len(model.reconstruct(x, deterministic=True).unique(dim=0)) == 8
+    assert len(model.decode(z[:1].expand(8, -1)).unique(dim=0)) == 1  # on a path only z moves
+
+
+def test_the_decoders_picture_is_trained_as_a_vae_is():
+    """The first stage: log N(x; x_hat, sigma^2), weighted; without it the loss is the bound."""
+    head, x = DenoisingDiffusion(9, hidden_dim=8), torch.randint(0, 9, (6, 1, 3, 4)) / 8
+    model = DiffusionVAE((1, 3, 4), likelihood=head, latent_dim=2, reconstruction_weight=0.7)
+    params = torch.randn(6, 17, 3, 4)
+    model.likelihood = lambda z, y=None: head(params, 3)
+    loss = model.loss(Batch(x), 0)
+    expected = -Normal((params[:, :1] + 1) / 2, 0.25).log_prob(x).sum() / 6
+    torch.testing.assert_close(loss.terms["reconstruction"], expected)
+    torch.testing.assert_close(loss.total, loss.terms["distortion"] + loss.terms["rate"] + 0.7 * expected)
+    assert set(
+        DiffusionVAE((3,), likelihood=DenoisingDiffusion(4), reconstruction_weight=0)
+        .loss(Batch(torch.rand(2, 3)), 0)
+        .terms
+    ) == {"distortion", "rate"}
 
 
 def test_levels_are_carried_to_minus_one_and_one(monkeypatch):
@@ -156,7 +221,7 @@ def test_levels_are_carried_to_minus_one_and_one(monkeypatch):
     monkeypatch.setattr(DiffusionDistribution, "_prior_rate", lambda self, x: seen.append(x) or rate(self, x))
     head = DenoisingDiffusion(3, hidden_dim=8)
     head.setup((3,))
-    head(torch.zeros(1, 16), 1).log_prob(torch.tensor([[0.0, 0.5, 1.0]]))
+    head(torch.zeros(1, 19), 1).log_prob(torch.tensor([[0.0, 0.5, 1.0]]))
     assert seen[0].tolist() == [[-1.0, 0.0, 1.0]]
 
 

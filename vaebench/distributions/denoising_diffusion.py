@@ -17,6 +17,7 @@ from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, noise_weigh
 
 Weighting = Literal["variational", "simple"]
 NUM_TIMES = 8  # per example when not training: the bound at a single time is noisy
+FIRST = 0.125  # share of the draws that x_1 gets in training
 NOISE_SEED = 0  # for the fixed noise
 
 
@@ -28,8 +29,12 @@ class DenoisingDiffusion(ContextLikelihood):
         - KL(q(x_T|x_0) \| N(0, I))
 
     with the weights w_t of `objectives.diffusion.noise_weights`. `log_prob` is an unbiased estimate of the bound: in
-    training from one time of 1, …, T, which is one pass of the network; otherwise from x_1 and eight times of the sum.
-    With `weighting=simple` it is -||epsilon - epsilon_theta||^2 at a time drawn from 1, …, T, which bounds nothing.
+    training from one time, which is one pass of the network; otherwise from x_1 and eight times of the sum. Times are
+    drawn as often as they weigh. With `weighting=simple` it is -||epsilon - epsilon_theta||^2 at a time drawn evenly
+    from 1, …, T, which bounds nothing.
+
+    The network returns v, of which epsilon_theta = sqrt(alpha-bar_t) v + sqrt(1 - alpha-bar_t) x_t; c(z) begins with
+    the decoder's own picture of x, which a model may train (`DiffusionVAE` does).
 
     Data with levels are carried to [-1, 1], and p(x_0|x_1) is a Gaussian's mass in the bin of each level (eq. 13).
     Draws pass `num_steps` times, denser near 0, by DDIM; eta = 1 and num_steps = T make them the ancestral sampling of
@@ -39,10 +44,14 @@ class DenoisingDiffusion(ContextLikelihood):
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239 (eq. 5, 12 to 14);
         DiffuseVAE (Pandey et al., 2022), https://arxiv.org/abs/2201.00308, for a decoder of which x_t is told;
-        Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, for fewer steps
+        Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, for fewer steps;
+        Progressive Distillation for Fast Sampling of Diffusion Models (Salimans and Ho, 2022),
+        https://arxiv.org/abs/2202.00512 (appendix D), for v
     Deviations:
-        Encoder, decoder and denoiser are trained together; DiffuseVAE trains a VAE first. The network and its sizes are
-        ours.
+        Ho et al. predict epsilon itself, from which x_0 cannot be told where x_t is nearly all noise. Their first
+        noise, 0.01, suits 256 levels; with fewer, the schedule begins where the noise is a quarter of the distance
+        between levels (0.03 for 17), since finer noise costs D log 3 nats there unless the network learns to round.
+        Their times are uniform. The network and its sizes are ours.
     Args:
         num_levels: n, >= 2, or null for real data; `auto` is the data set's.
         weighting: `variational`, or `simple`.
@@ -50,12 +59,13 @@ class DenoisingDiffusion(ContextLikelihood):
         num_timesteps: T, >= 2; 1000, that of Ho et al.
         num_steps: Times that a draw passes, from 1 to T; 20 is one of those of Song et al. (table 1).
         eta: Share of the ancestral noise in a draw, in [0, 1]; 0 is DDIM.
-        context_dim: Channels, or entries, of c(z), >= 1.
+        context_dim: Channels, or entries, of c(z) beyond the decoder's picture, >= 1.
         hidden_dim: Width of the network, >= 2.
         num_blocks: Its residual blocks, >= 1.
     """
 
     alpha_bar: Tensor
+    weights: Tensor
 
     def __init__(
         self,
@@ -80,12 +90,24 @@ class DenoisingDiffusion(ContextLikelihood):
         self.log_prob_is = "a bound"
         self.weighting, self.num_steps, self.eta = weighting, num_steps, eta
         self._sizes = (hidden_dim, num_blocks)
-        self.register_buffer("alpha_bar", alpha_bars(noise_schedule, num_timesteps), persistent=False)
+        least = 0.0 if self.num_levels is None else (0.5 / (self.num_levels - 1)) ** 2  # a quarter of their distance
+        alpha_bar = alpha_bars(noise_schedule, num_timesteps, least)
+        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+        self.register_buffer("weights", noise_weights(alpha_bar), persistent=False)
 
     def setup(self, shape: tuple[int, ...]) -> None:
         """Create the denoiser for examples of this shape."""
         self.shape = tuple(shape)
-        self.denoiser = conditional_denoiser(shape, *self._sizes, self.context_dim)
+        self.denoiser = conditional_denoiser(shape, *self._sizes, shape[0] + self.context_dim)
+
+    def params_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The reconstruction, then the further context: (C + context_dim, H, W), or (D + context_dim,) for vectors."""
+        return (shape[0] + self.context_dim, *shape[1:])
+
+    def noise_in(self, x_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """Return epsilon_theta for x_t (N, *shape) at times t (N,); same shape."""
+        alpha_bar = self.alpha_bar[t].to(x_t.dtype).view(-1, *[1] * (x_t.ndim - 1))
+        return alpha_bar.sqrt() * self.denoiser(x_t, t, context) + (1 - alpha_bar).sqrt() * x_t
 
     def caution(self, x: Tensor) -> str | None:
         """Say that the number is a bound."""
@@ -103,13 +125,19 @@ class DiffusionDistribution(ContextDistribution):
         super().__init__(head.shape, context)
         self._head = head
 
+    @property
+    def reconstruction(self) -> Tensor:
+        """The decoder's own picture of x, in the range of the data, shape (*batch_shape, *event_shape)."""
+        own = self.context.narrow(len(self.batch_shape), 0, self.event_shape[0])
+        return own if self._head.num_levels is None else (own + 1) / 2
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Estimate of the bound for value (..., *event_shape), nats, shape (...); see `DenoisingDiffusion`."""
         x, context, batch_shape = self.rows(value)
         x = x if self._head.num_levels is None else 2 * x - 1
         with torch.autocast(x.device.type, enabled=False):
             if self._head.weighting == "simple":
-                t = self._times(batch_shape, 1)
+                t = self._times(batch_shape)
                 return -self._squared_error(x, context, t, batch_shape)[0].view(batch_shape)
             if self._head.training:
                 return (self._any_term(x, context, batch_shape) - self._prior_rate(x)).view(batch_shape)
@@ -132,10 +160,24 @@ class DiffusionDistribution(ContextDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Draw x, on its levels where it has them; shape (*sample_shape, *batch_shape, *event_shape)."""
+        """Draw x, on its levels where it has them; shape (*sample_shape, *batch_shape, *event_shape).
+
+        Each draw has a stream of noise of its own, so that many at once are the same as one after the other.
+        """
         shape = self._extended_shape(torch.Size(sample_shape))
-        _, context, batch_shape = self.rows(self.context.new_zeros(shape))
-        return self._to_data(self._reversed(context, lambda: self.normal(batch_shape)), on_levels=True).view(shape)
+        x, context, batch_shape = self.rows(self.context.new_zeros(shape))
+        high, low = (self.uniform(batch_shape, (2,)).double() * 2**24).long().unbind(-1)
+        generators = [torch.Generator().manual_seed(seed) for seed in (high * 2**24 + low).tolist()]
+
+        block = (1 if self._head.eta == 0 else 16, *self.event_shape)  # of times at once; DDIM needs the first alone
+        waiting: list[Tensor] = []
+
+        def own() -> Tensor:
+            if not waiting:
+                waiting.extend(torch.stack([torch.randn(block, generator=g) for g in generators], 1).to(x))
+            return waiting.pop()
+
+        return self._to_data(self._reversed(context, own), on_levels=True).view(shape)
 
     # The terms of the bound for N examples, each of shape (N,)
 
@@ -165,17 +207,17 @@ class DiffusionDistribution(ContextDistribution):
 
     def _sum_of_terms(self, x: Tensor, context: Tensor, batch_shape: torch.Size) -> Tensor:
         """-sum over t of w_t ||epsilon - epsilon_theta||^2, from one time drawn from 2, …, T; nats."""
-        t = self._times(batch_shape, 2)
-        weights = noise_weights(self._head.alpha_bar).to(x.dtype)
-        return -len(weights) * weights[t - 2] * self._squared_error(x, context, t, batch_shape)[0]
+        weights = self._head.weights
+        t = 2 + _drawn(weights, self.uniform(batch_shape))
+        return -weights.sum().to(x.dtype) * self._squared_error(x, context, t, batch_shape)[0]
 
     def _any_term(self, x: Tensor, context: Tensor, batch_shape: torch.Size) -> Tensor:
         """log p(x_0|x_1) plus the sum over t, from one time drawn from 1, …, T; nats."""
-        t = self._times(batch_shape, 1)
-        weights = noise_weights(self._head.alpha_bar).to(x.dtype)
+        total = self._head.weights.sum()
+        t = 1 + _drawn(torch.cat([FIRST / (1 - FIRST) * total[None], self._head.weights]), self.uniform(batch_shape))
         squared, x_t, epsilon = self._squared_error(x, context, t, batch_shape)
         last = self._log_mass_given(x, x_t, epsilon)
-        return (len(weights) + 1) * torch.where(t == 1, last, -weights[(t - 2).clamp_min(0)] * squared)
+        return torch.where(t == 1, last / FIRST, -total.to(x.dtype) / (1 - FIRST) * squared)
 
     def _squared_error(
         self, x: Tensor, context: Tensor, t: Tensor, batch_shape: torch.Size
@@ -184,13 +226,13 @@ class DiffusionDistribution(ContextDistribution):
         epsilon = self.normal(batch_shape)
         alpha_bar = self._head.alpha_bar[t].to(x.dtype).view(-1, *[1] * (x.ndim - 1))
         x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * epsilon
-        predicted = self._head.denoiser(x_t, t, context)
+        predicted = self._head.noise_in(x_t, t, context)
         return (epsilon - predicted).square().flatten(1).sum(1), x_t, predicted
 
-    def _times(self, batch_shape: torch.Size, first: int) -> Tensor:
-        """Draw times from first, …, T, int64, shape (N,)."""
-        num = len(self._head.alpha_bar) - first
-        return first + (num * self.uniform(batch_shape)).long().clamp(max=num - 1)
+    def _times(self, batch_shape: torch.Size) -> Tensor:
+        """Draw times from 1, …, T, each as often, int64, shape (N,)."""
+        num = len(self._head.alpha_bar) - 1
+        return 1 + (num * self.uniform(batch_shape)).long().clamp(max=num - 1)
 
     # The reverse process
 
@@ -202,7 +244,7 @@ class DiffusionDistribution(ContextDistribution):
         x = noise()
         with torch.autocast(x.device.type, enabled=False):
             for t, s in itertools.pairwise(times):
-                predicted = self._head.denoiser(x, torch.full((len(x),), t, device=x.device), context)
+                predicted = self._head.noise_in(x, torch.full((len(x),), t, device=x.device), context)
                 x, sigma = reverse_step(x, predicted, float(alpha_bar[t]), float(alpha_bar[s]), eta, bound)
                 if sigma > 0:
                     x = x + sigma * noise()
@@ -215,6 +257,12 @@ class DiffusionDistribution(ContextDistribution):
             return x
         x = ((x + 1) / 2).clamp(0, 1)
         return (x * (n - 1)).round() / (n - 1) if on_levels else x
+
+
+def _drawn(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Draw an index of the weights (K,) for each number of U[0, 1), as often as they say; int64, same shape."""
+    shares = weights.cumsum(0) / weights.sum()
+    return torch.searchsorted(shares, uniform.to(shares.dtype), right=True).clamp(max=len(weights) - 1)
 
 
 def _times_of_draw(num_timesteps: int, num_steps: int) -> list[int]:

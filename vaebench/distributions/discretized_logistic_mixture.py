@@ -20,6 +20,8 @@ from vaebench.hardware import collective
 
 _PIECE = 2**14  # entries per block of the mean: fits a processor's cache
 _FEW_LEVELS = 32  # up to here, summing the mean over levels is cheap
+_LEAST_WEIGHT = 1e-5  # of a component whose mean is worth the cost: the rest is worth less than a fifth of a level
+_REACH = (16, 10)  # scales from a mean to an end that nothing lies beyond: e^-16 for one channel, which is exact
 _NUM_NODES = {2: 16, 3: 6}  # number of channels -> quadrature nodes per earlier channel; otherwise 4
 
 
@@ -103,6 +105,7 @@ class DiscretizedLogisticMixture(Distribution):
             list(self.means.unbind(-4)),
             [_log_scale(v, self.min_log_scale).exp() for v in self.log_scales.unbind(-4)],
             list(self.coeffs.tanh().unbind(-4)),
+            weights,
             self.num_levels,
         )
         u = torch.stack([(weights * m).sum(-3) for m in given_component], -3)
@@ -236,13 +239,47 @@ def _conditional_mean(mean: Tensor, coeffs: list[Tensor], earlier: list[Tensor])
 # The mean
 
 
-def _component_means(means: list[Tensor], scales: list[Tensor], coeffs: list[Tensor], n: int) -> list[Tensor]:
-    """E[u_c] of each component, one (..., M, H, W) for each channel."""
-    pieces = zip(*[t.reshape(-1).split(_PIECE) for t in (*means, *scales, *coeffs)], strict=True)
+def _component_means(
+    means: list[Tensor], scales: list[Tensor], coeffs: list[Tensor], weights: Tensor, n: int
+) -> list[Tensor]:
+    """E[u_c] of each component, one (..., M, H, W) for each channel.
+
+    Where a component keeps clear of both ends, this is its conditional mean at the means of the earlier channels; the
+    costly rest is left to the others, and of those to the ones with a weight.
+    """
+    plain, is_clear = _means_without_ends(means, scales, coeffs, n)
+    if n <= _FEW_LEVELS and len(means) > 1:
+        is_clear = torch.zeros_like(is_clear)  # rounding to few levels moves means too
+    elif len(means) > 1:
+        is_clear = is_clear | (weights < _LEAST_WEIGHT)
+    costly = (~is_clear).flatten().nonzero()[:, 0]
+    pieces = zip(*[t.reshape(-1)[costly].split(_PIECE) for t in (*means, *scales, *coeffs)], strict=True)
     c, found = len(means), []
     for piece in pieces:
         found.append(_means_of_piece(list(piece[:c]), list(piece[c : 2 * c]), list(piece[2 * c :]), n))
-    return [torch.cat(parts).view_as(means[0]) for parts in zip(*found, strict=True)]
+    if not len(costly):
+        return plain
+    exact = [torch.cat(parts) for parts in zip(*found, strict=True)]
+    return [p.flatten().index_put((costly,), e).view_as(p) for p, e in zip(plain, exact, strict=True)]
+
+
+def _means_without_ends(
+    means: list[Tensor], scales: list[Tensor], coeffs: list[Tensor], n: int
+) -> tuple[list[Tensor], Tensor]:
+    """E[u_c] as if nothing lay beyond -1 and 1, and where that is so; each (..., M, H, W)."""
+    u: list[Tensor] = []
+    spreads: list[Tensor] = []
+    is_clear = torch.ones_like(means[0], dtype=torch.bool)
+    for c, (mean, scale) in enumerate(zip(means, scales, strict=True)):
+        m = _conditional_mean(mean, coeffs, u)
+        first = c * (c - 1) // 2
+        spread = scale + sum(coeffs[first + j].abs() * s for j, s in enumerate(spreads))
+        is_clear &= m.abs() + _REACH[len(means) > 1] * spread < 1
+        u.append(m.clamp(-1, 1))
+        spreads.append(spread)
+    if len(means) == 1:
+        is_clear &= scales[0] >= 2 / (n - 1)  # narrower than two bins, rounding moves the mean
+    return u, is_clear
 
 
 def _means_of_piece(means: list[Tensor], scales: list[Tensor], coeffs: list[Tensor], n: int) -> tuple[Tensor, ...]:

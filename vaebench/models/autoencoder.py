@@ -85,6 +85,10 @@ class Autoencoder(Model):
         rows = z.shape[-1 - len(self.latent_shape)] if z.ndim > len(self.latent_shape) else 1
         return self._mean_of(self.likelihood(z, self._labels(y, rows)))
 
+    def picture(self, z: Tensor, y: Tensor | int | None = None) -> Tensor:
+        """Return what shows p(x|z) among samples and reconstructions: its mean, as `decode`, unless it has none."""
+        return self.decode(z, y)
+
     def _mean_of(self, likelihood: Any) -> Tensor:
         """The one example that stands for p(x|z), shape (..., *shape)."""
         return likelihood.mean
@@ -134,7 +138,7 @@ class Autoencoder(Model):
         z = self.draw_from_prior(num_samples, labels)
         if temperature != 1:
             z = tempered(z, self.prior(labels).mean, temperature, self.group_sizes)
-        return self.decode(z, labels)
+        return self.picture(z, labels)
 
     def generate(
         self,
@@ -151,7 +155,7 @@ class Autoencoder(Model):
     def reconstruct(self, x: Tensor, deterministic: bool = False, y: Tensor | int | None = None) -> Tensor:
         """Encode and decode x of shape (B, *shape), through the mean of q where `deterministic`."""
         q = self.encode(x, y)
-        return self.decode(q.mean if deterministic else q.sample(), y)
+        return self.picture(q.mean if deterministic else q.sample(), y)
 
     @torch.no_grad()
     def interpolate(

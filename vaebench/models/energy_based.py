@@ -80,6 +80,10 @@ class EnergyBasedModel(Model):
         """Examples from values of u, (..., D) -> (..., *shape)."""
         return (self.location + self.scale * z).reshape(*z.shape[:-1], *self.shape)
 
+    def picture(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Same as `decode`."""
+        return self.decode(z, y)
+
     def draw_labels(self, num_samples: int) -> Tensor | None:
         """Return None, where a conditional model returns labels of shape (num_samples,)."""
         return None

@@ -13,12 +13,13 @@ from vaebench.messages import did_you_mean
 NoiseSchedule = Literal["linear", "cosine"]
 
 
-def alpha_bars(noise_schedule: str, num_timesteps: int) -> Tensor:
+def alpha_bars(noise_schedule: str, num_timesteps: int, least_variance: float = 0.0) -> Tensor:
     """Return the share of the signal's variance at t = 0, …, T, float64, shape (T + 1,).
 
     "linear" has beta from 1e-4 to 0.02 at T = 1000, for other T scaled so that the end is as noisy (Ho et al., 2020,
     https://arxiv.org/abs/2006.11239, section 4); "cosine" is eq. 17 of Nichol and Dhariwal (2021),
-    https://arxiv.org/abs/2102.09672.
+    https://arxiv.org/abs/2102.09672. Where its variance of the noise at t = 1 is below `least_variance`, T times at
+    equal distances run from the moment at which it is that, to the same end.
 
     Raises:
         ValueError: if there is no schedule of that name.
@@ -27,7 +28,21 @@ def alpha_bars(noise_schedule: str, num_timesteps: int) -> Tensor:
         near = did_you_mean(noise_schedule, get_args(NoiseSchedule))
         raise ValueError(f"noise_schedule must be one of {', '.join(_BETAS)}; got '{noise_schedule}'{near}")
     betas = _BETAS[noise_schedule](num_timesteps).clamp(max=0.999)
-    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
+    alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
+    return alpha_bar if least_variance <= 1 - alpha_bar[1] else _from_variance(alpha_bar, least_variance)
+
+
+def _from_variance(alpha_bar: Tensor, variance: float) -> Tensor:
+    """Begin at the time when the noise has this variance: log alpha-bar, linear between the times, taken anew."""
+    log_alpha_bar, num_timesteps = alpha_bar.log(), len(alpha_bar) - 1
+    first = math.log1p(-variance)
+    after = min(int((log_alpha_bar > first).sum()), num_timesteps)
+    before = log_alpha_bar[after - 1]
+    start = after - 1 + float((before - first) / (before - log_alpha_bar[after]))
+    times = torch.linspace(min(start, num_timesteps - 1), num_timesteps, num_timesteps, dtype=torch.float64)
+    whole = times.long().clamp(max=num_timesteps - 1)
+    between = torch.lerp(log_alpha_bar[whole], log_alpha_bar[whole + 1], times - whole)
+    return torch.cat([alpha_bar[:1], between.exp()])
 
 
 def _linear(num_timesteps: int) -> Tensor:

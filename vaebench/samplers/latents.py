@@ -50,7 +50,7 @@ def encode(model: Any, split: Split, batch_size: int = 1000) -> Draws:
 
 @torch.no_grad()
 def decode(model: Any, draws: Draws, batch_size: int = 500) -> Tensor:
-    """Means of p(x|z) in float32, some at a time, shape (N, *shape).
+    """Pictures of p(x|z), usually its means, in float32, some at a time, shape (N, *shape).
 
     Raises:
         FloatingPointError: if a latent or an image is not finite.
@@ -59,7 +59,7 @@ def decode(model: Any, draws: Draws, batch_size: int = 500) -> Tensor:
     for first in range(0, len(draws), batch_size):
         rows = slice(first, first + batch_size)
         y = () if draws.y is None else (draws.y[rows],)
-        images.append(model.decode(draws.z[rows], *y).float())
+        images.append(model.picture(draws.z[rows], *y).float())
     result = torch.cat(images)
     for what, values in (("latents", draws.z), ("images", result)):
         bad = int((~values.isfinite().flatten(1).all(1)).sum())
