@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -164,11 +164,16 @@ class DiffusionDistribution(ContextDistribution):
 
         Each draw has a stream of noise of its own, so that many at once are the same as one after the other.
         """
-        shape = self._extended_shape(torch.Size(sample_shape))
-        x, context, batch_shape = self.rows(self.context.new_zeros(shape))
+        batch_shape = torch.Size((*sample_shape, *self.batch_shape))
         high, low = (self.uniform(batch_shape, (2,)).double() * 2**24).long().unbind(-1)
-        generators = [torch.Generator().manual_seed(seed) for seed in (high * 2**24 + low).tolist()]
+        return self.sample_by_seeds((high * 2**24 + low).tolist(), sample_shape)
 
+    @torch.no_grad()
+    def sample_by_seeds(self, seeds: Sequence[int], sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Same as `sample`, the noise of each draw from a seed of its own; as many as there are draws."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        x, context, _ = self.rows(self.context.new_zeros(shape))
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         block = (1 if self._head.eta == 0 else 16, *self.event_shape)  # of times at once; DDIM needs the first alone
         waiting: list[Tensor] = []
 
