@@ -14,7 +14,7 @@ from vaebench.mcmc.diagnostics import diagnose, verdict
 from vaebench.mcmc.kernels import nuts
 from vaebench.mcmc.kernels.hmc import leapfrog
 from vaebench.mcmc.kernels.nuts import NUTSKernel, build
-from vaebench.mcmc.state import Draw, State
+from vaebench.mcmc.state import Draw
 
 
 def turns(momenta, inverse_mass) -> bool:
@@ -51,8 +51,11 @@ def by_definition(momenta: dict, sides, inverse_mass, max_depth) -> tuple[int, i
     return max_depth, visited
 
 
-@pytest.mark.parametrize(("name", "size"), [("gaussian", 0.15), ("double_well", 0.06), ("rosenbrock", 0.02)])
-def test_trees_are_those_of_the_definition(name, size):
+@pytest.mark.parametrize(
+    ("name", "size", "block"), [("gaussian", 0.15, 8), ("double_well", 0.06, 4), ("rosenbrock", 0.02, 2)]
+)
+def test_trees_are_those_of_the_definition(name, size, block, monkeypatch):
+    monkeypatch.setattr(nuts, "BLOCK", block)
     energy, kernel, record = TARGETS[name], NUTSKernel(6), Record()
     settings, start = parameters(size), kernel.init(energy.exact_sample(60), energy)
     _, info = kernel.step(start, energy, settings, record)
@@ -75,36 +78,38 @@ def test_trees_are_those_of_the_definition(name, size):
     assert any(visited not in (2**k - 1 for k in range(7)) for _, visited in expected)  # cut off inside a subtree
 
 
-def test_a_state_of_a_subtree_is_drawn_by_its_weight():
+@pytest.mark.parametrize("block", [8, 2, 1])
+def test_a_state_of_a_subtree_is_drawn_by_its_weight(block, monkeypatch):
+    monkeypatch.setattr(nuts, "BLOCK", block)
     energy, settings = TARGETS["double_well"], parameters(0.15)
-    n, num_leaves = 20_000, 4
-    value, gradient = energy.value_and_grad(torch.tensor([[0.9, -0.2]], dtype=torch.float64))
-    start = State(torch.tensor([[0.9, -0.2]], dtype=torch.float64), value, gradient)
+    num, num_leaves = 141, 4
+    start = NUTSKernel().init(torch.tensor([[0.9, -0.2]], dtype=torch.float64), energy)
     p = torch.tensor([[0.1, -0.7]], dtype=torch.float64)
-    h = [float(value + nuts.kinetic_energy(p, settings.inverse_mass_matrix))]
+    h = [float(start.energy + nuts.kinetic_energy(p, settings.inverse_mass_matrix))]
     positions, state, q = [], start, p
     for _ in range(num_leaves):
         state, q = leapfrog(energy, state, q, settings, 1)
         positions.append(float(state.position[0, 0]))
         h.append(float(state.energy + nuts.kinetic_energy(q, settings.inverse_mass_matrix)))
     weights = torch.softmax(-torch.tensor(h[1:]), 0)
-    edge = torch.stack([start.position, p, gradient], 1).expand(n, -1, -1)
-    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    n, start_energy = num * num, torch.tensor(h[:1], dtype=torch.float64)
+    edge = torch.stack([start.position, p, start.gradient], 1).expand(n, -1, -1)
+    u = (torch.arange(num, dtype=torch.float64) + 0.5) / num
     ones = torch.ones(n, 1, dtype=torch.float64)
-    new = build(edge, torch.full((n,), h[0]).double(), energy, settings, ones, num_leaves, u)
+    new = build(edge, start_energy.expand(n), energy, settings, ones, num_leaves, torch.cartesian_prod(u, u))
     assert new.is_whole.all()
     for x, weight in zip(positions, weights.tolist(), strict=True):
-        assert abs(int(((new.position[:, 0] - x).abs() < 1e-9).sum()) - weight * n) <= 2
+        assert abs(int(((new.position[:, 0] - x).abs() < 1e-9).sum()) - weight * n) <= 3 * num
     assert float(new.log_weight[0]) == pytest.approx(math.log(sum(math.exp(h[0] - v) for v in h[1:])))
 
 
 FAULTS = {
     "cold noise": ("normal", lambda right, self, like: 0.95 * right(self, like)),
     "one uniform for all chains": ("uniform", lambda right, self, like: right(self, like[:1]).expand_as(like)),
-    "always later": ("uniform", lambda right, self, like: right(self, like) * torch.tensor([0.0, 1.0, 1.0])),
+    "always later": ("uniform", lambda right, self, like: right(self, like) * torch.tensor([0.0, 1.0, 1.0, 1.0])),
     "always the new subtree": (
         "uniform",
-        lambda right, self, like: torch.cat([right(self, like)[..., :2], torch.ones_like(like[..., :1])], -1),
+        lambda right, self, like: torch.cat([right(self, like)[..., :3], torch.ones_like(like[..., :1])], -1),
     ),
 }
 

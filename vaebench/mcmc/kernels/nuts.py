@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from vaebench.mcmc.kernels.hmc import kinetic_energy
 from vaebench.mcmc.kernels.kernel import MAX_ENERGY_CHANGE, Kernel, Report
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.messages import check_range
+
+BLOCK = 8  # leapfrog steps between two looks at the chains; some of the last block's may be in vain
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class NUTSKernel(Kernel):
     probability is the mean of :math:`\min(1, e^{-\Delta H / T})` over all states visited.
 
     Chains are a batch: in a doubling all of them step together, and those that have finished sit out the next one, so
-    that a transition takes as long as its longest trajectory. Subtrees are built iteratively, with one stored momentum
-    for each level. All random numbers are drawn at the start, as many for a short trajectory as for a long one, so that
-    no chain's numbers depend on another's trajectory.
+    that a transition takes as long as its longest trajectory. Subtrees are built iteratively, in blocks of a few steps
+    that are weighed and checked together, with one stored span of blocks for each level. All random numbers are drawn
+    at the start, as many for a short trajectory as for a long one, so that no chain's numbers depend on another's
+    trajectory.
 
     References:
         The No-U-Turn Sampler (Hoffman & Gelman, 2014), https://arxiv.org/abs/1111.4246
@@ -61,15 +65,18 @@ class NUTSKernel(Kernel):
     def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
         """Draw a momentum, double the trajectory until it turns, and take one of its states."""
         noise = draw.normal(state.position)
-        uniforms = draw.uniform(state.energy.new_empty(len(noise), self.max_depth, 3))
+        uniforms = draw.uniform(state.energy.new_empty(len(noise), self.max_depth, 4))
         tree = start_tree(state, noise, parameters)
         for depth in range(self.max_depth):
             rows = tree.is_growing.nonzero().squeeze(-1)
             if not len(rows):
                 break
-            part = Tree(*(value[rows] for value in tree))
-            part = double(part, energy, _rows(parameters, rows), 2**depth, uniforms[rows, depth])
-            tree = Tree(*(whole.index_copy(0, rows, new) for whole, new in zip(tree, part, strict=True)))
+            if len(rows) == len(noise):
+                tree = double(tree, energy, parameters, 2**depth, uniforms[:, depth])
+            else:
+                part = Tree(*(value[rows] for value in tree))
+                part = double(part, energy, _rows(parameters, rows), 2**depth, uniforms[rows, depth])
+                tree = Tree(*(whole.index_copy(0, rows, new) for whole, new in zip(tree, part, strict=True)))
         moved = State(tree.position, tree.energy, tree.gradient, state.iteration + 1)
         info = Info(
             acceptance_probability=tree.acceptance / tree.num_gradients,
@@ -165,30 +172,22 @@ def double(tree: Tree, energy: BaseEnergyFunction, parameters: Parameters, num_l
         energy: What to draw from.
         parameters: Those of these chains.
         num_leaves: States to add.
-        uniforms: Three random numbers of each chain, shape (n, 3): for the side, inside the subtree, and between.
+        uniforms: Four random numbers of each chain, shape (n, 4): for the side, two for `build`, and between.
     """
     chains = torch.arange(len(uniforms), device=uniforms.device)
     side = (uniforms[:, 0] < 0.5).long()  # 1 is forward in time
     direction = (2 * side - 1).unsqueeze(-1)
-    new = build(
-        tree.edges[chains, side], tree.start_energy, energy, parameters, direction, num_leaves, uniforms[:, 1].clone()
-    )
-    log_u = torch.log1p(-uniforms[:, 2])
-    is_taken = new.is_whole & (log_u <= new.log_weight - tree.log_weight)
+    edge = tree.edges[chains, side]
+    new = build(edge, tree.start_energy, energy, parameters, direction, num_leaves, uniforms[:, 1:3])
+    is_taken = new.is_whole & (torch.log1p(-uniforms[:, 3]) <= new.log_weight - tree.log_weight)
     rows = is_taken.unsqueeze(-1)
 
-    inverse_mass = parameters.inverse_mass_matrix
-    border, far = tree.edges[chains, side, 1], tree.edges[chains, 1 - side, 1]
-    momentum_sum = tree.momentum_sum + new.momentum_sum
-    has_turned = is_turning(far, new.end[:, 1], momentum_sum, inverse_mass)
-    has_turned |= is_turning(far, new.first_momentum, tree.momentum_sum + new.first_momentum, inverse_mass)
-    has_turned |= is_turning(border, new.end[:, 1], new.momentum_sum + border, inverse_mass)
-
+    old = Span(tree.edges[chains, 1 - side, 1], edge[:, 1], tree.momentum_sum)
     edges = tree.edges.clone()
     edges[chains, side] = new.end
     return Tree(
         edges,
-        momentum_sum,
+        tree.momentum_sum + new.span.momentum_sum,
         torch.logaddexp(tree.log_weight, new.log_weight),
         tree.start_energy,
         torch.where(rows, new.position, tree.position),
@@ -200,8 +199,22 @@ def double(tree: Tree, energy: BaseEnergyFunction, parameters: Parameters, num_l
         tree.depth + new.is_whole,
         tree.is_accepted | is_taken,
         tree.is_divergent | new.is_divergent,
-        new.is_whole & ~has_turned,
+        new.is_whole & ~turns(old, new.span, parameters.inverse_mass_matrix),
     )
+
+
+class Span(NamedTuple):
+    """States one after another, as the checks for U-turns see them; each of shape (n, D).
+
+    Attributes:
+        first: Momentum of the state at the end nearer to the tree.
+        last: Momentum of the state at the other end.
+        momentum_sum: Sum of the momenta of all states.
+    """
+
+    first: Tensor
+    last: Tensor
+    momentum_sum: Tensor
 
 
 class Subtree(NamedTuple):
@@ -209,13 +222,12 @@ class Subtree(NamedTuple):
 
     Attributes are those of `Tree`, and:
         end: Position, momentum and gradient of the last state, shape (n, 3, D).
-        first_momentum: Of the state next to the tree, shape (n, D).
+        span: All states.
         is_whole: Whether all states are there: nothing diverged, and no part turned; shape (n,).
     """
 
     end: Tensor
-    first_momentum: Tensor
-    momentum_sum: Tensor
+    span: Span
     log_weight: Tensor
     position: Tensor
     energy: Tensor
@@ -234,11 +246,12 @@ def build(
     parameters: Parameters,
     direction: Tensor,
     num_leaves: int,
-    u: Tensor,
+    uniforms: Tensor,
 ) -> Subtree:
     """Follow each trajectory for `num_leaves` steps, and draw one of the new states by weight.
 
-    One uniform number per chain serves all comparisons: given the outcome of one, the remainder is uniform again.
+    One uniform number per chain chooses inside a block. Another serves all choices between blocks: given the outcome of
+    one, the remainder is uniform again.
 
     Args:
         edge: Position, momentum and gradient to go on from, shape (n, 3, D).
@@ -247,98 +260,129 @@ def build(
         parameters: Those of these chains.
         direction: 1 or -1, shape (n, 1).
         num_leaves: A power of two.
-        u: Uniform in [0, 1), shape (n,).
+        uniforms: In [0, 1), shape (n, 2).
     """
-    step_size, inverse_mass = direction * parameters.step_size, parameters.inverse_mass_matrix
-    temperature = parameters.chain_temperature
-    x, p, gradient = edge.unbind(1)
-    position, potential, slope, total_energy = x, start_energy, gradient, start_energy
-    log_weight, momentum_sum = torch.full_like(u, -torch.inf), torch.zeros_like(p)
-    acceptance, num_gradients = torch.zeros_like(u), torch.zeros_like(u, dtype=torch.int64)
-    is_divergent = torch.zeros_like(u, dtype=torch.bool)
-    is_whole = ~is_divergent
-    checkpoints, first_momentum = Checkpoints(p, num_leaves), p
-    for leaf in range(num_leaves):
-        before = p
-        p = torch.addcmul(p, step_size, gradient, value=-0.5)
-        x = torch.addcmul(x, step_size * inverse_mass, p)
-        value, gradient = energy.value_and_grad(x)
-        p = torch.addcmul(p, step_size, gradient, value=-0.5)
-        h = value + kinetic_energy(p, inverse_mass)
-        change = (h - start_energy) / temperature
-        is_finite = h.isfinite()
-        num_gradients = num_gradients + is_whole
-        acceptance = acceptance + torch.exp(-change.clamp(min=0)).where(is_whole & is_finite, 0.0)
-        is_right = (change <= MAX_ENERGY_CHANGE) & is_finite
-        is_divergent = is_divergent | (is_whole & ~is_right)
-        is_whole = is_whole & is_right
-
-        weight = torch.where(is_whole, -change, -torch.inf)
-        log_weight = torch.logaddexp(log_weight, weight)
-        share = torch.exp(weight - log_weight)
-        is_taken = u < share  # False for finished chains, whose share is nan
-        u = torch.where(is_taken, u / share, (u - share) / (1 - share))
-        rows = is_taken.unsqueeze(-1)
-        position, slope = torch.where(rows, x, position), torch.where(rows, gradient, slope)
-        potential, total_energy = torch.where(is_taken, value, potential), torch.where(is_taken, h, total_energy)
-
-        momentum_sum = momentum_sum + p
-        first_momentum = p if leaf == 0 else first_momentum
-        if leaf % 2:
-            is_whole = is_whole & ~checkpoints.has_turned(leaf, p, momentum_sum, inverse_mass)
-        elif num_leaves > 1:
-            checkpoints.store(leaf, p, momentum_sum - p, before)
-        if not is_whole.any():
+    size, u = min(num_leaves, BLOCK), uniforms[:, 1]
+    new = follow(edge, start_energy, energy, parameters, direction, size, uniforms[:, 0])
+    spans = [new.span]
+    for number in range(2, num_leaves // size + 1):
+        if not new.is_whole.any():
             break
+        block = follow(new.end, start_energy, energy, parameters, direction, size, uniforms[:, 0])
+        log_weight = torch.logaddexp(new.log_weight, block.log_weight)
+        share = torch.exp(block.log_weight - log_weight)
+        is_taken, is_visited = u < share, new.is_whole
+        u = torch.where(is_taken, u / share, (u - share) / (1 - share))
+        rows, is_whole = is_taken.unsqueeze(-1), is_visited & block.is_whole
+        spans.append(block.span)
+        while len(spans) > number.bit_count():  # the last two are the halves of a subtree
+            right, left = spans.pop(), spans.pop()
+            is_whole &= ~turns(left, right, parameters.inverse_mass_matrix)
+            spans.append(joined(left, right))
+        new = Subtree(
+            block.end,
+            spans[0],
+            log_weight,
+            torch.where(rows, block.position, new.position),
+            torch.where(is_taken, block.energy, new.energy),
+            torch.where(rows, block.gradient, new.gradient),
+            torch.where(is_taken, block.total_energy, new.total_energy),
+            new.acceptance + block.acceptance.where(is_visited, 0.0),
+            new.num_gradients + block.num_gradients * is_visited,
+            new.is_divergent | (block.is_divergent & is_visited),
+            is_whole,
+        )
+    return new
+
+
+def follow(
+    edge: Tensor,
+    start_energy: Tensor,
+    energy: BaseEnergyFunction,
+    parameters: Parameters,
+    direction: Tensor,
+    num_leaves: int,
+    u: Tensor,
+) -> Subtree:
+    """Make so few steps that they can be looked at together when all are done; arguments as in `build`, u (n,)."""
+    step_size, inverse_mass = direction * parameters.step_size, parameters.inverse_mass_matrix
+    drift, (x, p, gradient), steps = step_size * inverse_mass, edge.unbind(1), []
+    for leaf in range(num_leaves):
+        p = torch.addcmul(p, step_size, gradient, value=-1 if leaf else -0.5)  # two half kicks in one
+        x = torch.addcmul(x, drift, p)
+        value, gradient = energy.value_and_grad(x)
+        steps.append((x, p, gradient, value))
+    positions, momenta, gradients, values = (torch.stack(series) for series in zip(*steps, strict=True))
+    momenta.addcmul_(step_size, gradients, value=-0.5)
+    total_energy = values + kinetic_energy(momenta, inverse_mass)
+
+    log_weights = (start_energy - total_energy) / parameters.chain_temperature
+    is_right = (log_weights >= -MAX_ENERGY_CHANGE) & (total_energy > -torch.inf)
+    is_stop = ~is_right if num_leaves == 1 else turns_at(momenta, inverse_mass).logical_or_(~is_right)
+    is_visited = is_stop.cumsum(0) == is_stop  # nothing stopped it before
+    is_counted = is_visited & is_right
+    cumulative = torch.logcumsumexp(log_weights, 0)
+    chosen = (cumulative < cumulative[-1] + torch.log1p(-u)).sum(0), torch.arange(len(u), device=u.device)
     return Subtree(
-        torch.stack([x, p, gradient], 1),
-        first_momentum,
-        momentum_sum,
-        log_weight.where(is_whole, -torch.inf),
-        position,
-        potential,
-        slope,
-        total_energy,
-        acceptance,
-        num_gradients,
-        is_divergent,
-        is_whole,
+        torch.stack([x, momenta[-1], gradient], 1),
+        Span(momenta[0], momenta[-1], momenta.sum(0)),
+        cumulative[-1],
+        positions[chosen],
+        values[chosen],
+        gradients[chosen],
+        total_energy[chosen],
+        log_weights.clamp(max=0).exp_().where(is_counted, 0.0).sum(0),
+        is_visited.sum(0),
+        (is_visited ^ is_counted).any(0),
+        ~is_stop.any(0),
     )
 
 
-class Checkpoints:
-    """What the checks for U-turns inside a subtree need of earlier states: one for each level.
+def turns_at(momenta: Tensor, inverse_mass: Tensor) -> Tensor:
+    """Whether a subtree of these states (L, n, D), L a power of two, ends at each and turns; shape (L, n).
 
-    States are numbered from 0. Those with an odd number n end as many subtrees as n has trailing ones in binary; the
-    subtrees begin at even numbers, each of which is held at a place of its own, the number of ones in n // 2, until the
-    last subtree that begins there has ended.
-
-    Args:
-        like: Momenta, shape (n, D).
-        num_leaves: Of the whole subtree.
+    What is compared with 0 are sums of the inner products of any two momenta, so that these are all that is computed.
     """
+    p = momenta.transpose(0, 1)
+    products = (p * inverse_mass.unsqueeze(-2)) @ p.mT  # (n, L, L)
+    first, last, states, ends = (table.to(p.device) for table in checks(len(momenta)))
+    products = products.nan_to_num(0.0, 0.0, 0.0)  # those of a divergence, which must not reach other sums
+    sums = products @ states.to(p)  # (n, L, K), of one momentum with a sum of others
+    each = torch.arange(len(first), device=p.device)
+    is_turn = (sums[:, first, each] <= 0) | (sums[:, last, each] <= 0)
+    return (ends.to(p) @ is_turn.mT.to(p)) > 0
 
-    def __init__(self, like: Tensor, num_leaves: int) -> None:
-        shape = (num_leaves.bit_length() - 1, *like.shape)
-        self._momentum, self._sum, self._previous = (like.new_empty(shape) for _ in range(3))
 
-    def store(self, leaf: int, momentum: Tensor, momentum_sum: Tensor, previous: Tensor) -> None:
-        """Hold the momentum of an even state, the sum of those before it, and the momentum just before it."""
-        place = (leaf >> 1).bit_count()
-        self._momentum[place], self._sum[place], self._previous[place] = momentum, momentum_sum, previous
+@cache
+def checks(num_leaves: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is checked in the subtrees of a number of states: each as a whole, and across the border of its halves.
 
-    def has_turned(self, leaf: int, momentum: Tensor, momentum_sum: Tensor, inverse_mass: Tensor) -> Tensor:
-        """Whether a subtree that ends at this odd state turns, or its halves do across their border; shape (n,)."""
-        last = (leaf >> 1).bit_count()
-        first = last + 2 - (~leaf & (leaf + 1)).bit_length()  # one place per trailing 1 bit
-        begin, before = self._momentum[first : last + 1], self._sum[first : last + 1]
-        turned = is_turning(begin, momentum, momentum_sum - before, inverse_mass).any(0)
-        if first < last:  # further places hold the start of a right half
-            middle, left_end = begin[1:], self._previous[first + 1 : last + 1]
-            left, right = before[1:] - before[:-1], momentum_sum - before[1:]
-            turned |= is_turning(begin[:-1], middle, left + middle, inverse_mass).any(0)
-            turned |= is_turning(left_end, momentum, right + left_end, inverse_mass).any(0)
-        return turned
+    Returns:
+        For K checks: the two states that are compared, int64, each of shape (K,); which states are added up, 0 or 1,
+        shape (L, K); and at which state the subtree ends, 0 or 1, shape (L, K).
+    """
+    found = []
+    for size in (2**level for level in range(1, num_leaves.bit_length())):
+        for start in range(0, num_leaves, size):
+            middle, last = start + size // 2, start + size - 1
+            found += [(start, last, last), (start, middle, last), (middle - 1, last, last)]
+    first, last, end = torch.tensor(found).unbind(1)
+    leaves = torch.arange(num_leaves).unsqueeze(-1)
+    return first, last, (first <= leaves) & (leaves <= last), leaves == end
+
+
+def joined(left: Span, right: Span) -> Span:
+    """Put two spans together."""
+    return Span(left.first, right.last, left.momentum_sum + right.momentum_sum)
+
+
+def turns(left: Span, right: Span, inverse_mass: Tensor) -> Tensor:
+    """Whether two halves turn, together or across their border: spans of shape (n, D) -> (n,)."""
+    total = left.momentum_sum + right.momentum_sum
+    begin = torch.stack([left.first, left.first, left.last])
+    end = torch.stack([right.last, right.first, right.last])
+    sums = torch.stack([total, left.momentum_sum + right.first, left.last + right.momentum_sum])
+    return is_turning(begin, end, sums, inverse_mass).any(0)
 
 
 def is_turning(begin: Tensor, end: Tensor, momentum_sum: Tensor, inverse_mass: Tensor) -> Tensor:
