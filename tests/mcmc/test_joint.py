@@ -3,7 +3,8 @@
 Parameters and data are drawn together in two ways. The marginal-conditional simulator draws parameters from the prior
 and data given these. The successive-conditional simulator goes on from there by turns: a kernel moves the parameters
 given the data, and the data are drawn anew given the parameters. A kernel that leaves every posterior invariant keeps
-the joint distribution, whatever the data are; every chain has its own.
+the joint distribution, whatever the data are; every chain has its own. What a kernel carries along belongs to it: a
+momentum that persists is N(0, 1), and a slice variable uniform, both apart from everything else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 from tests.mcmc.targets import EXACT_KERNELS, KERNELS, fewer, step_size
 from vaebench.energies.base import BaseEnergyFunction
+from vaebench.mcmc.kernels.ghmc import GHMCKernel, GHMCState
 from vaebench.mcmc.kernels.parallel_tempering import ParallelTemperingKernel, TemperedState
 from vaebench.mcmc.state import Draw, Parameters
 
@@ -66,6 +68,15 @@ def statistics(mu, log_tau, y):
     return torch.stack([*found, mu.square() * log_tau, (mu > 0.3).double()], -1)
 
 
+def of_what_persists(state, cells):
+    """Functions of the momentum and the slice variable with the rest of the state, each of mean 0, shape (N, k)."""
+    p, v, energy, squares = state.momentum, state.slice, state.energy, state.momentum.square()
+    x = state.position - torch.stack([cells, torch.zeros_like(cells)], -1)
+    apart = torch.stack([squares.sum(-1) - 2, energy - energy.mean()], -1)
+    found = [squares - 1, p, p * x, p * state.gradient, (v.abs() - 0.5)[:, None] * apart]
+    return torch.cat([*found, v[:, None], v.square()[:, None] - 1 / 3], -1)
+
+
 def with_replicas(move, state, energy, y):
     """The state, its hot replicas exact draws given the data of their chain."""
     total = STRENGTH + NUM_DATA
@@ -104,8 +115,15 @@ def largest_z(kernel):
     successive, (mu, log_tau) = statistics(mu, log_tau, y), draw_prior(10 * num)
     marginal = statistics(mu, log_tau, draw_data(mu, log_tau))
     unpaired = (successive.mean(0) - marginal.mean(0)) / (successive.var(0) / num + marginal.var(0) / (10 * num)).sqrt()
-    paired = (successive - before).mean(0) / ((successive - before).std(0) / math.sqrt(num))
-    return float(torch.cat([unpaired, paired]).abs().max()), sum(rates) / len(rates)
+    found = [unpaired, standardised(successive - before)]
+    if isinstance(state, GHMCState):
+        found.append(standardised(of_what_persists(state, cells)))
+    return float(torch.cat(found).abs().max()), sum(rates) / len(rates)
+
+
+def standardised(values):
+    """Means in units of their standard errors, (N, k) -> (k,)."""
+    return values.mean(0) / (values.std(0) / math.sqrt(len(values)))
 
 
 @pytest.mark.parametrize("kernel", EXACT_KERNELS)
@@ -126,3 +144,28 @@ def test_a_wrong_acceptance_is_seen(kernel, monkeypatch):
     right = Draw.log_uniform
     monkeypatch.setattr(Draw, "log_uniform", lambda self, like: 0.5 * right(self, like))
     assert largest_z(kernel)[0] > LIMIT
+
+
+def not_reversed(state, info):
+    return replace(state, momentum=torch.where(info.is_accepted[:, None], state.momentum, -state.momentum))
+
+
+def not_rescaled(state, info):
+    return replace(state, slice=torch.where(info.is_accepted, state.slice * (-info.energy_change).exp(), state.slice))
+
+
+def refreshed_with_too_little(state, info):
+    return replace(state, momentum=0.98 * state.momentum)
+
+
+@pytest.mark.parametrize("fault", [not_reversed, not_rescaled, refreshed_with_too_little])
+def test_a_wrong_persistence_is_seen(fault, monkeypatch):
+    step_size("ghmc", "double_well")  # found with the right kernel
+    right = GHMCKernel.step
+
+    def wrong(*arguments):
+        state, info = right(*arguments)
+        return fault(state, info), info
+
+    monkeypatch.setattr(GHMCKernel, "step", wrong)
+    assert largest_z("ghmc")[0] > LIMIT

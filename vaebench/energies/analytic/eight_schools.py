@@ -45,6 +45,20 @@ class EightSchoolsEnergy(ExactEnergy):
         squares = residuals.square().sum(-1) + eta.square().sum(-1)
         return 0.5 * squares + prior_energy(mu.squeeze(-1), log_tau.squeeze(-1))
 
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """U and its gradient in closed form."""
+        x = x.detach()
+        mu, log_tau, eta = x[:, :1], x[:, 1:2], x[:, 2:]
+        tau = log_tau.exp()
+        residuals = (self.effects - mu - tau * eta) / self.errors
+        pulls = residuals / self.errors
+        ratio = (tau / 5).square()
+        by_mu = mu / 25 - pulls.sum(-1, keepdim=True)
+        by_log_tau = 2 * ratio / (1 + ratio) - 1 - tau * (pulls * eta).sum(-1, keepdim=True)
+        squares = residuals.square().sum(-1) + eta.square().sum(-1)
+        value = 0.5 * squares + prior_energy(mu.squeeze(-1), log_tau.squeeze(-1))
+        return value, torch.cat([by_mu, by_log_tau, eta - tau * pulls], -1)
+
     def exact_sample(self, num_samples: int) -> Tensor:
         """Draw (mu, log tau) on a grid, then eta given them, float64, shape (N, 10)."""
         both = draw_on_grid(_MARGINAL, (-25.0, 35.0, -14.0, 6.0), num_samples)
