@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.report.runs import write_run
+from vaebench.report.grouping import make_sections
 from vaebench.report.reading import VALIDATION_LOSS, Conditions, find_runs, flatten, read_run
+from vaebench.runs.run import write_json
 
 
 def value(record, name):
@@ -34,6 +36,18 @@ def test_validation_loss_is_the_lowest(tmp_path):
     record = read_run(write_run(tmp_path / "a", losses=(5.0, 2.0, 3.0)).path)
     assert value(record, VALIDATION_LOSS).value == 2
     assert not record.is_evaluated
+
+
+@pytest.mark.parametrize("elbo", [None, -90.0])
+def test_a_loss_that_compares_nothing_ranks_nothing(tmp_path, elbo):
+    run = write_run(tmp_path / "a", elbo=elbo, losses=(5.0, 2.0))
+    write_json(run.provenance, {"model": {"best_criterion": None}, **json.loads(run.provenance.read_text())})
+    record = read_run(run.path)
+    assert VALIDATION_LOSS not in {name for name, _ in record.values}
+    assert record.curves["validation"] == [(1, 5), (2, 2)]
+    assert any("evaluate it to rank it" in note for note in record.notes) == (elbo is None)
+    (section,) = make_sections([record], None, None)
+    assert section.groups[0].rank == (None if elbo is None else 1)
 
 
 def test_skipped_metrics_keep_their_reason(tmp_path):

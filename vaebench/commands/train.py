@@ -114,7 +114,14 @@ def _train(run: Run, tree: dict[str, Any], typed: list[str], stored: dict[str, A
         if training.is_main:
             factory.save_config(run, tree)
             origin = None if start is None else start.record
-            provenance.record_start(run, seed=tree["seed"], overrides=typed, data=dataset.describe(), init_from=origin)
+            provenance.record_start(
+                run,
+                seed=tree["seed"],
+                overrides=typed,
+                data=dataset.describe(),
+                model={"best_criterion": model.best_criterion},
+                init_from=origin,
+            )
             run.set_status("running")
             _announce(run, tree, training, origin)
             if not run.last_state.is_file():  # nothing to resume

@@ -168,6 +168,10 @@ def read_run(path: Path) -> Record:
             _read_evaluation(file, record)
         except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
             record.notes.append(f"evaluation/{text(file.name)} cannot be read: {text(error)}")
+    if not _loss_compares(record) and record.values.pop((VALIDATION_LOSS, Conditions()), None) and not record.values:
+        record.notes.append(
+            "its loss compares no models, for the best and the worst can have the same: evaluate it to rank it"
+        )
     pictures = {"samples": run.images / "samples.png", "reconstructions": run.images / "reconstructions.png"}
     grids = [file for file in run.path.glob("samples/*/grid.png") if not file.parent.name.startswith(".")]
     pictures |= {f"sampler {text(file.parent.name)}": file for file in _first(grids, record)}
@@ -232,6 +236,12 @@ def _read_curves(run: Run, record: Record) -> None:
     record.curves = {split: line for split, line in curves.items() if line}
     if math.isfinite(best):
         record.values[VALIDATION_LOSS, Conditions()] = Value(best, None, "nats", "lower")
+
+
+def _loss_compares(record: Record) -> bool:
+    """Whether a lower loss is better; runs from before this was recorded are taken to be of that kind."""
+    model = record.provenance.get("model")
+    return not isinstance(model, dict) or model.get("best_criterion", True) is not None
 
 
 def _read_evaluation(file: Path, record: Record) -> None:

@@ -59,6 +59,7 @@ def record_start(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     data: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
     init_from: Mapping[str, Any] | None = None,
 ) -> None:
     """Write provenance.json; a resumed run keeps its first record and gains an entry under `restarts`.
@@ -68,9 +69,12 @@ def record_start(
         seed: As for `describe`.
         overrides: Likewise.
         data: Likewise.
+        model: What the reports must know of the model besides its configuration.
         init_from: The weights that the training starts from, where they are another run's.
     """
     record = describe(seed=seed, overrides=overrides, data=data)
+    if model is not None:
+        record["model"] = dict(model)
     if init_from is not None:
         record["init_from"] = dict(init_from)
     if run.provenance.is_file():
