@@ -187,6 +187,7 @@ CHANGES: dict[str, Any] = {
     "sweep.metrics": ["rate"],
     "sweep.directions": ["maximize"],
     "max_depth": 1,
+    "model.data_noise": 0.5,
     "max_iterations": 2,
     "mean": [0.5, -1.0],
     "covariance": [[2.0, 0.1], [0.1, 0.5]],

@@ -131,6 +131,9 @@ def fitted(model, x, steps=150):
         (SlicedScoreMatching, {"num_projections": 2, "projection": "gaussian"}, 1.0),
         (DenoisingScoreMatching, {"noise_scale": 0.5}, 1 / (1 + 0.5**2)),
         (NoiseContrastiveEstimation, {"noise_ratio": 2}, 1.0),
+        (ScoreMatching, {"data_noise": 2.0}, 1 / (1 + (2 / 3) ** 2)),  # the data's deviation is 3
+        (SlicedScoreMatching, {"data_noise": 2.0}, 1 / (1 + (2 / 3) ** 2)),
+        (NoiseContrastiveEstimation, {"data_noise": 2.0}, 1 / (1 + (2 / 3) ** 2)),
     ],
 )
 def test_each_objective_finds_the_precision_of_a_gaussian(kind, arguments, expected):
@@ -145,6 +148,14 @@ def test_noise_contrast_finds_the_normaliser():
     assert float(model.log_normalizer.detach()) == pytest.approx(math.log(2 * math.pi / a), abs=0.03)
     expected = torch.distributions.Normal(1.0, 3.0).log_prob(x).sum(-1)
     assert float((model.log_density(x).detach() - expected).abs().mean()) < 0.06
+
+
+@pytest.mark.parametrize(("shape", "noise"), [((1, 8, 8), 0.015), ((3, 4, 4), 0.015), ((2,), 0.0)])
+def test_pictures_are_learned_with_noise(shape, noise):
+    assert EBM(shape).data_noise == noise
+    assert EBM(shape, data_noise=0.3).data_noise == 0.3
+    assert EBM(shape, data_noise=0.0).data_noise == 0
+    assert DenoisingScoreMatching(shape).data_noise == 0  # it has a noise of its own
 
 
 def test_noise_has_the_datas_covariance():
@@ -173,6 +184,7 @@ def test_noise_has_the_datas_covariance():
         (lambda: DenoisingScoreMatching((2,), noise_scale=0.0), "noise_scale must be above 0"),
         (lambda: NoiseContrastiveEstimation((2,), noise_ratio=0), "noise_ratio must be"),
         (lambda: EBM((2,), reference_scale=0.0), "reference_scale must be above 0"),
+        (lambda: EBM((2,), data_noise=-0.1), "data_noise must be at least 0 and finite, or null"),
         (lambda: EBM((2,), network=Conv()), r"takes images of shape \(C, H, W\)"),
         (lambda: EBM((2,)).before_training(DataSplit(torch.ones(5, 2))), "training examples are all the same"),
     ],

@@ -112,6 +112,23 @@ def test_a_step_follows_the_contrast_between_the_batch_and_its_chains():
     assert float(training.carried["step_size"]) == pytest.approx(0.1 * math.exp(0.05 * (rate - 0.574)), rel=1e-6)
 
 
+@pytest.mark.parametrize("persistent", [True, False])
+def test_examples_have_noise_and_chains_begin_at_them(persistent, monkeypatch):
+    trainer = ContrastiveDivergenceTrainer(**OPTIONS, persistent=persistent)
+    built = EBM((2,), network=SMALL, data_noise=0.7)
+    training = trainer.start(built, points(), hardware=CPU, default_callbacks=False)
+    seen = []
+    right = built.energy_function.forward
+    monkeypatch.setattr(built.energy_function, "forward", lambda u: seen.append(u.detach()) or right(u))
+    batch = training.train.batch(torch.arange(10))
+    torch.manual_seed(7)
+    training.train_step(batch)
+    torch.manual_seed(7)
+    expected = built.standardize(batch.x) + 0.7 / built.scale * torch.randn(10, 2)
+    assert any(torch.equal(u, expected) for u in seen)
+    assert not any(torch.equal(u, built.standardize(batch.x)) for u in seen)
+
+
 def test_pieces_of_a_step_move_the_chains_of_the_whole():
     ends = []
     for options in ({"batch_size": 20}, {"batch_size": 10, "accumulate": 2}):

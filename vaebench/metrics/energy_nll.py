@@ -70,6 +70,8 @@ class EnergyNLL(Metric):
         how = f"log Z from {chains} over {self.num_temperatures} temperatures; a lower bound in expectation"
         if size < MIN_SHARE * len(log_w):
             how += f"; {size:.1f} of them carry the weight: raise num_temperatures"
+        if model.data_noise > 0:
+            how += f"; of a density learned with noise of {model.data_noise:g} on the data"
         values = {
             "energy_nll_nats": Estimate.mean(energies + log_z, "nats", "lower"),
             "log_normalizer_nats": Estimate(log_z, error, len(log_w), "nats"),

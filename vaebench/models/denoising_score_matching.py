@@ -26,7 +26,7 @@ class DenoisingScoreMatching(EnergyBasedModel):
         https://doi.org/10.1162/NECO_a_00142
     Deviations:
         The objective times sigma^2, so that its size does not depend on sigma.
-    Args: those of `EnergyBasedModel`, and
+    Args: those of `EnergyBasedModel` except data_noise, and
         noise_scale: sigma > 0, in units of the data's spread.
     """
 
@@ -39,7 +39,7 @@ class DenoisingScoreMatching(EnergyBasedModel):
         noise_scale: float = 0.1,
     ) -> None:
         check_range("noise_scale", noise_scale, above=0, below=math.inf)
-        super().__init__(shape, network=network, reference_scale=reference_scale)
+        super().__init__(shape, network=network, reference_scale=reference_scale, data_noise=0.0)
         self.noise_scale = noise_scale
 
     def loss(self, batch: Batch, step: int) -> Loss:

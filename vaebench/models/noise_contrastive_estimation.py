@@ -42,10 +42,11 @@ class NoiseContrastiveEstimation(EnergyBasedModel):
         *,
         network: Network = ENERGY_MLP,
         reference_scale: float = 2.0,
+        data_noise: float | None = None,
         noise_ratio: int = 1,
     ) -> None:
         check_range("noise_ratio", noise_ratio, at_least=1, whole=True)
-        super().__init__(shape, network=network, reference_scale=reference_scale)
+        super().__init__(shape, network=network, reference_scale=reference_scale, data_noise=data_noise)
         self.noise_ratio = noise_ratio
         self.log_normalizer = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_factor", torch.eye(self.energy_function.num_dims))
@@ -56,7 +57,7 @@ class NoiseContrastiveEstimation(EnergyBasedModel):
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return the cross-entropy of telling data from noise, nats per example."""
-        u = self.standardize(batch.x)
+        u = self.noisy(batch.x)
         noise = collective.standard_normal((self.noise_ratio, *u.shape), u, dim=1) @ self.noise_factor.mT
         of_data = softplus(-self._log_odds(u))
         of_noise = softplus(self._log_odds(noise.flatten(0, 1))).view(self.noise_ratio, -1).sum(0)

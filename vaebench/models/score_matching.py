@@ -23,11 +23,18 @@ class ScoreMatching(EnergyBasedModel):
     Args: those of `EnergyBasedModel`; the network's activation must be smooth.
     """
 
-    def __init__(self, shape: Sequence[int], *, network: Network = ENERGY_MLP, reference_scale: float = 2.0) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        network: Network = ENERGY_MLP,
+        reference_scale: float = 2.0,
+        data_noise: float | None = None,
+    ) -> None:
         check_smooth(network)
-        super().__init__(shape, network=network, reference_scale=reference_scale)
+        super().__init__(shape, network=network, reference_scale=reference_scale, data_noise=data_noise)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return the objective, per squared standardised unit."""
-        norm, trace = exact_score_matching(self.energy_function, self.standardize(batch.x))
+        norm, trace = exact_score_matching(self.energy_function, self.noisy(batch.x))
         return Loss.mean(norm + trace, half_square=norm, trace=trace)

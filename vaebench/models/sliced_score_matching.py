@@ -37,6 +37,7 @@ class SlicedScoreMatching(EnergyBasedModel):
         *,
         network: Network = ENERGY_MLP,
         reference_scale: float = 2.0,
+        data_noise: float | None = None,
         num_projections: int = 1,
         projection: Literal["rademacher", "gaussian"] = "rademacher",
     ) -> None:
@@ -44,12 +45,12 @@ class SlicedScoreMatching(EnergyBasedModel):
         check_range("num_projections", num_projections, at_least=1, whole=True)
         if projection not in PROJECTIONS:
             raise ValueError(f"projection: unknown name '{projection}'{did_you_mean(projection, PROJECTIONS)}")
-        super().__init__(shape, network=network, reference_scale=reference_scale)
+        super().__init__(shape, network=network, reference_scale=reference_scale, data_noise=data_noise)
         self.num_projections, self.projection = num_projections, projection
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return the objective, per squared standardised unit."""
-        u = self.standardize(batch.x)
+        u = self.noisy(batch.x)
         v = collective.standard_normal((self.num_projections, *u.shape), u, dim=1)
         if self.projection == "rademacher":
             v = torch.where(v < 0, -1.0, 1.0).to(u)

@@ -140,7 +140,7 @@ class ContrastiveDivergenceTrainer(Trainer):
         """Examples in standardised coordinates, chains that end in draws, and the places of these in the buffer."""
         model: Any = training.model
         with torch.no_grad(), torch.autocast(batch.x.device.type, enabled=False):  # chains need full precision
-            start = x = model.standardize(batch.x)
+            start = x = model.noisy(batch.x)
             slots = None
             if self.persistent:
                 start, slots = self.phase.taken(training.carried["chains"], len(x))
