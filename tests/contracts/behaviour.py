@@ -121,7 +121,7 @@ def model(cfg: Tree, folder: Path) -> Any:
     batch, found = first_batch(), [built.state_dict()]
     built.before_training(DATA.train)
     if "energy" in built.capabilities:
-        found.append(built.energy(batch.x))
+        found += [built.energy(batch.x), built.noisy(batch.x)]
     if built.trainer == "contrastive_divergence":  # there is no loss of a batch alone
         return plain(found)
     for step in range(2):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vaebench.core import Model, Split
-from vaebench.hardware import collective
 from vaebench.energies.learned.network import NetworkEnergy
+from vaebench.hardware import collective
 from vaebench.messages import check_range
 from vaebench.networks import MLP, Network
 

@@ -168,10 +168,13 @@ def read_run(path: Path) -> Record:
             _read_evaluation(file, record)
         except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
             record.notes.append(f"evaluation/{text(file.name)} cannot be read: {text(error)}")
-    if not _loss_compares(record) and record.values.pop((VALIDATION_LOSS, Conditions()), None) and not record.values:
-        record.notes.append(
-            "its loss compares no models, for the best and the worst can have the same: evaluate it to rank it"
-        )
+    loss = (VALIDATION_LOSS, Conditions())
+    if loss in record.values and not _loss_compares(record):
+        del record.values[loss]
+        if not record.values:
+            record.notes.append(
+                "its loss compares no models, for the best and the worst can have the same: evaluate it to rank it"
+            )
     pictures = {"samples": run.images / "samples.png", "reconstructions": run.images / "reconstructions.png"}
     grids = [file for file in run.path.glob("samples/*/grid.png") if not file.parent.name.startswith(".")]
     pictures |= {f"sampler {text(file.parent.name)}": file for file in _first(grids, record)}
