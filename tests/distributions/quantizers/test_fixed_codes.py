@@ -81,6 +81,14 @@ def test_lfq_codes_are_the_signs():
     assert torch.equal(quantized.codes, bits[:, 0] + 2 * bits[:, 1] + 4 * bits[:, 2] + 8 * bits[:, 3])
 
 
+def test_lfq_has_a_slope_where_codes_are_as_good_as_impossible():
+    z = torch.full((2, 3, 1, 1), 40.0, requires_grad=True)
+    certainty, usage = LFQ(3).build().entropies(z)
+    (certainty.sum() + usage).backward()
+    assert usage == 0
+    assert (z.grad == 0).all()
+
+
 def test_lfq_entropies_are_those_of_the_distribution_over_all_codes():
     tau = 0.3
     quantizer, z = LFQ(3, inverse_temperature=tau).build().double(), torch.randn(4, 3, 2, 2).double()

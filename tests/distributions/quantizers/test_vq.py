@@ -122,12 +122,24 @@ def test_with_gradients_the_codes_are_left_to_the_optimiser():
     assert not list(VectorQuantizer(**SMALL).build().parameters())
 
 
+def test_few_vectors_for_many_codes_restart_only_what_is_hardly_used():
+    book = spread(VectorQuantizer(8, 3, restart_below=2.0, decay=0.5).build())
+    with torch.no_grad():
+        book.counts.copy_(torch.tensor([0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.02]))
+        book.sums.copy_(book.counts[:, None] * book.embedding)
+    before = book.embedding.clone()
+    vectors = torch.cat([before[:4], before[:1]])  # five vectors, eight codes: a mean use of about 0.6
+    book.update(vectors.T[None, :, None])
+    moved = (book.embedding - before).abs().amax(1) > 1e-3
+    assert moved.tolist() == [False] * 7 + [True]
+
+
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_restarted_codes_are_vectors_of_the_batch_and_alive_after_the_next_update(update):
     book = spread(VectorQuantizer(**SMALL, restart_below=0.5, update=update).build())
     with torch.no_grad():
         book.embedding[3] = 1e3  # nothing is near it
-    book.sums[3], book.counts[3] = 1e3 * 0.4, 0.4
+    book.sums[3], book.counts[3] = 1e3 * 0.1, 0.1
     z = grid(8)
     book.update(z)
     rows = vectors_of(z)

@@ -99,4 +99,5 @@ class SignBits(QuantizerModule):
         half = (logits / 2).flatten(2).transpose(1, 2)  # (B, h w, D); log sigma(c l) = c l / 2 - log(2 cosh(l / 2))
         log_q = half @ self.corners.to(z.dtype).T - (F.softplus(2 * half) - half).sum(-1, keepdim=True)
         mean = collective.gather(log_q.exp().mean(1)).mean(0)
-        return certainty, -torch.special.xlogy(mean, mean).sum()
+        # a mean that underflows has an infinite slope, and no part in the sum
+        return certainty, -(mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()

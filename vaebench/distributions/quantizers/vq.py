@@ -23,6 +23,7 @@ from vaebench.messages import check_range, did_you_mean
 
 Update = Literal["gradient", "ema"]
 Distance = Literal["euclidean", "cosine"]
+FEW = 0.25  # of the mean use of all codes
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class VectorQuantizer:
         https://arxiv.org/abs/2107.03312; cosine from Yu et al. (2022), https://arxiv.org/abs/2110.04627
     Deviations:
         Averages start at one use of each code, so that a code that is never used stays where it is. They are taken
-        over the encoder's outputs after a step, not before it.
+        over the encoder's outputs after a step, not before it. No code restarts that has a quarter of the mean use:
+        where a batch holds hardly more vectors than there are codes, the published threshold restarts most of them at
+        every step, and no codebook settles (residual codes then diverge).
     Args:
         num_embeddings: K, >= 2.
         embedding_dim: Length of a code, >= 1.
@@ -60,7 +63,8 @@ class VectorQuantizer:
         gradient: How it passes: `straight_through`, or `rotation`.
         kmeans_iterations: Iterations of k-means on vectors of the training split, from which the codes start; 0 for
             random codes.
-        restart_below: A code with fewer average uses in a batch restarts at a random vector of the batch; 0 for never.
+        restart_below: A code with fewer average uses in a batch, and fewer than a quarter of the mean of all codes,
+            restarts at a random vector of the batch; 0 for never.
     """
 
     num_embeddings: int = 512
@@ -166,7 +170,7 @@ class LearnedCodebook(QuantizerModule):
             total, epsilon = self.counts.sum(), self.spec.epsilon
             smoothed = (self.counts + epsilon) / (total + self.num_codes * epsilon) * total
             self.embedding.copy_(self.sums / smoothed[:, None])
-        is_dead = self.counts < self.spec.restart_below
+        is_dead = self.counts < (FEW * self.counts.mean()).clamp(max=self.spec.restart_below)
         if is_dead.any():
             everywhere = vectors_of(collective.gather(z)).to(self.sums.dtype)
             self._place(is_dead, _chosen(everywhere, int(is_dead.sum())), max(1.0, self.spec.restart_below))
