@@ -1,23 +1,33 @@
 """Arguments that do not exist, in Python: the nearest one that does."""
 
 import copy
+import importlib
 import inspect
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 from torch import nn
 
+import vaebench
 from vaebench.core import Model
 from vaebench.data.digits import Digits
 from vaebench.distributions.likelihoods import Gaussian
+from vaebench.distributions.priors import ConditionalGaussianPrior
+from vaebench.distributions.quantizers.fsq import FSQ
+from vaebench.energies.analytic.gaussian import GaussianEnergy
+from vaebench.hardware.device import Hardware
 from vaebench.mcmc.kernels.hmc import HMCKernel
+from vaebench.messages import NamedArguments
 from vaebench.metrics.importance_bound import ImportanceBound
 from vaebench.models.beta_vae import BetaVAE
 from vaebench.models.vae import VAE
 from vaebench.models.vq_vae import VQVAE
-from vaebench.networks import MLP, Conv
+from vaebench.networks import MLP, Conv, VAEEncoder
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.samplers.hmc import HamiltonianMonteCarlo
+from vaebench.schedules import LinearScheduler
 from vaebench.trainers import BaseTrainer
 from vaebench.trainers.callbacks.checkpoint import Checkpoint
 
@@ -39,12 +49,27 @@ from vaebench.trainers.callbacks.checkpoint import Checkpoint
         (HMCKernel, "jiter", "did you mean 'jitter'?"),
         (Gaussian, "learn", "did you mean 'learn_scale'?"),
         (ImportanceBound, "n_samples", "did you mean 'num_samples'?"),
+        (Hardware, "num_gpus", "did you mean 'num_devices'?"),
+        (LinearScheduler, "n_step", "did you mean 'n_steps'?"),
+        (GaussianEnergy, "covarience", "did you mean 'covariance'?"),
+        (ConditionalGaussianPrior, "log_var_bnd", "did you mean 'log_var_bound'?"),
+        (FSQ, "level", "did you mean 'levels'?"),
+        (VAEEncoder, "latents", "did you mean 'latent_dim'?"),
     ],
 )
 def test_an_argument_that_does_not_exist_is_answered_with_the_nearest(kind, name, end):
     with pytest.raises(TypeError) as caught:
         kind(**{name: 1})
     assert str(caught.value) == f"{kind.__name__} has no argument '{name}'; {end}"
+
+
+def test_every_class_of_the_configuration_answers_so():
+    folder = Path(vaebench.__file__).parents[1] / "conf"
+    text = "\n".join(path.read_text() for path in folder.rglob("*.yaml"))
+    names = sorted(set(re.findall(r"_target_: (vaebench\.\S+)", text)))
+    kinds = [getattr(importlib.import_module(module), name) for module, _, name in (n.rpartition(".") for n in names)]
+    assert len(kinds) > 100
+    assert [kind for kind in kinds if not issubclass(kind, NamedArguments)] == []
 
 
 def test_arguments_by_another_name_and_those_that_are_passed_on_are_taken():

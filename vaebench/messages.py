@@ -120,7 +120,7 @@ def counted(number: int, noun: str) -> str:
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return the end of an error's sentence: the nearest name, or else the valid ones."""
-    choices = sorted(choices)
+    choices = sorted(filter(None, choices))
     close = nearest(name, choices)
     if close is not None:
         return f"; did you mean '{close}'?"

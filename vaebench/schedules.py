@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 
 
-class Schedule(ABC):
+class Schedule(NamedArguments, ABC):
     """Base of the schedules: `schedule(step)` is the value at that step."""
 
     @abstractmethod

@@ -15,6 +15,7 @@ MISTAKES = {
     "modle=vae": "'model'",
     "model=rvhae": "'rhvae'",
     "model=nothing_like_it": "vae",
+    "model=vea": "did you mean 'vae'? (vaebench list models: all",
     "dataset=digit": "'digits'",
     "model.latnt_dim=3": "'model.latent_dim'",
     "seeed=3": "'seed'",

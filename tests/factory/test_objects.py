@@ -108,7 +108,7 @@ MISTAKES = {
         "model.prior.scale: StandardNormalPrior has no such setting; StandardNormalPrior takes no settings",
     ("model.network.hidden_dims=[1,x]",): "model.network.hidden_dims[1]: expected an integer, got 'x'",
     ("model.network=null",): "model.network: expected a Network, got null",
-    ("model.network=mlp",): "model.network: expected a Network, got 'mlp'",
+    ("model.network=mlp",): "model.network: expected a Network, got 'mlp'; choose one with model/network=mlp",
     ("~model.likelihood._target_",): f"model.likelihood: expected {LIKELIHOODS}, got a dict",
     ("model.likelihood=null",): f"model.likelihood: expected {LIKELIHOODS}, got null",
     ("model/likelihood=binomial",):

@@ -45,7 +45,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"device": "cuda"}, r"hardware.device must be one of auto, cpu, gpu, mps; got 'cuda'"),
+        ({"device": "cuda"}, r"hardware.device must be one of auto, cpu, gpu, mps; got 'cuda'; did you mean 'gpu'\?$"),
+        ({"device": "cuda:0"}, r"got 'cuda:0'; did you mean 'gpu'\?$"),
         ({"device": "gpuu"}, r"did you mean 'gpu'"),
         ({"precision": "fp8"}, r"hardware.precision must be one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"threads": 0}, r"hardware.threads must be at least 1, or null"),

@@ -123,6 +123,13 @@ def test_the_command_is_recorded_so_that_a_shell_takes_it_back(monkeypatch):
     assert provenance.command() == "vaebench train model=vae 'metric=[elbo, iwae]'"
 
 
+def test_the_command_is_the_typed_one_where_hydra_gets_another(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vaebench train", "hydra.run.dir='out puts/a'", "model=vae"])
+    with provenance.typed(["vaebench train", "model=vae", "hydra.run.dir=out puts/a"]):
+        assert provenance.command() == "vaebench train model=vae 'hydra.run.dir=out puts/a'"
+    assert "model=vae" in provenance.command().split()[-1]
+
+
 def test_a_job_of_a_cluster_and_its_requeues_are_recorded(monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)

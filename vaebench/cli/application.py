@@ -34,6 +34,7 @@ from vaebench.factory.configurations import (
 )
 from vaebench.hardware.signals import raise_interrupts
 from vaebench.messages import counted, printable
+from vaebench.runs.provenance import typed
 
 if TYPE_CHECKING:
     from hydra.core.config_search_path import ConfigSearchPath
@@ -145,7 +146,7 @@ def run(verb: str, words: list[str]) -> int:
             elif "${" not in named[0]:
                 refuse_foreign(Path(unquoted(named[0])))
         task.flags = _where_configurations_lie(flags)
-        with _primary(verb, arranged) as words_of_flags:
+        with typed([f"vaebench {verb}", *words]), _primary(verb, arranged) as words_of_flags:
             call_hydra(f"vaebench {verb}", verb, [*overrides, *words_of_flags], task)
     except JobError as failed:  # a sweep's first failure, already reported
         if isinstance(failed, SweepError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from vaebench.cli import hints
 from vaebench.factory.configurations import defaults, keys, options
-from vaebench.factory.groups import MANY
+from vaebench.factory.groups import MANY, by_word
 from vaebench.messages import did_you_mean, printable
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -124,7 +124,8 @@ def _no_option(missing: str, valid: Sequence[str], folders: Sequence[Path]) -> s
     if package is not None:
         return f"{group}={name}: it comes with the package {package}, which is not installed: pip install {package}"
     hint = did_you_mean(name, valid)
-    everything = f" (options: {', '.join(valid)})" if valid and "valid names" not in hint else ""
+    is_listed = group in by_word() and "did you mean" in hint
+    everything = f" (vaebench list {by_word()[group].title}: all {len(valid)})" if is_listed else ""
     own = (
         ""
         if os.environ.get("VAEBENCH_CONF")

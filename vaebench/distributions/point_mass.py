@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, register_kl
 
+from vaebench.messages import NamedArguments
+
 NO_DENSITY = "a deterministic encoder has no density q(z|x); choose model/posterior=diagonal_gaussian"
 
 
@@ -75,7 +77,7 @@ def _kl(q: PointMass, p: Distribution) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DeterministicPosterior:
+class DeterministicPosterior(NamedArguments):
     """A point, linear in the features: z = f(x).
 
     References:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 
 
 class Posterior(Protocol):
@@ -22,7 +22,7 @@ class Posterior(Protocol):
 
 
 @dataclass(frozen=True)
-class DiagonalGaussianPosterior:
+class DiagonalGaussianPosterior(NamedArguments):
     """A Gaussian with diagonal covariance, mean and log-variance linear in the features.
 
     The log-variance passes through `bound * tanh(v / bound)` here, once, so that sampling and the KL divergence see

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vaebench.core import at_least_float32
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian, StandardNormal
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 
 
 class Prior(Protocol):
@@ -37,7 +37,7 @@ class PriorModule(nn.Module):
 
 
 @dataclass(frozen=True)
-class StandardNormalPrior:
+class StandardNormalPrior(NamedArguments):
     """N(0, I).
 
     References:
@@ -61,7 +61,7 @@ class _StandardNormal(PriorModule):
 
 
 @dataclass(frozen=True)
-class ConditionalGaussianPrior:
+class ConditionalGaussianPrior(NamedArguments):
     """A Gaussian for each label, mean and log-variance linear in the label's vector; N(0, I) at the start.
 
     References:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vaebench.core import Split
+from vaebench.messages import NamedArguments
 
 if TYPE_CHECKING:
     from vaebench.energies.base import BaseEnergyFunction
@@ -17,7 +18,7 @@ AGAINST = {
 """For each capability that some exclude, the reason."""
 
 
-class Target(ABC):
+class Target(NamedArguments, ABC):
     """A density to draw from.
 
     Attributes:

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import typing_extensions
 
+from vaebench.factory.groups import GROUPS
 from vaebench.factory.targets import ConfigError
 from vaebench.messages import did_you_mean
 
@@ -135,6 +136,8 @@ def convert(value: object, annotation: Any, key: str, class_of: Callable[[object
             hint = f"; for a single one write {key}=[{value}]"
     if expected not in (*_PLAIN, *_LISTS, *_MAPPINGS) and isinstance(value, str) and "." in value:
         hint = f"; to build one write '{key}={{_target_: {value}}}'"
+    elif expected not in (*_PLAIN, *_LISTS, *_MAPPINGS) and isinstance(value, str) and key.replace(".", "/") in GROUPS:
+        hint = f"; choose one with {key.replace('.', '/')}={value}"
     raise ConfigError(f"{key}: expected {_describe(annotation)}, got {_show(value, class_of)}{hint}")
 
 

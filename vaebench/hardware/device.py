@@ -12,7 +12,7 @@ import torch
 
 from vaebench.core import Batch
 from vaebench.hardware.random_streams import seed_everything
-from vaebench.messages import counted, did_you_mean
+from vaebench.messages import NamedArguments, counted, nearest
 
 DEVICES = ("auto", "cpu", "gpu", "mps")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Hardware:
+class Hardware(NamedArguments):
     """A machine, or the part of it that a run uses.
 
     Args:
@@ -51,10 +51,9 @@ class Hardware:
     def __post_init__(self) -> None:
         for key, value, choices in (("device", self.device, DEVICES), ("precision", self.precision, PRECISIONS)):
             if value not in choices:
-                raise ValueError(
-                    f"hardware.{key} must be one of {', '.join(choices)}; got '{value}'"
-                    f"{did_you_mean(str(value), choices)}"
-                )
+                close = nearest(str(value).partition(":")[0], choices)
+                near = f"; did you mean '{close}'?" if close else ""
+                raise ValueError(f"hardware.{key} must be one of {', '.join(choices)}; got '{value}'{near}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"hardware.threads must be at least 1, or null for all cores; got {self.threads}")
         if self.num_devices < 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.networks.conditioning import Condition
 from vaebench.networks.conv import Conv
 from vaebench.networks.encoders import Shape, conditioned, create, given, label_sizes, shape_of
@@ -21,7 +21,7 @@ from vaebench.networks.network import Network
 from vaebench.networks.resnet import ResNet
 
 
-class NetworkDecoder(nn.Module):
+class NetworkDecoder(NamedArguments, nn.Module):
     """The decoder of a network's description.
 
     Args:
@@ -121,7 +121,7 @@ class ResNetDecoder(NetworkDecoder):
         super().__init__(network, output_dim, latent_dim)
 
 
-class ConditionalDecoder(nn.Module):
+class ConditionalDecoder(NamedArguments, nn.Module):
     """A decoder that is told each example's class.
 
     The first layer of a finished decoder has no room for a label, so a `NetworkDecoder` is built anew with one. A

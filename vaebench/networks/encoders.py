@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vaebench.messages import check_range, did_you_mean
+from vaebench.messages import NamedArguments, check_range, did_you_mean
 from vaebench.networks.conditioning import Condition
 from vaebench.networks.conv import Conv
 from vaebench.networks.images import Pool
@@ -24,7 +24,7 @@ from vaebench.networks.resnet import ResNet
 Shape = int | Sequence[int]
 
 
-class GaussianEncoder(nn.Module):
+class GaussianEncoder(NamedArguments, nn.Module):
     """A trunk, and a mean and a log-variance that are linear in its features.
 
     Args:
@@ -148,7 +148,7 @@ class ResNetEncoder(GaussianEncoder):
         super().__init__(network, latent_dim, input_dim)
 
 
-class ConditionalEncoder(nn.Module):
+class ConditionalEncoder(NamedArguments, nn.Module):
     """An encoder that is told each example's class.
 
     The first layer of a finished encoder has no room for a label, so a `GaussianEncoder` is built anew with one. An

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from vaebench.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from vaebench.distributions.likelihoods import LogisticMixture
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.networks.unet import UNet
 from vaebench.networks.vae_encoder import shape_of
 
 
-class MixtureHead(nn.Module):
+class MixtureHead(NamedArguments, nn.Module):
     """The parameters of a mixture of discretized logistics by name, and what is done with them; pictures in [0, 1].
 
     Args:
@@ -49,7 +49,7 @@ class MixtureHead(nn.Module):
         return self.distribution(logit_probs, means, log_scales, coeffs).mean
 
 
-class VAEDecoder(nn.Module):
+class VAEDecoder(NamedArguments, nn.Module):
     """p(x|z, A): a U-Net's way up, modulated by attention maps, to a mixture of discretized logistics.
 
     Where an interface known elsewhere differs: mixture logits have no channel axis, since one component is drawn for

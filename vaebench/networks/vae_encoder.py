@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.networks.unet import UNet, check_levels
 
 LEVELS = ("C2", "C3", "C4", "C5", "C6")
 
 
-class VAEEncoder(nn.Module):
+class VAEEncoder(NamedArguments, nn.Module):
     """q(z|x, c): a U-Net's way down, and a Gaussian from its last level.
 
     Where an interface known elsewhere differs: a call returns one distribution, which unpacks as mean and log-variance;

@@ -14,7 +14,7 @@ from vaebench.energies.base import BaseEnergyFunction
 from vaebench.hardware import collective
 from vaebench.mcmc.chains import Chains, run_chains
 from vaebench.mcmc.kernels.kernel import Kernel
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 from vaebench.schedules import Schedule
 
 
@@ -127,7 +127,7 @@ def contrast(energy: nn.Module, x: Tensor, negatives: Tensor, energy_reg_weight:
     return Loss(difference + penalty, {name: value.detach() for name, value in terms.items()})
 
 
-class ContrastiveDivergence(nn.Module):
+class ContrastiveDivergence(NamedArguments, nn.Module):
     r"""Contrastive divergence with k steps, or with persistent chains, as a loss for a loop of your own.
 
     Calling it on data returns a loss, whose gradient in the energy's weights estimates that of -log p(x), and the draws

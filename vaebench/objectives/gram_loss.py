@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaebench.messages import did_you_mean
+from vaebench.messages import NamedArguments, did_you_mean
 
 Negatives = Literal["clamp", "teacher", "keep"]
 
 
-class GramLoss(nn.Module):
+class GramLoss(NamedArguments, nn.Module):
     r"""Mean squared difference of the Gram matrices of a student's and a teacher's features.
 
     .. math:: L = \frac{1}{B N^2} \sum_b \| S_b S_b^T - T_b T_b^T \|^2

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from vaebench.runs.regular import read_bytes
 from vaebench.runs.run import Run, now, read_json, write_json
 
+_typed: ContextVar[Sequence[str]] = ContextVar("typed", default=())
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "safetensors", "scikit-learn", "pillow")
 
 
@@ -109,9 +112,23 @@ def record_end(run: Run) -> None:
     write_json(run.provenance, record)
 
 
+@contextlib.contextmanager
+def typed(words: Sequence[str]) -> Iterator[None]:
+    """Let `command` return these words, which Hydra gets in another order and with paths quoted for its grammar.
+
+    Args:
+        words: The program and what follows it.
+    """
+    token = _typed.set(words)
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
+
 def command() -> str:
-    """The command, its values quoted for Hydra; a shell takes it again."""
-    program, arguments = sys.argv[0], sys.argv[1:]
+    """The command as typed."""
+    program, *arguments = _typed.get() or sys.argv
     program = program if program.startswith("vaebench ") else Path(program).name
     return " ".join([program, *map(shlex.quote, arguments)])
 

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 
-class BaseSweep(ABC):
+class BaseSweep(NamedArguments, ABC):
     """Base of the sweeps.
 
     Args:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from vaebench.distributions.quantizers.quantizer import Quantized, QuantizerModule, straight_through, vectors_of
 from vaebench.hardware import collective
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 
 SMALLEST_DEVIATION = 1e-6  # of a channel that does not vary
 
 
 @dataclass(frozen=True)
-class FSQ:
+class FSQ(NamedArguments):
     r"""Channel i is bounded and rounded to one of L_i levels; the code is the grid point, and nothing is learned.
 
     .. math:: f(z) = h \tanh(z + s) - o, \quad h = \tfrac{(L - 1)(1 + \epsilon)}{2}, \quad

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from vaebench.distributions.quantizers.quantizer import Quantized, QuantizerModule, per_example, straight_through
 from vaebench.hardware import collective
-from vaebench.messages import check_range
+from vaebench.messages import NamedArguments, check_range
 
 LARGEST = 14  # bits, up to which the distribution over all codes fits in memory
 
 
 @dataclass(frozen=True)
-class LFQ:
+class LFQ(NamedArguments):
     r"""The code of z is its signs, in {-1, 1}^D.
 
     .. math:: L = w \big( E[H(q(c|z))] - \gamma H(E[q(c|z)]) \big) + \beta \|z - sg[\hat z]\|^2, \qquad

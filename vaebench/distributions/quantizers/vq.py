@@ -19,7 +19,7 @@ from vaebench.distributions.quantizers.quantizer import (
     vectors_of,
 )
 from vaebench.hardware import collective
-from vaebench.messages import check_range, did_you_mean
+from vaebench.messages import NamedArguments, check_range, did_you_mean
 
 Update = Literal["gradient", "ema"]
 Distance = Literal["euclidean", "cosine"]
@@ -27,7 +27,7 @@ FEW = 0.25  # of the mean use of all codes
 
 
 @dataclass(frozen=True)
-class VectorQuantizer:
+class VectorQuantizer(NamedArguments):
     r"""The nearest of K learned codes.
 
     .. math:: k(z) = \arg\min_j \|z - e_j\|^2, \qquad

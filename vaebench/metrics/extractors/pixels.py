@@ -6,8 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from vaebench.messages import NamedArguments
 
-class Pixels:
+
+class Pixels(NamedArguments):
     """Every value of an image is a feature; nothing is learned and nothing is downloaded.
 
     Distances between pixels say how well a model matches means and covariances of the data, not how real its images
