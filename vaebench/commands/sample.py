@@ -47,6 +47,7 @@ SETTINGS = {
 }
 CHUNK = 500  # latents decoded at once
 UNUSED = {"target": "auto", "kernel": "hmc"}  # the defaults of conf/sample.yaml
+USUAL, MAX_NAMED = ("normal", "gaussian_mixture", "hmc"), 5  # named first, and how many of those that serve a model
 FIT, HISTORY = "fit", "fit.jsonl"  # folder of an unfinished fit, and the losses of a finished one
 _log = logging.getLogger(__name__)
 
@@ -164,7 +165,11 @@ def other_samplers(model: Any) -> str:
             sampler = factory.sampler({"sampler": configurations.load(f"sampler/{name}", folders), **parts})
             if sampler.needs_model and sampler.why_not(model) is None:
                 serving.append(f"sampler={name}")
-    return f"samplers that do: {', '.join(serving)}" if serving else "no sampler does"
+    if not serving:
+        return "no sampler does"
+    serving.sort(key=lambda word: word.partition("=")[2] not in USUAL)
+    more = f" and {len(serving) - MAX_NAMED} others" if len(serving) > MAX_NAMED + 1 else ""
+    return f"samplers that do: {', '.join(serving[:MAX_NAMED] if more else serving)}{more}"
 
 
 def _earlier(folder: Path) -> dict[str, Any] | None:

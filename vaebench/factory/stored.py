@@ -19,6 +19,7 @@ from vaebench.factory import objects
 from vaebench.factory.bounds import bounded_by
 from vaebench.factory.stored_dataset import PLACES, check_data, moved, stored_data
 from vaebench.factory.targets import AUTO, ConfigError, check_targets
+from vaebench.factory.weights import unequal_shapes
 from vaebench.runs.regular import read_bytes
 from vaebench.runs.run import Run, write_atomic
 from vaebench.trainers.state import check_weights_file, load_weights
@@ -187,7 +188,7 @@ def load_into(model: Any, weights: dict[str, Any], path: Path) -> None:
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).partition(":\n")[2].split()) or str(error)
+        reason = unequal_shapes(model, weights) or " ".join(str(error).partition(":\n")[2].split()) or str(error)
         reason = reason if len(reason) <= 300 else f"{reason[:297]}…"
         raise ConfigError(f"'{path}' holds the weights of another model than config.yaml: {reason}") from None
 

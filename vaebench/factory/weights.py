@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaebench.core import Model
 from vaebench.factory.targets import ConfigError
@@ -54,12 +54,29 @@ def warm_start(model: Model, source: str, parts: Sequence[str] | None = None) ->
             f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; name the parts that fit: init_parts=[…]"
         )
     chosen = {name: found[name] for name in sorted(names)}
+    difference = unequal_shapes(model, chosen)
+    if difference:
+        raise ConfigError(
+            f"init_from: '{path}' holds the weights of another model: {difference}; set the same sizes, or name the "
+            f"parts that fit: init_parts=[…]"
+        )
     try:
         model.load_state_dict(chosen, strict=False)
     except RuntimeError as error:
         reason = " ".join(str(error).partition(":\n")[2].split()) or str(error)
         raise ConfigError(f"init_from: '{path}' holds the weights of another model: {reason[:300]}") from None
     return WarmStart(chosen, _record(path, parts))
+
+
+def unequal_shapes(model: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Say which weights have other shapes than the model's of the same name; "" where none has."""
+    own = model.state_dict()
+    unequal = [name for name in sorted(weights) if name in own and own[name].shape != weights[name].shape]
+    if not unequal:
+        return ""
+    there, here = tuple(weights[unequal[0]].shape), tuple(own[unequal[0]].shape)
+    more = f", and {len(unequal) - 1} more differ" if len(unequal) > 1 else ""
+    return f"'{unequal[0]}' has shape {there} there and {here} here{more}"
 
 
 def _weights_file(source: Path) -> Path:
