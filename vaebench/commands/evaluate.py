@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from torch import Tensor
 from vaebench import __version__, factory
 from vaebench.commands.checkpoint import checkpoint_record
 from vaebench.commands.progress import progress
+from vaebench.factory import configurations
 from vaebench.factory.signatures import convert
 from vaebench.messages import counted, did_you_mean
 from vaebench.metrics.base import NotApplicableError
 from vaebench.metrics.bounds import check_on_grid
-from vaebench.metrics.subject import PRIOR
+from vaebench.metrics.subject import PRIOR, Subject
 from vaebench.report.results import print_results
 from vaebench.runs.files import refuse_unwritable
 from vaebench.runs.run import Run, now, read_json, write_atomic, write_json
@@ -112,9 +114,22 @@ def task(cfg: DictConfig) -> None:
         _write(run.evaluation(file), records[file], values)
         _log.info("%s: written to %s", name, run.evaluation(file))
     print_results(str(run.path), settings, records)
+    if all("skipped" in record for record in records.values()):
+        _log.warning("%s", _other_metrics(model, split, options))
     failed = [f"metric {name}: {record['failed']}" for name, record in records.items() if "failed" in record]
     if failed:
         raise FloatingPointError("; ".join(failed))
+
+
+def _other_metrics(model: Any, split: Any, options: dict[str, Any]) -> str:
+    """Name the metrics that have a meaning for the model and the examples, with their default settings."""
+    folders, serving = configurations.folders(), []
+    for name in configurations.options(folders).get("metric", []):
+        with contextlib.suppress(ValueError):
+            metric = factory.metrics({"metric": {name: configurations.load(f"metric/{name}", folders)}})[name]
+            if metric.why_not(Subject(model, split, **options)) is None:
+                serving.append(name)
+    return f"none of these metrics applies; those that do: metric={','.join(serving)}" if serving else "no metric applies"
 
 
 def _write(path: Path, record: dict[str, Any], per_example: dict[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from vaebench.messages import counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
 from vaebench.metrics.bounds import check_count, check_on_grid, importance_bound, ladder, why_no_weights
 
+ROUNDING = 1e-6  # nats; smaller differences of bounds are none
 FEW = 10  # with fewer effective samples, log p(x) may lie far above the bound
 
 
@@ -71,6 +72,7 @@ class ImportanceBound(Metric):
         how = f"log of the mean of {weights} per example; a lower bound in expectation"
         if len(bounds_KN) > 1:
             gain = (bounds_KN[-1] - bounds_KN[-2]).mean().item()
+            gain = 0.0 if abs(gain) < ROUNDING else gain
             how += f"; {gain:.2g} nats above that of {counted(ladder(self.num_samples)[-2], 'sample')}"
         sizes_N = torch.cat(sizes)
         num_few = int((sizes_N < FEW).sum())

@@ -99,8 +99,8 @@ class UNetVAE(LatentVariableModel):
             raise ValueError(f"network: UNetVAE needs network=unet; got {type(network).__name__}")
         if len(shape) not in (3, 4):
             raise ValueError(
-                f"network: UNet takes images of shape (C, H, W), got examples of shape {tuple(shape)}; or videos "
-                "(T, C, H, W); use model=vae"
+                f"network: UNet takes images (C, H, W) or videos (T, C, H, W), got examples of shape {tuple(shape)}; "
+                "use model=vae"
             )
         is_video = len(shape) == 4
         takes_pictures = skip_mode == "context" and not is_video
