@@ -153,5 +153,7 @@ def test_refusals(arguments, sentence):
 
 @pytest.mark.parametrize("build", [lambda n: n.encoder((7,)), lambda n: n.decoder(2, (7,))])
 def test_refuses_vectors(build):
-    with pytest.raises(ValueError, match=r"images of shape \(C, H, W\), got examples of shape \(7,\); use model/network=mlp"):
+    with pytest.raises(
+        ValueError, match=r"images of shape \(C, H, W\), got examples of shape \(7,\); use model/network=mlp"
+    ):
         build(Conv())

@@ -129,7 +129,9 @@ def _other_metrics(model: Any, split: Any, options: dict[str, Any]) -> str:
             metric = factory.metrics({"metric": {name: configurations.load(f"metric/{name}", folders)}})[name]
             if metric.why_not(Subject(model, split, **options)) is None:
                 serving.append(name)
-    return f"none of these metrics applies; those that do: metric={','.join(serving)}" if serving else "no metric applies"
+    return (
+        f"none of these metrics applies; those that do: metric={','.join(serving)}" if serving else "no metric applies"
+    )
 
 
 def _write(path: Path, record: dict[str, Any], per_example: dict[str, Tensor]) -> None:

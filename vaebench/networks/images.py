@@ -23,7 +23,8 @@ def check_image(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
     """
     if len(shape) != 3:
         raise ValueError(
-            f"network: {name} takes images of shape (C, H, W), got examples of shape {tuple(shape)}; use model/network=mlp"
+            f"network: {name} takes images of shape (C, H, W), got examples of shape {tuple(shape)}; "
+            "use model/network=mlp"
         )
     return shape[0], shape[1], shape[2]
 
