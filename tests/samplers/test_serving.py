@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from vaebench.core import Batch, Draws
 from vaebench.factory.configurations import conf_dir, load, options
 from vaebench.factory.targets import resolve
 from vaebench.samplers.base import BaseSampler
+from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.samplers.latents import prepare
 from vaebench.samplers.mcmc import MCMC
+from vaebench.samplers.normal import NormalSampler
+from vaebench.samplers.riemannian_hmc import RiemannianHMC
 
 CONF = conf_dir()
 OPTIONS = options([CONF])
@@ -160,3 +164,21 @@ def test_a_sampler_of_models_refuses_to_work_without_one():
         if sampler.needs_model:
             with pytest.raises(ValueError, match="trained model"):
                 sampler.setup()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (GaussianMixtureSampler(3), "fits 3 covariances of 576 x 576"),
+        (RiemannianHMC(), "several Hessians of 576 x 576"),
+        (RiemannianHMC(metric="target"), None),  # the model's own metric needs no Hessian
+        (NormalSampler(), None),
+    ],
+)
+def test_many_dimensions_are_told_where_they_take_long(sampler, message):
+    model = SimpleNamespace(latent_shape=(9, 8, 8))
+    assert sampler.caution(SimpleNamespace(latent_shape=(16,))) is None
+    if message is None:
+        assert sampler.caution(model) is None
+    else:
+        assert message in sampler.caution(model)

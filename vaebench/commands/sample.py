@@ -81,6 +81,8 @@ def task(cfg: DictConfig) -> None:
     reason = sampler.why_not(model)
     if reason is not None:
         raise ValueError(f"sampler: {reason}; {other_samplers(model)}")
+    if (caution := sampler.caution(model)) is not None:
+        _log.warning("%s", caution)
     labels = labels_of(choices["y"], cfg.num_samples, model, sampler)
     device = hardware.prepare(cfg.seed)
     model.to(device)

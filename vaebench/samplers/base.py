@@ -82,6 +82,10 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
         """Say in one sentence why this sampler does not serve `model`, or None where it does."""
         return why_not(f"sampler={self.name}", self.needs, model, self.excludes)
 
+    def caution(self, model: Any) -> str | None:
+        """Say in one sentence why drawing for `model` takes long, and what does not, or None where it is quick."""
+        return None
+
     def check(self, model: Any) -> None:
         """Refuse a model that this sampler does not serve.
 

@@ -15,6 +15,7 @@ from vaebench.messages import check_range
 from vaebench.samplers.base import BaseSampler
 
 MOST_BYTES = 4 * 2**30  # for all covariances
+MANY_DIMENSIONS = 256  # of a covariance that takes long to fit
 
 
 class GaussianMixtureSampler(BaseSampler):
@@ -49,6 +50,16 @@ class GaussianMixtureSampler(BaseSampler):
         self.num_components = num_components
         self.temperature = temperature
         self.refit = refit
+
+    def caution(self, model: Any) -> str | None:
+        """Say what many dimensions cost, in time and in examples."""
+        d = math.prod(model.latent_shape)
+        if d <= MANY_DIMENSIONS:
+            return None
+        return (
+            f"sampler=gaussian_mixture fits {self.num_components} covariances of {d} x {d}: that takes minutes, and "
+            f"each needs well over {d} examples; sampler=normal needs no fit"
+        )
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Make room for the mixture, on the CPU in float64."""

@@ -17,6 +17,7 @@ from vaebench.models.vae import VAE
 from vaebench.networks import MLP
 from vaebench.runs.images import BACKGROUND, FRAME
 from vaebench.runs.run import Run
+from vaebench.trainers.callbacks.callback import Callback
 from vaebench.trainers.callbacks.figures import latent_space, loss_curves, plane
 from vaebench.trainers.callbacks.images import ImagesCallback
 
@@ -54,6 +55,22 @@ def test_originals_lie_above_their_reconstructions(tmp_path, monkeypatch, num_im
             assert abs(above + beneath - 255) <= 1
             assert image.getpixel((left + 5, 1)) == FRAME  # around the original
             assert image.getpixel((left + 5, 60 + 57)) == (BACKGROUND,) * 3
+
+
+def test_pictures_that_take_long_tell_how_far_they_are(tmp_path):
+    """One event before each piece of the work, in order: no model can be slow in silence."""
+    told = []
+
+    class Listener(Callback):
+        def on_progress(self, training, name, done, total):
+            if name == "pictures":
+                told.append((done, total))
+
+    train([ImagesCallback(num_images=4), Listener()], Run(tmp_path), vae(), pictures_data(), num_epochs=1)
+    numbers = [done for done, _ in told]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) >= 3 + 5 + 2  # five paths, two dimensions
+    assert numbers[-1] < told[0][1]
 
 
 KINDS = ("samples", "reconstructions")

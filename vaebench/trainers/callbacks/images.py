@@ -26,6 +26,7 @@ MOST_POINTS = 2_000  # validation examples in the picture of the latent space
 MOST_NUMBERS = 10_000_000  # in all their posterior means
 NUM_PATHS, NUM_STEPS = 5, 9  # for the interpolation
 MOST_DIMENSIONS = 10  # for the traversal: those in which posterior means vary most
+NUM_PIECES = 3 + NUM_PATHS + MOST_DIMENSIONS  # of the work, after each of which progress is told
 REACH = 3.0  # standard deviations of the posterior means, either way
 
 
@@ -85,9 +86,11 @@ class ImagesCallback(Callback):
             return {}
         found = {}
         with training.evaluating(), fixed_rng(training.seed, Stream.IMAGES):
+            _tell(training, 0)
             if {"prior", "likelihood"} <= model.capabilities:
                 labels = model.draw_labels(self.num_images)
                 found["samples"] = to_image(model.sample(self.num_images, y=labels))
+            _tell(training, 1)
             if getattr(model, "reconstructs", False):
                 batch = _examples(training, self.num_images // 2 or 1)
                 pictures = model.reconstruct(batch.x, deterministic=True, y=batch.y)
@@ -107,12 +110,13 @@ class ImagesCallback(Callback):
             return {}
         batch = _examples(training, min(MOST_POINTS, max(2 * NUM_PATHS, MOST_NUMBERS // model.latent_shape[0])))
         with training.evaluating(), fixed_rng(training.seed, Stream.IMAGES):
+            _tell(training, 2)
             pieces = [batch[rows] for rows in torch.arange(len(batch)).split(training.trainer.batch_size)]
             z = torch.cat([model.encode(piece.x, piece.y).mean for piece in pieces])
             found = {"latents": latent_space(z, None if batch.y is None else batch.y.cpu())}
             if "likelihood" in model.capabilities and len(model.shape) == 3 and len(z) > 1:
-                found["interpolation"] = _interpolation(model, batch, z)
-                found["traversal"] = _traversal(model, batch, z)
+                found["interpolation"] = _interpolation(training, batch, z)
+                found["traversal"] = _traversal(training, batch, z)
         return found
 
 
@@ -122,11 +126,17 @@ def _examples(training: Training, most: int) -> Batch:
     return split.batch(torch.arange(min(most, len(split)))).to(training.device)
 
 
-def _interpolation(model: Any, batch: Batch, z: Tensor) -> Image.Image:
+def _tell(training: Training, done: int) -> None:
+    training.call("on_progress", "pictures", done, NUM_PIECES)
+
+
+def _interpolation(training: Training, batch: Batch, z: Tensor) -> Image.Image:
     """Straight lines between the posterior means of two examples, which stand framed at the ends of the row."""
+    model: Any = training.model
     rows = []
     t = torch.linspace(0, 1, NUM_STEPS, device=z.device, dtype=z.dtype)[:, None]
     for first in range(0, min(2 * NUM_PATHS, len(z) // 2 * 2), 2):
+        _tell(training, 3 + first // 2)
         a, b = z[first], z[first + 1]
         labels = None if batch.y is None else batch.y[first : first + 1].repeat(NUM_STEPS, *[1] * (batch.y.ndim - 1))
         rows += [batch.x[first, None], model.decode((1 - t) * a + t * b, labels), batch.x[first + 1, None]]
@@ -138,14 +148,16 @@ def _interpolation(model: Any, batch: Batch, z: Tensor) -> Image.Image:
     )
 
 
-def _traversal(model: Any, batch: Batch, z: Tensor) -> Image.Image:
+def _traversal(training: Training, batch: Batch, z: Tensor) -> Image.Image:
     """One example with one dimension moved in each row, over the range of the posterior means."""
+    model: Any = training.model
     spread, centre = z.std(0, correction=0), z.mean(0)
     chosen = _most_varying(spread, model.group_sizes)
     steps = torch.linspace(-REACH, REACH, NUM_STEPS, device=z.device, dtype=z.dtype)
     labels = None if batch.y is None else batch.y[:1].repeat(NUM_STEPS, *[1] * (batch.y.ndim - 1))
     rows = []
-    for dimension in chosen:
+    for number, dimension in enumerate(chosen):
+        _tell(training, 3 + NUM_PATHS + number)
         path = z[:1].repeat(NUM_STEPS, 1)
         path[:, dimension] = centre[dimension] + steps * spread[dimension]
         rows.append(model.decode(path, labels).float().cpu())
