@@ -33,6 +33,8 @@ def found(tmp_path, array, **arguments) -> Arrays:
         (byte_pictures(20, 36).astype(np.float64), 255, 1, 255, "continuous_bernoulli"),
         (byte_pictures(20, 6, 6) * np.float32(0.99), 255 * 0.99, 1, 255, "continuous_bernoulli"),
         (byte_pictures(20, 6, 6) / np.float32(127.5) - 1, 1, 1, None, ""),
+        (byte_pictures(20, 6, 6) / np.float32(250), 1.02, 1, None, ""),
+        ((byte_pictures(20, 6, 6) % 101).astype(np.float32), 100, 1, 100, "binomial"),
         (byte_pictures(20, 6, 6).astype(np.int64) % 10, 9 / 255, 255, 9, "binomial"),
         (byte_pictures(20, 6, 6) % 17, 16 / 255, 255, 16, "binomial"),
         (byte_pictures(20, 6, 6).astype(np.uint16) * 16 + 15, 4095 / 65535, 65535, 4095, "continuous_bernoulli"),
@@ -73,6 +75,59 @@ def test_what_is_clear_is_told_and_no_more(tmp_path, array, words, likelihood, l
     assert data.likelihood_name == likelihood
     if largest is not None:
         assert everything(data).max().item() == largest
+
+
+@pytest.mark.parametrize("array", [np.zeros((20, 6, 6), np.uint8), np.full((20, 4), 2.5), np.full((20, 6, 6), 7)])
+def test_values_that_are_all_equal_are_a_warning(tmp_path, array):
+    (caution,) = found(tmp_path, array).cautions
+    assert caution.endswith(f"is {array.flat[0]:g}: there is nothing to learn")
+
+
+def test_pixels_a_little_outside_the_unit_interval_are_to_be_clipped(tmp_path):
+    array = np.clip(byte_pictures(20, 6, 6) / 255, -1e-6, 1) - 1e-7
+    (caution,) = found(tmp_path, array).cautions
+    assert "clip them to [0, 1]" in caution
+    assert "255" not in caution
+
+
+def test_classes_that_no_training_example_has_are_a_warning(tmp_path):
+    x, y = byte_pictures(20, 6, 6), np.arange(20) % 3
+    path = tmp_path / "x.npz"
+    np.savez(path, x_train=x, y_train=y, x_test=x[:4], y_test=np.array([0, 5, 6, 5]))
+    data = Arrays(path=str(path))
+    assert data.num_classes == 5
+    assert data.cautions[0].startswith("2 of the classes of the test examples never occur")
+    np.savez(path, x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
+    assert Arrays(path=str(path)).cautions == ()
+
+
+def test_what_a_file_lacks_or_has_twice_is_said(tmp_path):
+    x, path = byte_pictures(20, 6, 6), tmp_path / "x.npz"
+    np.savez(path, x=x, y=np.eye(4, dtype=int)[np.arange(20) % 4])
+    with pytest.raises(
+        ValueError, match=r"set dataset.labels_key to none, or store y.argmax\(1\) if they are one-hot$"
+    ):
+        Arrays(path=str(path))
+    np.save(tmp_path / "x.npy", x)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(tmp_path / "x.npy", "a.npy")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.write(tmp_path / "x.npy", "a.npy")
+    with pytest.raises(ValueError, match=r"it has 2 entries of the name 'a.npy'$"):
+        Arrays(path=str(path))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(tmp_path / "x.npy", "a.npy")
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.rfind(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"\(dataset.path\): it is encrypted$"):
+        Arrays(path=str(path))
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(content[:-9])
+    for memory_gib in (0, 1):
+        with pytest.raises(ValueError, match=r"it ends 9 bytes before its header says"):
+            Arrays(path=str(tmp_path / "x.npy"), memory_gib=memory_gib)
 
 
 def test_a_scale_below_the_values_leaves_the_unit_interval(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vaebench.data.dataset import Dataset
-from vaebench.data.examples import Examples, fill_parts
+from vaebench.data.examples import Examples, fill_parts, unseen_classes
 from vaebench.data.io.array_files import ArrayFile, open_arrays
 from vaebench.data.io.array_rows import LAYOUTS, ArrayRows, is_channels_last
 from vaebench.data.io.contexts import read_contexts
@@ -120,7 +120,7 @@ class Arrays(Dataset):
             num_examples=num_examples,
             num_classes=num_classes,
             found=_found(file, names, labels_of, values),
-            cautions=[values.caution] if values.caution else (),
+            cautions=list(filter(None, [values.caution, unseen_classes(parts)])),
         )
 
 
@@ -261,9 +261,11 @@ def _find_labels(file: ArrayFile, names: dict[str, str], labels_key: str) -> dic
         shape, dtype = file.headers[candidates[0]]
         expected = file.headers[names[part]][0][:1]
         if len(candidates) > 1 or shape != expected or dtype.kind not in "buiUS":
+            is_one_hot = len(candidates) == 1 and len(shape) == 2 and shape[:1] == expected
+            hint = "to its name, or to none" if not is_one_hot else "to none, or store y.argmax(1) if they are one-hot"
             raise ValueError(
                 f"expected one array of labels of shape {expected}, whole numbers or words, in '{file.path}', "
-                f"got {file.describe()}; set dataset.labels_key to its name, or to none"
+                f"got {file.describe()}; set dataset.labels_key {hint}"
             )
     return {part: candidates[0] for part, candidates in chosen.items()}
 

@@ -97,7 +97,7 @@ class Dataset(NamedArguments):
         self.likelihood_name = likelihood_name if binarization == "none" else "bernoulli"
         self._likelihood_arguments = dict(likelihood_arguments or {}) if binarization == "none" else {}
         sizes = ", ".join(f"{len(getattr(self, part))} {part}" for part in PARTS)
-        classes = f"; {num_classes} classes" if num_classes else ""
+        classes = f"; {num_classes} class{'es' * (num_classes != 1)}" if num_classes else ""
         self.found = f"{self.name}: {found + '; ' if found else ''}{sizes}; shape {self.shape}{classes}"
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,26 @@ class Examples:
             None if field is None else field[indices] for field in (self.y, self.context, self.factors)
         )
         return Examples(x, y, context, factors)
+
+
+def unseen_classes(parts: Mapping[str, Examples]) -> str:
+    """Caution of classes that a part has and the training examples have not; "" where there are none, or no labels.
+
+    Args:
+        parts: Name -> examples, as the data come: where they are one pool, its parts come from the same classes.
+    """
+    labels = {part: examples.y for part, examples in parts.items()}
+    known = labels.get("train")
+    if known is None or known.is_floating_point():
+        return ""
+    for part, y in labels.items():
+        unseen = set() if y is None else set(y.unique().tolist()) - set(known.unique().tolist())
+        if unseen:
+            return (
+                f"{len(unseen)} of the classes of the {part} examples never occur among the training examples: a model "
+                "that is told the class has not seen them"
+            )
+    return ""
 
 
 def shuffled(n: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaebench.data.dataset import Dataset
-from vaebench.data.examples import Examples, fill_parts
+from vaebench.data.examples import Examples, fill_parts, unseen_classes
 from vaebench.data.io.image_files import (
     BLACK_AND_WHITE,
     SUFFIXES,
@@ -126,7 +126,7 @@ class Images(Dataset):
             num_examples=num_examples,
             num_classes=num_classes,
             found=_found(folder, headers, shape, kind, white) + _others(left_out),
-            cautions=[white.caution] if white.caution else (),
+            cautions=list(filter(None, [white.caution, unseen_classes(parts)])),
         )
 
 

@@ -8,7 +8,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +20,7 @@ MOST_NAMED = 6
 MOST_MEMBERS = 10_000
 MOST_HEADER = 10_000  # bytes; numpy's own limit, which it checks only after reading
 MOST_BYTES = 2**62
+ENCRYPTED = 1  # a bit of a ZIP entry's flags
 NPY, ZIP = b"\x93NUMPY", b"PK"
 # RuntimeError: an encrypted archive, an unknown compression, or a header nested too deeply.
 _UNREADABLE = (
@@ -114,16 +117,24 @@ def _members(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                 "it is a PyTorch file, a pickle that can run code; store its tensors as arrays: "
                 "numpy.savez('x.npz', x=x.numpy())"
             )
+        name, count = max(Counter(member.filename for member in members).items(), key=itemgetter(1), default=("", 0))
+        if count > 1:
+            raise ValueError(f"it has {count} entries of the name '{name}'")
+        if any(member.flag_bits & ENCRYPTED for member in members):
+            raise ValueError("it is encrypted")
         headers = {}
         for member in members:
             if member.filename.endswith(".npy"):
                 with archive.open(member) as file:
-                    headers[member.filename.removesuffix(".npy")] = _header(file, member.file_size)
+                    headers[member.filename.removesuffix(".npy")] = _header(file, member.file_size, is_whole=False)
         return headers
 
 
-def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array that should fill `size` bytes together with its header."""
+def _header(file: IO[bytes], size: int, *, is_whole: bool = True) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array that should fill `size` bytes together with its header.
+
+    An entry of an archive that ends early is refused where it is read, once its memory has been counted.
+    """
     begin = file.read(8)
     if begin[:6] != NPY:
         raise ValueError(f"the magic string is {begin[:6]!r}, not that of .npy or .npz")
@@ -144,6 +155,8 @@ def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
     expected = 8 + width + header_size + math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and size > expected:
         raise ValueError(f"it holds {size - expected} bytes more than its header says")
+    if is_whole and not dtype.hasobject and size < expected:
+        raise ValueError(f"it ends {expected - size} bytes before its header says; it was not written or copied whole")
     return shape, dtype
 
 

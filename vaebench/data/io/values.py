@@ -5,7 +5,7 @@ Whole numbers are grey levels of 8 or 16 bits, floats stay as they are, and `dat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from vaebench.messages import check_range
 
 Scale = float | Literal["auto"]
 BYTE, WORD = 255, 65535
+BEYOND = 0.1  # how far floats may lie outside [0, 1] and still be taken for pixels meant to lie in it
 CHUNK = 4096
 CHANNELS = (1, 3, 4)
 
@@ -147,7 +148,7 @@ def _range_of(part: np.ndarray, dtype: np.dtype) -> Range:
 
 
 def understand(found: Range, where: str, *, scale: Scale = "auto", are_pictures: bool = True) -> Values:
-    """Decide what values stand for.
+    """Decide what values stand for; values that are all equal are a caution.
 
     Args:
         found: What was seen.
@@ -158,8 +159,13 @@ def understand(found: Range, where: str, *, scale: Scale = "auto", are_pictures:
     Raises:
         ValueError: Whole numbers outside 0 to 65535, of which nobody knows what they stand for.
     """
-    if scale != "auto":
-        return _by_scale(found, float(scale))
+    values = _by_scale(found, float(scale)) if scale != "auto" else _by_range(found, where, are_pictures)
+    if found.low == found.high:
+        return replace(values, caution=f"every value in {where} is {found.low:g}: there is nothing to learn")
+    return values
+
+
+def _by_range(found: Range, where: str, are_pictures: bool) -> Values:
     if found.is_binary:
         return Values("binary", 1.0, torch.uint8, f"{found}, black and white")
     if found.is_float:
@@ -187,18 +193,25 @@ def understand(found: Range, where: str, *, scale: Scale = "auto", are_pictures:
 def _floats(found: Range, are_pictures: bool) -> Values:
     if found.low >= 0 and found.high <= 1:
         return Values("unit", 1.0, torch.float32, f"{found}, as they are")
-    caution = ""
+    kept = f"floats from {found.low:g} to {found.high:g} are kept as they are, under a Gaussian"
     looks_like_pixels = found.low >= 0 and found.is_whole and found.high <= WORD
-    if looks_like_pixels or (are_pictures and found.low >= 0):
-        top = next((top for top in (BYTE, WORD) if found.high <= top), found.high)
+    caution = ""
+    if are_pictures and found.low >= -BEYOND and found.high <= 1 + BEYOND and not found.is_whole:
         caution = (
-            f"floats from {found.low:g} to {found.high:g} are kept as they are, under a Gaussian; set "
-            f"dataset.scale={top:g} if they are pixels of which {top:g} is white, or dataset.scale=1 to keep them so"
+            f"{kept}; clip them to [0, 1] if they are pixels that rounding or resizing brought a little outside, or "
+            "set dataset.scale=1 to keep them so"
+        )
+    elif looks_like_pixels or (are_pictures and found.low >= 0):
+        top = next((top for top in (BYTE, WORD) if found.high <= top), found.high)
+        another = f", dataset.scale={found.high:g} if {found.high:g} is" if 2 * found.high < top else ""
+        caution = (
+            f"{kept}; set dataset.scale={top:g} if they are pixels of which {top:g} is white{another}, or "
+            "dataset.scale=1 to keep them so"
         )
     elif are_pictures:
         caution = (
-            f"floats from {found.low:g} to {found.high:g} are kept as they are, under a Gaussian, and pictures of them "
-            "are cut to [0, 1]; store values in [0, 1] if they are pixels, or set dataset.scale=1 to keep them so"
+            f"{kept}, and pictures of them are cut to [0, 1]; store values in [0, 1] if they are pixels, or set "
+            "dataset.scale=1 to keep them so"
         )
     return Values("real", 1.0, torch.float32, f"{found}, as they are", caution)
 
