@@ -50,6 +50,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
         ({"device": "gpuu"}, r"did you mean 'gpu'"),
         ({"precision": "fp8"}, r"hardware.precision must be one of fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"threads": 0}, r"hardware.threads must be at least 1, or null"),
+        ({"threads": 1_000_000}, r"hardware.threads must be at most 1024, or null for all cores; got 1000000"),
         ({"num_devices": 0}, r"hardware.num_devices must be at least 1"),
         ({"data_on_device": "maybe"}, r"hardware.data_on_device must be auto, true or false"),
         ({"device": "gpu"}, r"hardware.device=gpu: PyTorch sees no GPU on this machine; it has cpu"),

@@ -16,6 +16,7 @@ from vaebench.messages import NamedArguments, counted, nearest
 
 DEVICES = ("auto", "cpu", "gpu", "mps")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+MOST_THREADS = 1024  # OpenMP ends the process where it cannot make as many as it was told
 _DEVICE_SHARE = 0.5  # share of a GPU's free memory that the data set may take
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,8 +55,9 @@ class Hardware(NamedArguments):
                 close = nearest(str(value).partition(":")[0], choices)
                 near = f"; did you mean '{close}'?" if close else ""
                 raise ValueError(f"hardware.{key} must be one of {', '.join(choices)}; got '{value}'{near}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"hardware.threads must be at least 1, or null for all cores; got {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            bound = "at least 1" if self.threads < 1 else f"at most {MOST_THREADS}"
+            raise ValueError(f"hardware.threads must be {bound}, or null for all cores; got {self.threads}")
         if self.num_devices < 1:
             raise ValueError(f"hardware.num_devices must be at least 1, got {self.num_devices}")
         if self.data_on_device not in (True, False, "auto"):
