@@ -71,22 +71,25 @@ def test_a_code_depends_on_those_before_it_only_and_on_all_that_are_near(make):
             assert moved[position + 1]
 
 
+@pytest.mark.parametrize("quantizer", [VectorQuantizer(5, 2), ResidualVQ(5, 2, num_quantizers=2)], ids=["1", "2"])
 @each
-def test_what_is_drawn_from_the_rows_so_far_is_what_the_whole_grid_gives(make):
-    sampler = make().setup(model(5, (1, 8, 6)))
+def test_what_is_drawn_from_the_rows_so_far_is_what_the_whole_grid_gives(make, quantizer):
+    vq = model(5, (1, 10, 6), quantizer)
+    sampler = make(num_classes=2).setup(vq)
     for parameter in sampler.density.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    codes = torch.randint(5, (7, 12))
-    whole, cache = sampler.density(codes), {}
-    for position in range(12):
+        torch.nn.init.normal_(parameter, std=0.3)
+    length = math.prod(vq.codes_shape)
+    codes, y = torch.randint(5, (7, length)), torch.randint(2, (7,))
+    whole, cache = sampler.density(codes, y), {}
+    for position in range(length):
         seen = codes.clone()
         seen[:, position:] = -(10**9)  # not read
         found = [
-            sampler.density.next_logits(codes, position),
-            sampler.density.next_logits(codes, position, cache=cache),
+            sampler.density.next_logits(codes, position, y),
+            sampler.density.next_logits(seen, position, y, cache),
         ]
         if isinstance(sampler, CodeTransformerSampler):
-            found += [sampler.density.next_logits(seen, position)]
+            found += [sampler.density.next_logits(seen, position, y)]
         for logits in found:
             torch.testing.assert_close(logits, whole[:, position], atol=1e-4, rtol=1e-4)
 
