@@ -83,6 +83,29 @@ def test_film_starts_as_the_model_without_labels(x, y):
     assert torch.equal(model.decode(z, y), vae.decode(z))
 
 
+@pytest.mark.parametrize("embed_dim", [16, 64])
+def test_with_film_a_label_decides_what_is_drawn_after_few_steps(embed_dim):
+    torch.manual_seed(0)
+    pictures, labels = torch.rand(5, 64).round() * 0.9 + 0.05, torch.arange(5).repeat_interleave(100)
+    model = ConditionalVAE(
+        (64,),
+        likelihood="continuous_bernoulli",
+        latent_dim=4,
+        network=MLP((128,)),
+        num_classes=5,
+        condition_type="film",
+        embed_dim=embed_dim,
+    )
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for step in range(60):
+        y = torch.randint(5, (64,))
+        model.loss(Batch(pictures[y], y), step).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    drawn = torch.cdist(model.sample(500, y=labels), pictures).argmin(1)
+    assert (drawn == labels).double().mean() > 0.97  # 0.9 if scales learn as fast as shifts
+
+
 def test_labels_of_several_draws_belong_to_their_examples(x, y):
     model, z = make(), torch.randn(4, 6, 2)
     decoded = model.decode(z, y)

@@ -50,8 +50,7 @@ class ConditionalVAE(LatentVariableModel):
         num_classes: Number of classes; the data set gives it at the command line.
         condition_dim: Length of a label vector; the same number where a vector is one-hot.
         condition_type: concat, film or add, see `networks.conditioning`.
-        embed_dim: Length of the vector that stands for a label, >= 1; 64, ours: with 16 the maps of film, which start
-            at zero, learn the label late, and z says part of it.
+        embed_dim: Length of the vector that stands for a label, >= 1; 64, ours.
         label_dropout: Probability that training leaves a label out, in [0, 1).
         encoder: As in `LatentVariableModel`, called with the embedded label; a `ConditionalEncoder`, with the label.
         decoder: Likewise.
