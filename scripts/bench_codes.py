@@ -39,7 +39,7 @@ def _training(settings: Settings) -> list[Row]:
         against="vae",
         unit="examples/s",
         value=lambda t: len(data.train) / t,
-        notes={"vq_vae": "the codebook's update encodes each batch a second time, after the step"},
+        notes={"vq_vae": "each vector against 512 codes, once; their averages by the encodings of the loss"},
     )
 
 
@@ -103,5 +103,8 @@ def _draws(settings: Settings) -> list[Row]:
         against="pixelcnn",
         unit="grids/s",
         value=lambda t: num / t,
-        notes={"code_transformer": "keys and values of earlier codes are kept"},
+        notes={
+            "pixelcnn": "inputs of each convolution are kept",
+            "code_transformer": "keys and values of earlier codes are kept",
+        },
     )

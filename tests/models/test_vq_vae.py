@@ -1,5 +1,6 @@
 """VQ-VAE: the loss, the constant rate, what a user does with codes."""
 
+import copy
 import math
 
 import pytest
@@ -90,6 +91,26 @@ def test_averages_move_after_a_step_only():
     vq.after_step(Batch(x))
     used = vq.codes(x).unique()
     assert not torch.equal(vq.quantizer.embedding[used], before[used])
+
+
+@pytest.mark.parametrize("kind", [VectorQuantizer, ResidualVQ])
+def test_the_codebook_follows_what_the_losses_of_the_step_encoded(kind):
+    vq, x = model(kind(16, 4, restart_below=0.0)).train(), images(6)
+    other, passes = copy.deepcopy(vq), []
+    other.after_step(Batch(x))  # encodes by itself
+    vq.encoder.register_forward_hook(lambda *_: passes.append(1))
+    vq.loss(Batch(x), 6)  # of a step that moved nothing
+    for piece in x.split(4):
+        vq.loss(Batch(piece), 7)
+    with torch.no_grad():
+        vq.posterior_head.projection.weight.add_(1)  # the optimiser's step
+    vq.after_step(Batch(x))
+    assert len(passes) == 3
+    for name, value in vq.quantizer.state_dict().items():
+        torch.testing.assert_close(value, other.quantizer.state_dict()[name])
+    vq.eval().loss(Batch(x), 8)
+    vq.train().after_step(Batch(x))
+    assert len(passes) == 5, "encodings of a validation are not the step's"
 
 
 class Train:

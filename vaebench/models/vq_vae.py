@@ -97,6 +97,7 @@ class VQVAE(LatentVariableModel):
         self.add_module(
             "prior_head", UniformCodesHead(self.quantizer.num_codes, self.latent_shape, self.quantizer.depth)
         )
+        self._encoded = _Encoded()
         self.couples_batch = self.quantizer.couples_batch  # type: ignore[misc] # it depends on the quantiser
 
     @property
@@ -151,6 +152,8 @@ class VQVAE(LatentVariableModel):
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return distortion plus the quantiser's losses; nats per example."""
         terms = self.elbo_terms(batch.x, batch.y)
+        if self.training and not torch.compiler.is_compiling():
+            self._encoded.note(step, terms.q)
         penalty, _ = self.penalty(terms.q, terms.p, terms.rate)
         return Loss.mean(
             terms.distortion + penalty,
@@ -178,8 +181,9 @@ class VQVAE(LatentVariableModel):
 
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
-        """Update averages of the quantiser."""
-        self.quantizer.update(at_least_float32(self.posterior(batch.x).z_e))
+        """Update averages of the quantiser by the encodings of the step's loss, or new ones where it left none."""
+        z_e, codes = self._encoded.take(len(batch.x)) or (self.posterior(batch.x).z_e, None)
+        self.quantizer.update(at_least_float32(z_e), codes)
 
     def forward(self, x: Tensor, y: Tensor | int | None = None) -> Outputs:
         """Encode, quantise and decode.
@@ -191,6 +195,28 @@ class VQVAE(LatentVariableModel):
         outputs = super().forward(x, y)
         outputs.update(z_e=outputs.q.z_e, quantized=outputs["z"], encoding_indices=outputs.q.codes, **_named(outputs.q))
         return outputs
+
+
+class _Encoded:
+    """What a step's losses encoded, piece by piece, kept until the step is over: no part of the model's state."""
+
+    def __init__(self) -> None:
+        self._step = -1
+        self._pieces: list[tuple[Tensor, Tensor]] = []
+
+    def note(self, step: int, q: CodeGrid) -> None:
+        """Keep the vectors and codes of one piece; those of another step go."""
+        if step != self._step:
+            self._step, self._pieces = step, []
+        self._pieces.append((q.z_e.detach(), q.codes))
+
+    def take(self, num: int) -> tuple[Tensor, Tensor] | None:
+        """Return vectors and codes and forget them; None unless they are those of `num` examples."""
+        pieces, self._pieces = self._pieces, []
+        if not pieces or sum(len(codes) for _, codes in pieces) != num:
+            return None
+        z_e, codes = zip(*pieces, strict=True)
+        return torch.cat(z_e), torch.cat(codes)
 
 
 def _named(q: CodeGrid) -> dict[str, Tensor]:

@@ -99,7 +99,7 @@ class ScalarGrid(QuantizerModule):
             self.variance.copy_(variance)
 
     @torch.no_grad()
-    def update(self, z: Tensor) -> None:
+    def update(self, z: Tensor, codes: Tensor | None = None) -> None:
         """Let mean and variance follow those of z, shape (B, D, h, w), over all processes."""
         if self.decay is None:
             return

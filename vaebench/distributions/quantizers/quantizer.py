@@ -53,8 +53,13 @@ class QuantizerModule(nn.Module):
     def start(self, z: Tensor) -> None:
         """Place the codes where vectors of the training split lie, before the first step; z of shape (B, D, h, w)."""
 
-    def update(self, z: Tensor) -> None:
-        """Move what no gradient reaches, after a step; z holds this process's vectors, shape (B, D, h, w)."""
+    def update(self, z: Tensor, codes: Tensor | None = None) -> None:
+        """Move what no gradient reaches, after a step.
+
+        Args:
+            z: This process's vectors, shape (B, D, h, w).
+            codes: Their codes, shape (B, h, w) or (B, Q, h, w), which need not be looked up again; None where unknown.
+        """
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantise z of shape (B, D, h, w). Distances are computed in float32 or better, also under autocast."""

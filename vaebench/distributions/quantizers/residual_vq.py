@@ -98,11 +98,13 @@ class ResidualCodebooks(QuantizerModule):
             z = z - book.embed(book(z).codes)
 
     @torch.no_grad()
-    def update(self, z: Tensor) -> None:
+    def update(self, z: Tensor, codes: Tensor | None = None) -> None:
         """Update each codebook by the residuals of those before it."""
-        for book in self.codebooks:
-            left = z - book.embed(book(z).codes)
-            book.update(z)
+        known = [None] * self.depth if codes is None else codes.reshape(len(z), self.depth, *z.shape[2:]).unbind(1)
+        for book, some in zip(self.codebooks, known, strict=True):
+            used = book(z).codes if some is None else some
+            left = z - book.embed(used)
+            book.update(z, used)
             z = left
 
     def _joined(self, codes: list[Tensor]) -> Tensor:

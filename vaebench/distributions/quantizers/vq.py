@@ -48,10 +48,9 @@ class VectorQuantizer(NamedArguments):
         https://arxiv.org/abs/2005.00341 (section 3, on restarts); k-means from SoundStream (Zeghidour et al., 2021),
         https://arxiv.org/abs/2107.03312; cosine from Yu et al. (2022), https://arxiv.org/abs/2110.04627
     Deviations:
-        Averages start at one use of each code, so that a code that is never used stays where it is. They are taken
-        over the encoder's outputs after a step, not before it. No code restarts that has a quarter of the mean use:
-        where a batch holds hardly more vectors than there are codes, the published threshold restarts most of them at
-        every step, and no codebook settles (residual codes then diverge).
+        Averages start at one use of each code, so that a code that is never used stays where it is. No code restarts
+        that has a quarter of the mean use: where a batch holds hardly more vectors than there are codes, the published
+        threshold restarts most of them at every step, and no codebook settles (residual codes then diverge).
     Args:
         num_embeddings: K, >= 2.
         embedding_dim: Length of a code, >= 1.
@@ -154,16 +153,17 @@ class LearnedCodebook(QuantizerModule):
         vectors = vectors_of(self._scaled(z, 1))
         self._place(slice(None), _chosen(vectors, self.num_codes), 1.0)
         for _ in range(self.spec.kmeans_iterations):
-            counts, sums = self._statistics(vectors)
+            counts, sums = self._statistics(vectors, self.nearest(vectors))
             is_used = counts > 0
             self._place(is_used, sums[is_used] / counts[is_used, None], 1.0)
 
     @torch.no_grad()
-    def update(self, z: Tensor) -> None:
+    def update(self, z: Tensor, codes: Tensor | None = None) -> None:
         """Average counts and sums, set the codes by them with `ema`, and restart codes that are hardly used."""
         z = self._scaled(z, 1)
         vectors = vectors_of(z).to(self.sums.dtype)
-        counts, sums = (collective.total(statistic) for statistic in self._statistics(vectors))
+        codes = self.nearest(vectors) if codes is None else codes.flatten()
+        counts, sums = (collective.total(statistic) for statistic in self._statistics(vectors, codes))
         self.counts.lerp_(counts, 1 - self.spec.decay)
         self.sums.lerp_(sums, 1 - self.spec.decay)
         if self.spec.update == "ema":
@@ -175,9 +175,8 @@ class LearnedCodebook(QuantizerModule):
             everywhere = vectors_of(collective.gather(z)).to(self.sums.dtype)
             self._place(is_dead, _chosen(everywhere, int(is_dead.sum())), max(1.0, self.spec.restart_below))
 
-    def _statistics(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Uses of each code (K,), and the sums of the vectors that use it (K, D)."""
-        codes = self.nearest(vectors)
+    def _statistics(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Uses of each code (K,), and the sums of the vectors (N, D) that use it (K, D)."""
         counts = vectors.new_zeros(self.num_codes).index_add_(0, codes, vectors.new_ones(len(codes)))
         return counts, vectors.new_zeros(self.num_codes, self.dim).index_add_(0, codes, vectors)
 
