@@ -147,6 +147,26 @@ def test_a_failure_is_not_a_mistake(command):
     assert "HYDRA_FULL_ERROR" in command("sample", task=task).err  # which has no log
 
 
+@pytest.mark.parametrize(
+    ("error", "amount"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 800000000000 bytes."),
+            "745.1 GiB",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total of 79 GiB"), "20.00 GiB"),
+        (MemoryError("Unable to allocate 74.5 GiB for an array with shape (10000000000,)"), "74.5 GiB"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(command, error, amount):
+    def task(cfg):
+        raise error
+
+    answer = command("sample", task=task)
+    assert answer.code == 1
+    assert answer.err.startswith(f"vaebench sample: failed: not enough memory for {amount} more; lower batch_size")
+
+
 def test_a_failure_of_the_disk(command):
     def task(cfg):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.state")

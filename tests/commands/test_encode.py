@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import vaebench
 from tests.commands.training_runs import trained
@@ -37,6 +37,24 @@ def test_latents_are_those_of_the_model_in_the_order_of_the_split(place, capsys)
     record = json.loads(Path("outputs/first/latents/validation.json").read_text())
     assert (record["num_examples"], record["checkpoint"]["name"]) == (180, "best")
     assert config["model"]["latent_dim"] == 2
+
+
+def test_latents_that_are_not_finite_are_not_written(place, capsys):
+    weights = Path("outputs/first/checkpoints/best.safetensors")
+    save_file({name: value * float("nan") for name, value in load_file(weights).items()}, weights)
+    assert main(["encode"]) == 1
+    assert "mean is not finite for 180 of 180 examples; nothing was written" in capsys.readouterr().err
+    assert list(Path("outputs/first/latents").glob("*")) == []
+
+
+def test_latents_never_lie_beside_the_record_of_others(place, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    assert main(["encode"]) == 0
+    monkeypatch.setattr("vaebench.commands.encode.write_json", killed)
+    assert main(["encode", "seed=1"]) == 130
+    assert [path.name for path in Path("outputs/first/latents").iterdir()] == ["test.safetensors"]
 
 
 def test_a_model_alone(place):

@@ -88,6 +88,10 @@ def test_metrics_survive_a_cut_last_line_and_report_other_damage(tmp_path):
     run.check_metrics()
     with pytest.raises(ValueError, match=r"metrics.jsonl' is damaged: it holds \d+ bytes, and held 999"):
         run.truncate_metrics(999)
+    run.metrics.write_bytes(b'{"changed": 1}' + run.metrics.read_bytes())
+    with pytest.raises(ValueError, match=rf"was changed since .* a line ended at byte {offset}; remove it to resume"):
+        run.truncate_metrics(offset)
+    assert b'"changed"' in run.metrics.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vaebench.factory.configurations import defaults, keys, options
 from vaebench.factory.groups import MANY, by_word
 from vaebench.messages import did_you_mean, printable
 
+LESS_MEMORY = "lower batch_size, num_samples, num_chains or another size that was set, or choose a smaller model"
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -64,8 +66,27 @@ def explain(error: Exception, verb: str, folders: Sequence[Path], *, started: bo
         return _directory(system)
     if isinstance(error, ValueError):
         return MISTAKE, one_line(error)
+    if _is_out_of_memory(error):
+        return FAILED, f"failed: not enough memory{_asked_for(str(error))}; {LESS_MEMORY}"
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     return FAILED, f"failed: {kind}{one_line(error)}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is numpy's or torch's word for an allocation that failed, on the CPU or on a GPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
+    )
+
+
+def _asked_for(text: str) -> str:
+    """How much was asked for, as the end of a clause, where the error tells."""
+    found = re.search(r"allocate ([0-9.]+ ?[KMGTPE]?i?B|[0-9]+ bytes)", text)
+    if found is None:
+        return ""
+    size = found[1].removesuffix(" bytes")
+    return f" for {found[1] if size == found[1] else f'{int(size) / 2**30:,.1f} GiB'} more"
 
 
 def one_line(error: object) -> str:

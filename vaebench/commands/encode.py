@@ -45,6 +45,10 @@ def task(cfg: DictConfig) -> None:
     model.to(hardware.prepare(cfg.seed))
     with progress("encode", "example", len(split)) as done, hardware.autocast():
         tensors = encoded(model, split, cfg.batch_size, done.advance)
+    for name, tensor in tensors.items():
+        bad = int((~tensor.isfinite().flatten(1).all(1)).sum()) if tensor.is_floating_point() else 0
+        if bad:
+            raise FloatingPointError(f"{name} is not finite for {bad} of {len(split)} examples; nothing was written")
     record = {
         "time": now(),
         "run": str(run.path),
@@ -55,6 +59,7 @@ def task(cfg: DictConfig) -> None:
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
     }
     path = folder / f"{cfg.split}.safetensors"
+    path.with_suffix(".json").unlink(missing_ok=True)  # killed in between, latents have no record rather than another's
     write_atomic(path, save(tensors))
     write_json(path.with_suffix(".json"), record)
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())

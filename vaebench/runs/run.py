@@ -317,7 +317,7 @@ class Run:
         """Forget the rows written after a checkpoint, so that a resumed run writes them once.
 
         Raises:
-            ValueError: the file is shorter than it was at the checkpoint.
+            ValueError: the file is shorter than it was at the checkpoint, or its lines end elsewhere.
         """
         if not self.metrics.is_file():  # deleted by the user: start a new history
             return
@@ -327,6 +327,12 @@ class Run:
                 raise ValueError(
                     f"'{self.metrics}' is damaged: it holds {size} bytes, and held {offset} when the checkpoint was "
                     "written; remove it to resume without its history"
+                )
+            file.seek(max(0, offset - 1))
+            if offset and file.read(1) != b"\n":
+                raise ValueError(
+                    f"'{self.metrics}' is damaged: it was changed since the checkpoint was written, when a line ended "
+                    f"at byte {offset}; remove it to resume without its history"
                 )
             file.truncate(offset)
 
