@@ -268,6 +268,7 @@ def test_headings_are_short_where_they_stay_apart():
 
 def test_labels():
     assert value_label("vaebench.models.beta_tc_vae.BetaTCVAE") == "beta_tc_vae"
+    assert value_label("vaebench.distributions.quantizers.vq.VectorQuantizer") == "vq"
     assert value_label("vaebench.distributions.likelihoods.Bernoulli") == "Bernoulli"
     assert value_label("somewhere.else.Thing") == "somewhere.else.Thing"
     assert value_label([1, 2]) == "[1, 2]"

@@ -20,7 +20,7 @@ from vaebench.runs.identity import identity
 
 _MODEL, _LIKELIHOOD, _TRAINER = "model._target_", "model.likelihood._target_", "trainer._target_"
 
-ONE_EACH = ("samplers", "kernels")  # packages whose files hold one option each
+ONE_EACH = ("samplers", "kernels", "quantizers")  # packages whose files hold one option each
 LIKELIHOODS = ("elbo_nats", "energy_nll_nats")  # what says most about log p(x) where there is no bound from K samples
 MAX_SETTINGS = 24  # columns of settings; the rest are in the configurations below the table
 
