@@ -143,7 +143,7 @@ class LearnedCodebook(QuantizerModule):
         """Return the number of the nearest code for vectors (N, D); shape (N,), without a tensor of N x K x D."""
         codes = self._scaled(self.embedding, -1).to(vectors.dtype)
         with torch.autocast(vectors.device.type, enabled=False):  # half precision would choose other codes
-            return (codes.square().sum(1) - 2 * vectors @ codes.T).argmin(1)
+            return torch.addmm(codes.square().sum(1), vectors, codes.T, alpha=-2).argmin(1)
 
     @torch.no_grad()
     def start(self, z: Tensor) -> None:
