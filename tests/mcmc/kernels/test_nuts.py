@@ -78,6 +78,27 @@ def test_trees_are_those_of_the_definition(name, size, block, monkeypatch):
     assert any(visited not in (2**k - 1 for k in range(7)) for _, visited in expected)  # cut off inside a subtree
 
 
+def test_each_subtree_turns_by_the_definition():
+    torch.manual_seed(0)
+    drift = torch.tensor([0.8, 0.0])
+    p, inverse_mass = (torch.randn(8, 150, 2) + drift).double(), torch.tensor([0.5, 2.0]).double()
+    expected = torch.zeros(8, 150, dtype=torch.bool)
+    for size in (2, 4, 8):
+        for start in range(0, 8, size):
+            part = p[start : start + size]
+            expected[start + size - 1] |= torch.tensor([turns(part[:, chain], inverse_mass) for chain in range(150)])
+    assert torch.equal(nuts.turns_at(p, inverse_mass), expected)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_later_divergence_hides_no_turn(bad):
+    p = torch.ones(8, 1, 2, dtype=torch.float64)
+    p[1] = -2.0  # the first pair turns
+    p[5:] = bad
+    turned = nuts.turns_at(p, torch.ones(2, dtype=torch.float64))[:, 0].tolist()
+    assert turned[:5] == [False, True, False, True, False]  # and so do the first four, back where they began
+
+
 @pytest.mark.parametrize("block", [8, 2, 1])
 def test_a_state_of_a_subtree_is_drawn_by_its_weight(block, monkeypatch):
     monkeypatch.setattr(nuts, "BLOCK", block)
