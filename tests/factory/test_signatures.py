@@ -80,6 +80,8 @@ BAD = [
     (1.0, int, "an integer, got 1.0"),
     (True, int, "an integer, got true"),
     (None, int, "an integer, got null"),
+    (2**63, int, "an integer of at most 64 bits, got 9223372036854775808"),
+    (10**400, float, "a number, got 1" + "0" * 96 + "…"),
     ("1e-3", float, "a number, got '1e-3'"),
     ("abc", float, "a number, got 'abc'"),
     (float("nan"), float, "a number, got nan"),

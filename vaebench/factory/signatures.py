@@ -29,8 +29,8 @@ _LISTS = (list, tuple, set, frozenset, *_ABSTRACT_LISTS)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _PLAIN: dict[Any, Callable[[Any], bool]] = {
     bool: lambda value: isinstance(value, bool),
-    int: lambda value: isinstance(value, int) and not isinstance(value, bool),
-    float: lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value),
+    int: lambda value: isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63,
+    float: lambda value: _is_number(value),
     str: lambda value: isinstance(value, str),
     Path: lambda value: isinstance(value, str) and bool(value),
     None: lambda value: value is None,
@@ -129,6 +129,8 @@ def convert(value: object, annotation: Any, key: str, class_of: Callable[[object
     elif expected in _MAPPINGS and isinstance(value, Mapping):
         item = options[1] if len(options) == 2 else Any
         return {name: convert(entry, item, f"{key}.{name}", class_of) for name, entry in value.items()}
+    if expected is int and isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{key}: expected {_describe(annotation)} of at most 64 bits, got {_show(value, class_of)}")
     hint = f"; quote it: {key}=\"'{value}'\"" if expected is str and isinstance(value, (int, float)) else ""
     if expected in _LISTS and isinstance(value, (int, float, str)):
         with contextlib.suppress(ConfigError):
@@ -239,6 +241,13 @@ def _show(value: object, class_of: Callable[[object], type | None]) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value) if isinstance(value, (str, int, float, list, tuple)) else f"a {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a float but nan, or an integer that a float can hold."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, float) and not math.isnan(value)
 
 
 def _hint_only(near: str) -> str:
