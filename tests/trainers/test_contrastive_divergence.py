@@ -84,6 +84,23 @@ def test_a_checkpoint_without_its_chains_is_refused(tmp_path):
         train(tmp_path, buffer_size=41)
 
 
+@pytest.mark.parametrize(("shape", "given", "weight"), [((2,), None, 0.1), ((1, 4, 4), None, 0.001), ((2,), 0.3, 0.3)])
+def test_squared_energies_weigh_less_for_pictures(shape, given, weight):
+    options = {} if given is None else {"energy_reg_weight": given}
+    trainer = ContrastiveDivergenceTrainer(**OPTIONS, **options)
+    built = EBM(shape, network=SMALL)
+    data = Dataset.from_tensors(torch.rand(20, *shape))
+    training = trainer.start(built, data, hardware=CPU, default_callbacks=False)
+    built.before_training(training.train)
+    batch = training.train.batch(torch.arange(10))
+    torch.manual_seed(1)
+    found = trainer.eval_step(training, batch)
+    torch.manual_seed(1)
+    x, chains, _ = trainer._drawn(training, batch)
+    expected = contrast(built.energy_function, x, chains.state.position, weight)
+    torch.testing.assert_close(found.total, expected.total)
+
+
 def test_a_step_follows_the_contrast_between_the_batch_and_its_chains():
     """One step by hand: the same chains, moved by the same noise, and plain gradient descent."""
     trainer = ContrastiveDivergenceTrainer(**OPTIONS, optimizer="SGD", learning_rate=0.1, energy_reg_weight=0.05)
