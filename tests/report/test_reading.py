@@ -127,8 +127,10 @@ def test_a_cut_or_damaged_history(tmp_path):
 
 def test_an_evaluation_older_than_the_weights_is_noted(tmp_path):
     run = write_run(tmp_path / "a", elbo=-90.0)
+    elbo = run.path / "evaluation" / "elbo.json"
+    elbo.with_name("again.json").write_text(elbo.read_text())
     run.set_status("done", epoch=9, step=90)
-    assert "of step 30, the run is at step 90" in read_run(run.path).notes[0]
+    assert read_run(run.path).notes == ["again, elbo: of step 30, the run is at step 90: evaluate it again"]
 
 
 def test_conditions_tell_splits_apart(tmp_path):

@@ -161,13 +161,19 @@ def read_run(path: Path) -> Record:
         provenance=plain_value(provenance),
     )
     _read_curves(run, record)
+    earlier: dict[Any, list[str]] = {}
     for file in _first(run.path.glob("evaluation/*.json"), record):
         if file.name.startswith(TEMPORARY):
             continue
         try:
-            _read_evaluation(file, record)
+            step = _read_evaluation(file, record)
+            if None not in (step, record.step) and step != record.step:
+                earlier.setdefault(step, []).append(text(file.stem))
         except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
             record.notes.append(f"evaluation/{text(file.name)} cannot be read: {text(error)}")
+    for step, names in earlier.items():
+        of = f"{', '.join(names)}: of step {text(step)}"
+        record.notes.append(f"{of}, the run is at step {record.step}: evaluate it again")
     loss = (VALIDATION_LOSS, Conditions())
     if loss in record.values and not _loss_compares(record):
         del record.values[loss]
@@ -247,7 +253,8 @@ def _loss_compares(record: Record) -> bool:
     return not isinstance(model, dict) or model.get("best_criterion", True) is not None
 
 
-def _read_evaluation(file: Path, record: Record) -> None:
+def _read_evaluation(file: Path, record: Record) -> Any:
+    """Read one metric's values into the record; return the step that the run had, or None."""
     content = plain_value(read_json(file))
     for problem in ("skipped", "failed"):
         if problem in content:
@@ -289,9 +296,7 @@ def _read_evaluation(file: Path, record: Record) -> None:
         )
     if settings.get("measure") in ("mass", "density"):
         record.measure = settings["measure"]
-    seen = checkpoint.get("run_step")
-    if seen is not None and record.step is not None and seen != record.step:
-        record.notes.append(f"{text(file.stem)} is of step {seen}, the run is at step {record.step}: evaluate it again")
+    return checkpoint.get("run_step")
 
 
 def _samples(settings: Mapping[str, Any]) -> str | None:
