@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "trainer.patience": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "max"},
     "trainer.keep_best_mode": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "min"},
     "callback.early_stopping.patience": {"trainer.keep_best": "loss", "trainer.keep_best_mode": "max"},
+    "model.quantizer.restart_below": {"model.quantizer.decay": 0.1},  # else no code is out of use so soon
     "model.free_bits_of": {"model.free_bits": 0.02},
     "model.embed_dim": {"model.condition_type": "film"},
     "sampler.patience": {"sampler.num_epochs": 12, "sampler.learning_rate": 0.1},
@@ -108,6 +109,7 @@ CHANGES: dict[str, Any] = {
     "trainer.max_minutes": 1e-9,
     "trainer.step_size": 0.01,
     "trainer.energy_reg_weight": 1.0,
+    "model.quantizer.restart_below": 0.0,
     "callback.early_stopping.patience": 1,
     "callback.early_stopping.min_delta": 1e6,
     "callback.ema.decay": 0.01,

@@ -254,7 +254,7 @@ class TestContexts:
         (lambda: _model(skip_mode="context"), "skip_mode: with 'context' the skips are those of the frame before, or"),
         (lambda: _model(context="labels"), "context: 'labels' needs labels, and the data have none"),
         (lambda: _model(network=MLP()), "network: UNetVAE needs network=unet; got MLP"),
-        (lambda: _model((12,)), r"takes images of shape \(C, H, W\), got examples of shape \(12,\)"),
+        (lambda: _model((12,)), r"takes images \(C, H, W\) or videos .*, got examples of shape \(12,\)"),
         (lambda: _model(latent_dim=0), "latent_dim must be a whole number of at least 1; got 0"),
         (lambda: _model(network=UNet(num_levels=5)), "a picture of 8x8 is too small for 5 levels"),
         (
