@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from vaebench.core import Model, Split
 from vaebench.energies.learned.network import NetworkEnergy
@@ -20,6 +21,14 @@ CHUNK = 1000  # examples read at once
 PICTURE_NOISE = 0.015  # of pixels in [0, 1]
 
 ENERGY_MLP = MLP(hidden_dims=(128, 128, 128), activation="silu")
+
+
+class EnergyComponents(TypedDict, total=False):
+    """Arguments of every energy-based model: one with more takes these as `**components: Unpack[EnergyComponents]`."""
+
+    network: Network
+    reference_scale: float
+    data_noise: float | None
 
 
 class EnergyBasedModel(Model):

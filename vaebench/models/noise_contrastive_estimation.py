@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss, Split
 from vaebench.hardware import collective
 from vaebench.messages import check_range
-from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, standardized
-from vaebench.networks import Network
+from vaebench.models.energy_based import EnergyBasedModel, EnergyComponents, standardized
 
 SHRINKAGE = 1e-2  # of the noise's covariance towards the identity, in case the data lie on a plane
 
@@ -36,17 +36,9 @@ class NoiseContrastiveEstimation(EnergyBasedModel):
 
     noise_factor: Tensor
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        *,
-        network: Network = ENERGY_MLP,
-        reference_scale: float = 2.0,
-        data_noise: float | None = None,
-        noise_ratio: int = 1,
-    ) -> None:
+    def __init__(self, shape: Sequence[int], *, noise_ratio: int = 1, **components: Unpack[EnergyComponents]) -> None:
         check_range("noise_ratio", noise_ratio, at_least=1, whole=True)
-        super().__init__(shape, network=network, reference_scale=reference_scale, data_noise=data_noise)
+        super().__init__(shape, **components)
         self.noise_ratio = noise_ratio
         self.log_normalizer = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_factor", torch.eye(self.energy_function.num_dims))

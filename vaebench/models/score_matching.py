@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import Unpack
+
 from vaebench.core import Batch, Loss
-from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, check_smooth
-from vaebench.networks import Network
+from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, EnergyComponents, check_smooth
 from vaebench.objectives.score_matching import exact_score_matching
 
 
@@ -23,16 +24,9 @@ class ScoreMatching(EnergyBasedModel):
     Args: those of `EnergyBasedModel`; the network's activation must be smooth.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        *,
-        network: Network = ENERGY_MLP,
-        reference_scale: float = 2.0,
-        data_noise: float | None = None,
-    ) -> None:
-        check_smooth(network)
-        super().__init__(shape, network=network, reference_scale=reference_scale, data_noise=data_noise)
+    def __init__(self, shape: Sequence[int], **components: Unpack[EnergyComponents]) -> None:
+        check_smooth(components.get("network", ENERGY_MLP))
+        super().__init__(shape, **components)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return the objective, per squared standardised unit."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from typing_extensions import Unpack
 
 from vaebench.core import Batch, Loss
 from vaebench.hardware import collective
 from vaebench.messages import check_range, did_you_mean
-from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, check_smooth
-from vaebench.networks import Network
+from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, EnergyComponents, check_smooth
 from vaebench.objectives.score_matching import sliced_score_matching
 
 PROJECTIONS = ("rademacher", "gaussian")
@@ -35,17 +35,15 @@ class SlicedScoreMatching(EnergyBasedModel):
         self,
         shape: Sequence[int],
         *,
-        network: Network = ENERGY_MLP,
-        reference_scale: float = 2.0,
-        data_noise: float | None = None,
         num_projections: int = 1,
         projection: Literal["rademacher", "gaussian"] = "rademacher",
+        **components: Unpack[EnergyComponents],
     ) -> None:
-        check_smooth(network)
+        check_smooth(components.get("network", ENERGY_MLP))
         check_range("num_projections", num_projections, at_least=1, whole=True)
         if projection not in PROJECTIONS:
             raise ValueError(f"projection: unknown name '{projection}'{did_you_mean(projection, PROJECTIONS)}")
-        super().__init__(shape, network=network, reference_scale=reference_scale, data_noise=data_noise)
+        super().__init__(shape, **components)
         self.num_projections, self.projection = num_projections, projection
 
     def loss(self, batch: Batch, step: int) -> Loss:

@@ -27,6 +27,7 @@ from vaebench.messages import check_range, did_you_mean
 
 Condition = Literal["concat", "film", "add"]
 CONDITIONS: tuple[str, ...] = get_args(Condition)
+GAMMA, BETA = 0.16, 64.0  # gains of FiLM's maps
 
 
 class Injection(nn.Module):
@@ -74,7 +75,7 @@ class FiLM(Injection):
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         """Return shape (B, C, ...)."""
         gamma, beta = (context.shape[1] ** -0.5 * self.linear(context)).chunk(2, dim=1)
-        return h * (1 + 0.16 * _like_channels(gamma, h)) + 64 * _like_channels(beta, h)
+        return h * (1 + GAMMA * _like_channels(gamma, h)) + BETA * _like_channels(beta, h)
 
 
 class Add(Injection):
