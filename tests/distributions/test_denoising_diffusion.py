@@ -200,6 +200,9 @@ def test_pictures_have_noise_of_their_own_whatever_the_batch():
     model.encode = lambda x, y=None: Normal(x.new_zeros(len(x), 2), 1.0)
     assert len(model.reconstruct(x, deterministic=True).unique(dim=0)) == 5
     assert len(model.reconstruct(x[:1].expand(5, -1, -1, -1)).unique(dim=0)) == 5
+    at_zero = model.reconstruct(x, deterministic=True)
+    model.encode = lambda x, y=None: Normal(x.new_full((len(x), 2), 50.0), 1.0)  # the same noise at another mean of q
+    assert (model.reconstruct(x, deterministic=True) != at_zero).flatten(1).any(1).all()
     assert len(model.decode(z[:1].expand(8, -1)).unique(dim=0)) == 1  # on a path only z moves
 
 

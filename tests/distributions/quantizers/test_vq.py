@@ -134,6 +134,18 @@ def test_few_vectors_for_many_codes_restart_only_what_is_hardly_used():
     assert moved.tolist() == [False] * 7 + [True]
 
 
+def test_many_vectors_for_few_codes_restart_what_is_below_the_threshold_alone():
+    book = spread(VectorQuantizer(4, 3, restart_below=2.0, decay=0.5).build())
+    with torch.no_grad():
+        book.counts.copy_(torch.tensor([100.0, 100.0, 12.0, 1.0]))  # a quarter of the mean use is 13
+        book.sums.copy_(book.counts[:, None] * book.embedding)
+    before = book.embedding.clone()
+    vectors = before[:3].repeat_interleave(torch.tensor([100, 100, 12]), 0)
+    book.update(vectors.T[None, :, None])
+    moved = (book.embedding - before).abs().amax(1) > 1e-3
+    assert moved.tolist() == [False] * 3 + [True]
+
+
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_restarted_codes_are_vectors_of_the_batch_and_alive_after_the_next_update(update):
     book = spread(VectorQuantizer(**SMALL, restart_below=0.5, update=update).build())
