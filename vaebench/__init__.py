@@ -30,6 +30,9 @@ class LoadedRun(NamedTuple):
     dataset: Dataset
     config: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"LoadedRun({type(self.model).__name__} on {self.dataset!r}, config of {len(self.config)} keys)"
+
 
 def load_run(
     path: str | os.PathLike[str] | None = None,

@@ -27,7 +27,9 @@ def test_latents_are_those_of_the_model_in_the_order_of_the_split(place, capsys)
     assert main(["encode", "split=validation", "batch_size=70"]) == 0
     assert "outputs/first/latents/validation.safetensors" in capsys.readouterr().out
     found = load_file("outputs/first/latents/validation.safetensors")
-    model, dataset, config = vaebench.load_run("outputs/first")
+    run = vaebench.load_run("outputs/first")
+    assert repr(run) == f"LoadedRun(VAE on {run.dataset!r}, config of {len(run.config)} keys)"
+    model, dataset, config = run
     batch = dataset.validation.batch(torch.arange(len(dataset.validation)))
     with torch.no_grad():
         q = model.posterior(batch.x, batch.y)

@@ -28,6 +28,15 @@ def test_examples_keep_what_belongs_to_them():
     assert torch.equal(Dataset.from_tensors(x).train.x, data.train.x)
 
 
+def test_arrays_and_lists_are_taken_too():
+    x, y = torch.rand(20, 3), torch.arange(20) % 2
+    expected = Dataset.from_tensors(x, y=y).train.batch(torch.arange(16))
+    for data in (Dataset.from_tensors(x.numpy(), y=y.numpy()), Dataset.from_tensors(x.tolist(), y=y.tolist())):
+        batch = data.train.batch(torch.arange(16))
+        assert torch.equal(batch.x, expected.x)
+        assert torch.equal(batch.y, expected.y)
+
+
 @pytest.mark.parametrize(
     ("x", "shape", "likelihood", "largest"),
     [
@@ -65,6 +74,8 @@ def test_what_is_ambiguous_is_told():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ({"x": "pictures"}, "x must be a tensor, or an array of numbers; got str"),
+        ({"y": [[0], [1, 2]]}, "y must be a tensor, or an array of numbers; got list"),
         ({"x": torch.zeros(4)}, r"x must have shape \(N, D\)"),
         ({"x": torch.full((4, 2), torch.nan)}, "finite numbers in x, got nan"),
         ({"x": torch.zeros(4, 2, dtype=torch.complex64)}, "real numbers"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from vaebench.data.io.values import check_scale, scan, understand
 from vaebench.data.split import DataSplit
 from vaebench.distributions import likelihoods
 from vaebench.messages import NamedArguments, did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 PARTS = ("train", "validation", "test")
 # Options of conf/model/likelihood and their classes.
@@ -121,11 +124,11 @@ class Dataset(NamedArguments):
     @classmethod
     def from_tensors(
         cls,
-        x: Tensor,
-        y: Tensor | None = None,
+        x: Tensor | ArrayLike,
+        y: Tensor | ArrayLike | None = None,
         *,
-        context: Tensor | None = None,
-        factors: Tensor | None = None,
+        context: Tensor | ArrayLike | None = None,
+        factors: Tensor | ArrayLike | None = None,
         factor_names: Sequence[str] = (),
         likelihood: str | None = None,
         scale: float | Literal["auto"] = "auto",
@@ -133,7 +136,7 @@ class Dataset(NamedArguments):
         test_fraction: float = 0.1,
         binarization: str = "none",
     ) -> Dataset:
-        """Make a data set of tensors, divided by the fixed shuffle.
+        """Make a data set of tensors or arrays, divided by the fixed shuffle.
 
         Args:
             x: Images (N, C, H, W) or (N, H, W), or vectors (N, D). Whole numbers are k / 255, floats stay as they are,
@@ -156,6 +159,11 @@ class Dataset(NamedArguments):
         >>> len(data.train), data.shape, data.num_classes, data.likelihood_name
         (40, (1, 8, 8), 2, 'continuous_bernoulli')
         """
+        x = _tensor("x", x)
+        y, context, factors = (
+            None if field is None else _tensor(name, field)
+            for name, field in (("y", y), ("context", context), ("factors", factors))
+        )
         if x.ndim not in (2, 3, 4):
             raise ValueError(f"x must have shape (N, D), (N, H, W) or (N, C, H, W); got {tuple(x.shape)}")
         if x.dtype.is_complex:
@@ -198,6 +206,14 @@ class Dataset(NamedArguments):
     def likelihood_config(self) -> dict[str, Any]:
         """The same likelihood as plain values, `_target_` and arguments."""
         return {"_target_": f"{likelihoods.__name__}.{_CLASSES[self.likelihood_name]}", **self._likelihood_arguments}
+
+
+def _tensor(name: str, field: Tensor | ArrayLike) -> Tensor:
+    try:
+        return torch.as_tensor(field)
+    except (TypeError, ValueError, RuntimeError) as error:
+        came = f"{type(field).__name__}: {error}"
+        raise ValueError(f"{name} must be a tensor, or an array of numbers; got {came}") from None
 
 
 def _size_of(name: str, field: Tensor | None, num_examples: int) -> list[int]:
