@@ -344,7 +344,7 @@ def test_a_start_outside_the_support_is_refused(kernel, value):
 
 @pytest.mark.parametrize("kernel", [name for name in KERNELS if KERNELS[name].min_dims > 1])
 def test_too_few_dimensions_are_refused(kernel):
-    with pytest.raises(ValueError, match=f"at least 2 dimensions for kernel={kernel}, got 1"):
+    with pytest.raises(ValueError, match=f"kernel={kernel} needs at least 2 dimensions, got 1"):
         KERNELS[kernel].init(torch.zeros(3, 1), Function(lambda x: (x.sum(-1), x)))
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.mcmc.targets import KERNELS, TARGETS
+from vaebench.energies.base import BaseEnergyFunction
 from vaebench.hardware.signals import Interrupted
 from vaebench.mcmc.chains import run_chains
 from vaebench.mcmc.kernels.hmc import HMCKernel
@@ -22,10 +23,9 @@ STOP = 25 + 9  # between two draws
 TUNED = [name for name in KERNELS if KERNELS[name].can_be_tuned and name != "riemannian_hmc"]  # which takes minutes
 
 
-def run(kernel, unfinished=None, stop=None, own_generator=False, **settings):
+def run(kernel, unfinished=None, stop=None, own_generator=False, energy=TARGETS["double_well"], **settings):
     torch.manual_seed(3)
-    energy = TARGETS["double_well"]
-    start = energy.start(16).double()
+    start = TARGETS["double_well"].start(16).double()
 
     def progress(done, total):
         if done == stop:
@@ -62,6 +62,56 @@ def test_a_signal_keeps_the_chains(kernel, own_generator, tmp_path):
     again.is_due = lambda: seen.append(1)
     assert_same(run(move, again, own_generator=own_generator), whole)
     assert len(seen) == 24 - 9  # only the rest was drawn
+
+
+class Signalling(BaseEnergyFunction):
+    """The double well, which sends a signal at one of its gradients and counts the rest."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.num_calls = at, 0
+
+    def forward(self, x):
+        self.num_calls += 1
+        if self.num_calls == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return TARGETS["double_well"](x)
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_a_signal_breaks_a_transition_off_and_the_chains_go_on_before_it(own_generator, tmp_path):
+    """A transition may take minutes: Riemannian HMC in hundreds of dimensions."""
+    path, settings = tmp_path / "unfinished.safetensors", {"own_generator": own_generator, "step_size": 0.1}
+    kernel = HMCKernel(num_leapfrog=10, jitter=0)
+    energy = Signalling(1 + 10 * (25 + 9) + 5)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        run(kernel, Unfinished(path, "a"), energy=energy, **settings)
+    assert energy.num_calls == energy.at  # the transition did not go on
+    whole = run(kernel, **settings)
+    kept = load_file(path)
+    assert torch.equal(kept["total_energy"], whole.total_energy[:9])
+    assert_same(run(kernel, Unfinished(path, "a"), **settings), whole)
+
+
+@pytest.mark.parametrize("at", [1, 5, 60])  # at the start, while a first step size is sought, in the warm-up
+def test_a_signal_breaks_a_warm_up_off_anywhere(at, tmp_path):
+    path, energy = tmp_path / "unfinished.safetensors", Signalling(at)
+    with pytest.raises(Interrupted):
+        run(HMCKernel(), Unfinished(path, "a"), energy=energy)
+    assert energy.num_calls == at
+    assert not path.exists()
+
+
+def test_a_signal_breaks_nothing_off_where_a_former_handler_may_let_the_chains_go_on(tmp_path):
+    path, seen = tmp_path / "unfinished.safetensors", []
+    kernel, energy = HMCKernel(num_leapfrog=10, jitter=0), Signalling(1 + 10 * (25 + 9) + 5)
+    old = signal.signal(signal.SIGTERM, lambda signum, frame: seen.append(len(load_file(path)["total_energy"])))
+    try:
+        chains = run(kernel, Unfinished(path, "a"), energy=energy, step_size=0.1)
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    assert seen == [10]
+    assert_same(chains, run(kernel, step_size=0.1))
 
 
 def test_a_schedule_goes_on_where_it_was(tmp_path):

@@ -11,13 +11,16 @@ import torch
 from tests import composing
 from vaebench import factory
 from vaebench.core import Batch, Draws
+from vaebench.energies.analytic.harmonic import HarmonicEnergy
 from vaebench.factory.configurations import conf_dir, load, options
 from vaebench.factory.targets import resolve
+from vaebench.mcmc.kernels.riemannian_hmc import RiemannianHMCKernel
 from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.samplers.latents import prepare
 from vaebench.samplers.mcmc import MCMC
 from vaebench.samplers.normal import NormalSampler
+from vaebench.samplers.parallel_tempering import ParallelTempering
 from vaebench.samplers.riemannian_hmc import RiemannianHMC
 
 CONF = conf_dir()
@@ -171,6 +174,8 @@ def test_a_sampler_of_models_refuses_to_work_without_one():
     [
         (GaussianMixtureSampler(3), "fits 3 covariances of 576 x 576"),
         (RiemannianHMC(), "several Hessians of 576 x 576"),
+        (MCMC(kernel=RiemannianHMCKernel()), "sampler=riemannian_hmc takes several Hessians of 576 x 576"),
+        (ParallelTempering(kernel=RiemannianHMCKernel()), "several Hessians of 576 x 576"),
         (RiemannianHMC(metric="target"), None),  # the model's own metric needs no Hessian
         (NormalSampler(), None),
     ],
@@ -182,3 +187,31 @@ def test_many_dimensions_are_told_where_they_take_long(sampler, message):
         assert sampler.caution(model) is None
     else:
         assert message in sampler.caution(model)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "clause"),
+    [
+        (RiemannianHMC(), "with D at most 1000, got 1001; nuts and hmc take one gradient in a step"),
+        (MCMC(kernel=RiemannianHMCKernel()), "with D at most 1000, got 1001"),
+        (ParallelTempering(kernel=RiemannianHMCKernel()), "with D at most 1000, got 1001"),
+        (GaussianMixtureSampler(600), "covariance of 1001 x 1001 for each of 600 components, 4.5 GiB, more than 4"),
+        (RiemannianHMC(metric="target"), None),
+        (MCMC(), None),
+    ],
+)
+def test_what_no_memory_or_time_suffices_for_is_refused_at_once(sampler, clause):
+    def model(num_dims):
+        capabilities = frozenset({"prior", "posterior", "rate"})
+        return SimpleNamespace(
+            latent_shape=(num_dims,), capabilities=capabilities, reason_against=lambda capability: "it has none"
+        )
+
+    assert sampler.why_not(model(100)) is None
+    assert (sampler.why_not(model(1001)) is None) is (clause is None)
+    assert clause is None or clause in sampler.why_not(model(1001))
+
+
+def test_a_kernel_refuses_an_energy_of_too_many_dimensions():
+    with pytest.raises(ValueError, match=r"kernel=riemannian_hmc takes several Hessians .* got 1001"):
+        RiemannianHMC(HarmonicEnergy(1001), step_size=0.1).sample(n_steps=1)

@@ -88,6 +88,7 @@ class SignalFlag:
 
     Attributes:
         received: The signal that came, or 0.
+        raises: Whether a signal is an interruption at once; one whose former handler may let the program go on is not.
 
     Args:
         enabled: Whether this process listens; if not, it ignores the signals, and another one passes them on.
@@ -96,6 +97,7 @@ class SignalFlag:
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
         self.received = 0
+        self.raises = False
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> SignalFlag:
@@ -115,6 +117,8 @@ class SignalFlag:
         self.received = signum
         if not self._is_chained(signum):
             signal.signal(signum, signal.SIG_DFL)  # the next signal kills at once
+            if self.raises:
+                raise Interrupted(signum)
 
     def hand_on(self, signum: int) -> bool:
         """After saving: call the handler that stood there before (a cluster's requeues the job), if there was one.

@@ -108,6 +108,8 @@ def run_chains(
     with SignalFlag() if unfinished is not None else contextlib.nullcontext() as signals:
         tuned = None if unfinished is None else unfinished.load(store, kernel, start, generator)
         if tuned is None:
+            if signals is not None:
+                signals.raises = True  # nothing of a warm-up is kept
             state = kernel.at(0).init(dimensions_first(start), energy)
             store.num_gradients += 1
             adaptation: Adaptation | None = None
@@ -131,6 +133,8 @@ def run_chains(
                     leave_on_signal(signals)
             tuned = parameters(0) if adaptation is None else adaptation.parameters
             store.state = state
+            if signals is not None:
+                signals.raises = False
 
         assert store.state is not None
         state, whitening = store.state, tuned.whitening
@@ -138,7 +142,19 @@ def run_chains(
         for t in range(store.num_done, num_draws * thinning):
             now = num_warmup + t
             settings = parameters(now) if step_size is not None else heated(tuned, parameters(now))
-            state, info = kernel.at(now).step(state, round_energy, settings, draw)
+            rewind = None if signals is None else draw.mark(start)
+            try:
+                if signals is not None:
+                    signals.raises = True  # a transition may take minutes; it is given up
+                state, info = kernel.at(now).step(state, round_energy, settings, draw)
+            except Interrupted:
+                if unfinished is not None and rewind is not None and store.num_done:
+                    rewind()
+                    unfinished.save(store, tuned, generator)
+                raise
+            finally:
+                if signals is not None:
+                    signals.raises = False
             store.add(state, info, whitening)
             if progress is not None:
                 progress(now + 1, total)

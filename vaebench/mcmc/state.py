@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -97,6 +97,16 @@ class Draw:
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
+
+    def mark(self, like: Tensor) -> Callable[[], object]:
+        """Return what brings the generator for the device of `like` back to where it is now."""
+        if self.generator is not None:
+            return partial(self.generator.set_state, self.generator.get_state())
+        if like.is_cuda:
+            return partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(like.device), like.device)
+        if like.device.type == "mps":
+            return partial(torch.mps.set_rng_state, torch.mps.get_rng_state())
+        return partial(torch.set_rng_state, torch.get_rng_state())
 
     def normal(self, like: Tensor) -> Tensor:
         """Draw from N(0, 1), with the shape, layout, dtype and device of `like`, chains first."""

@@ -51,6 +51,19 @@ class GaussianMixtureSampler(BaseSampler):
         self.temperature = temperature
         self.refit = refit
 
+    def why_not(self, model: Any) -> str | None:
+        """Say why the mixture does not serve `model`, the memory of its covariances included, or None where it does."""
+        reason = super().why_not(model)
+        if reason is not None:
+            return reason
+        k, d = self.num_components, math.prod(model.latent_shape)
+        if 8 * k * d * d <= MOST_BYTES:
+            return None
+        return (
+            f"sampler=gaussian_mixture has a covariance of {d} x {d} for each of {k} components, "
+            f"{8 * k * d * d / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal"
+        )
+
     def caution(self, model: Any) -> str | None:
         """Say what many dimensions cost, in time and in examples."""
         d = math.prod(model.latent_shape)
@@ -65,11 +78,6 @@ class GaussianMixtureSampler(BaseSampler):
         """Make room for the mixture, on the CPU in float64."""
         super().setup(model, split)
         k, d = self.num_components, math.prod(self.latent_shape)
-        if 8 * k * d * d > MOST_BYTES:
-            raise ValueError(
-                f"sampler=gaussian_mixture has a covariance of {d} x {d} for each of {k} components, "
-                f"{8 * k * d * d / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal"
-            )
         self.register_buffer("weights", torch.zeros(max(1, self.num_labels), k, dtype=torch.float64))
         self.register_buffer("means", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("scales", torch.zeros(k, d, d, dtype=torch.float64))

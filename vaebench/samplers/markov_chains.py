@@ -128,8 +128,16 @@ class MarkovChainSampler(BaseSampler):
         self.energy: BaseEnergyFunction | None = None
 
     def why_not(self, model: Any) -> str | None:
-        """Say why the target does not exist for `model`, or None where it does."""
-        return self.target.why_not(model)
+        """Say why the target does not exist for `model` or the kernel does not move there, or None where both do."""
+        reason = self.target.why_not(model)
+        if reason is None and (clause := self.kernel.why_not(math.prod(model.latent_shape))) is not None:
+            reason = f"sampler={self.name} does not serve {type(model).__name__}: it {clause}"
+        return reason
+
+    def caution(self, model: Any) -> str | None:
+        """Say why the kernel takes long in that many dimensions, or None where it does not."""
+        clause = self.kernel.caution(math.prod(model.latent_shape))
+        return None if clause is None else f"sampler={self.name} {clause}"
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Build the energy of the target; an energy of its own needs no setup."""

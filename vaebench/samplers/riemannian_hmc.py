@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
 from typing_extensions import Unpack
 
@@ -11,8 +10,6 @@ from vaebench.energies.latent.auto import AutoTarget
 from vaebench.energies.target import Target
 from vaebench.mcmc.kernels.riemannian_hmc import RiemannianHMCKernel
 from vaebench.samplers.markov_chains import ChainSettings, MarkovChainSampler
-
-MANY_DIMENSIONS = 64  # of a Hessian that takes long
 
 
 class RiemannianHMC(MarkovChainSampler):
@@ -52,13 +49,3 @@ class RiemannianHMC(MarkovChainSampler):
         settings["num_chains"], settings["num_warmup"] = num_chains, num_warmup
         kernel = RiemannianHMCKernel(metric, num_leapfrog, jitter, alpha, max_iterations)
         super().__init__(kernel, energy_function, **settings)
-
-    def caution(self, model: Any) -> str | None:
-        """Say what many dimensions cost."""
-        d = math.prod(model.latent_shape)
-        if d <= MANY_DIMENSIONS or self.kernel.metric == "target":  # type: ignore[attr-defined]
-            return None
-        return (
-            f"sampler=riemannian_hmc takes several Hessians of {d} x {d} in every implicit step, each at the price of "
-            f"{d} gradients: that may take hours; sampler=nuts or hmc takes one gradient in a step"
-        )

@@ -95,6 +95,19 @@ class Kernel(NamedArguments, ABC):
         """Whether its warm-up is in windows, which can learn a dense or low-rank mass matrix."""
         return self.states == (State,) and type(self).adaptation is Kernel.adaptation
 
+    def why_not(self, num_dims: int) -> str | None:
+        """Say why this kernel does not move in so many dimensions, as a clause after its name, or None where it does.
+
+        >>> from vaebench.mcmc.kernels.mclmc import MCLMCKernel
+        >>> MCLMCKernel().why_not(1)
+        'needs at least 2 dimensions, got 1'
+        """
+        return None if num_dims >= self.min_dims else f"needs at least {self.min_dims} dimensions, got {num_dims}"
+
+    def caution(self, num_dims: int) -> str | None:
+        """Say what makes it slow in so many dimensions, and what is not, as a clause after its name, or None."""
+        return None
+
     def adaptation(
         self, state: State, energy: BaseEnergyFunction, parameters: Parameters, warm_up: WarmUp, draw: Draw
     ) -> Adaptation:
@@ -128,10 +141,8 @@ class Kernel(NamedArguments, ABC):
                 f"expected starting points of {energy.num_dims} dimensions for {type(energy).__name__}, got "
                 f"{position.shape[1]}"
             )
-        if position.shape[1] < self.min_dims:
-            raise ValueError(
-                f"expected at least {self.min_dims} dimensions for kernel={self.name}, got {position.shape[1]}"
-            )
+        if (reason := self.why_not(position.shape[1])) is not None:
+            raise ValueError(f"kernel={self.name} {reason}")
         value, gradient = energy.value_and_grad(position)
         if value.shape != position.shape[:1] or gradient.shape != position.shape:
             raise ValueError(

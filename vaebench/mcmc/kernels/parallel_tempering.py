@@ -98,6 +98,14 @@ class ParallelTemperingKernel(Kernel):
         """That of the inner kernel."""
         return self.inner.caveat
 
+    def why_not(self, num_dims: int) -> str | None:
+        """Say why the inner kernel does not move in so many dimensions, or None where it does."""
+        return self.inner.why_not(num_dims)
+
+    def caution(self, num_dims: int) -> str | None:
+        """Say what makes the inner kernel slow in so many dimensions, or None."""
+        return self.inner.caution(num_dims)
+
     def temperatures(self, like: Tensor) -> Tensor:
         """T_r, shape (R,), with the dtype and device of `like`."""
         steps = torch.linspace(0, 1, self.num_temperatures, dtype=like.dtype, device=like.device)

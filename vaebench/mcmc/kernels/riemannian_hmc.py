@@ -16,6 +16,9 @@ from vaebench.mcmc.riemannian import Given, HasMetric, PositionMetric, SoftAbs, 
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.messages import check_range
 
+MANY_DIMENSIONS = 64  # of a Hessian that takes long
+MOST_DIMENSIONS = 1000  # 16 chains then keep 2.5 GiB of matrices, and a transition takes minutes
+
 
 @dataclass(frozen=True)
 class RiemannianHMCKernel(Kernel):
@@ -73,6 +76,24 @@ class RiemannianHMCKernel(Kernel):
         check_range("jitter", self.jitter, at_least=0, at_most=1)
         check_range("alpha", self.alpha, above=0, below=float("inf"))
         check_range("max_iterations", self.max_iterations, at_least=1, whole=True)
+
+    def why_not(self, num_dims: int) -> str | None:
+        """Say why the Hessians of so many dimensions are out of reach, or None where they are not."""
+        if self.metric == "target" or num_dims <= MOST_DIMENSIONS:
+            return super().why_not(num_dims)
+        return (
+            f"takes several Hessians of D x D for each chain in every implicit step, with D at most {MOST_DIMENSIONS}, "
+            f"got {num_dims}; nuts and hmc take one gradient in a step"
+        )
+
+    def caution(self, num_dims: int) -> str | None:
+        """Say what the Hessians of so many dimensions cost."""
+        if self.metric == "target" or num_dims <= MANY_DIMENSIONS:
+            return None
+        return (
+            f"takes several Hessians of {num_dims} x {num_dims} in every implicit step, each at the price of "
+            f"{num_dims} gradients: that may take hours; sampler=nuts or hmc takes one gradient in a step"
+        )
 
     def length(self, iteration: int) -> int:
         """Leapfrog steps in the transition with this number."""
