@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vaebench.messages import NamedArguments
+
+MOST_NUMBERS = 2**20  # of examples that pass through a network at once without gradients
 
 ProgressFunction = Callable[[int, int], None]
 """Called during long work with what is done and the total."""
@@ -217,3 +220,12 @@ class Model(NamedArguments, nn.Module):
 def at_least_float32(x: Tensor) -> Tensor:
     """Return x in float32, or in float64 where it has that: log-densities are never computed in half precision."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def rows_at_once(shape: Sequence[int], most: int = 1000) -> int:
+    """How many examples of a shape pass through a network at once where no gradient is taken, so that memory suffices.
+
+    >>> rows_at_once((1, 28, 28)), rows_at_once((3, 64, 64))
+    (1000, 85)
+    """
+    return max(1, min(most, MOST_NUMBERS // math.prod(shape)))

@@ -67,6 +67,7 @@ def test_exact_draws_have_the_moments_of_the_mixture():
 
 class FakeModel(torch.nn.Module):
     capabilities = frozenset({"posterior", "rate"})
+    shape = (2,)
     why_not = {"prior": "it learns none"}  # noqa: RUF012
 
     def __init__(self) -> None:

@@ -2,9 +2,13 @@ import math
 
 import pytest
 import torch
+from scipy.stats import norm, rankdata
 
+from vaebench.energies.analytic.harmonic import HarmonicEnergy
 from vaebench.mcmc import diagnostics
-from vaebench.mcmc.diagnostics import Diagnostics, verdict
+from vaebench.mcmc.chains import run_chains
+from vaebench.mcmc.diagnostics import Diagnostics, diagnose, verdict
+from vaebench.mcmc.kernels.hmc import HMCKernel
 
 CASES = {
     "independent": (1000, 4, 0.0),
@@ -237,3 +241,24 @@ def test_nothing_is_said_about_acceptance_where_nothing_can_be_rejected():
     assert verdict(report(caveat="It is biased.")) == ["It is biased."]
     slow = verdict(report(ess_bulk=[10.0], if_slow="wait"))
     assert any(sentence.endswith("wait.") for sentence in slow)
+
+
+def test_ranks_are_those_of_scipy_with_ties():
+    torch.manual_seed(0)
+    x = (4 * torch.rand(7, 3, 5)).round().double()
+    x[..., 4] = 1.0  # all tied
+    expected = norm.ppf((rankdata(x.flatten(0, 1).numpy(), axis=0) - 0.375) / 21.25)
+    found = diagnostics.rank_normalise(x)
+    assert torch.allclose(found.flatten(0, 1), torch.from_numpy(expected), atol=1e-12)
+    assert diagnostics.rank_normalise(x[:1, :1]).abs().max() < 1e-12
+
+
+def test_many_dimensions_are_looked_at_in_parts(monkeypatch):
+    torch.manual_seed(0)
+    chains = run_chains(HMCKernel(), HarmonicEnergy(5), torch.randn(16, 5), num_draws=8, num_warmup=0, step_size=0.5)
+    whole = diagnose(chains).as_dict()
+    sizes, of_dimensions = [], diagnostics._of_dimensions
+    monkeypatch.setattr(diagnostics, "MOST_AT_ONCE", 2 * 8 * 16)
+    monkeypatch.setattr(diagnostics, "_of_dimensions", lambda x: (sizes.append(x.shape[-1]), of_dimensions(x))[1])
+    assert diagnose(chains).as_dict() == whole
+    assert sizes == [2, 2, 1]

@@ -29,6 +29,7 @@ from vaebench.samplers.mala import MetropolisAdjustedLangevin
 from vaebench.samplers.markov_chains import spread
 from vaebench.samplers.normal import NormalSampler
 from vaebench.samplers.rhvae import RHVAESampler
+from vaebench.samplers.stored import content, load
 
 QUICK = {"num_chains": 8, "num_warmup": 150, "num_draws": 400}
 
@@ -37,7 +38,7 @@ class LinearModel(Model):
     """q(z|x) = N(x W, 0.5 I), p(z) = N(0, I): the aggregate posterior over a data set is a known mixture."""
 
     capabilities = frozenset({"posterior", "prior", "rate"})
-    latent_shape = (2,)
+    shape = latent_shape = (2,)
 
     def __init__(self) -> None:
         super().__init__()
@@ -319,3 +320,16 @@ def test_kernel_density_has_the_moments_of_its_latents():
     few = KernelDensitySampler(num_centers=10).setup(LinearModel()).fit(Draws(z))
     few.temperature = 0.0
     assert len(few.sample(500).z.unique(dim=0)) == 10
+
+
+def test_a_stored_kernel_density_holds_the_centers_that_there_are(tmp_path):
+    z, belongs_to, path = torch.randn(30, 2), {"checkpoint": "c", "settings": "s"}, tmp_path / "sampler.safetensors"
+    fitted = KernelDensitySampler(num_centers=5000).setup(LinearModel()).fit(Draws(z))
+    path.write_bytes(content(fitted, belongs_to))
+    assert path.stat().st_size < 1000  # not 5000 rows
+    again = KernelDensitySampler(num_centers=5000).setup(LinearModel())
+    assert load(again, path, belongs_to) is None
+    assert torch.equal(again.centers, fitted.centers)
+    assert torch.equal(again.centers.sort(0).values, z.sort(0).values)
+    fewer = KernelDensitySampler(num_centers=29).setup(LinearModel())
+    assert load(fewer, path, belongs_to) == "is not what these settings would have fitted"

@@ -17,11 +17,16 @@ from vaebench.factory.targets import resolve
 from vaebench.mcmc.kernels.riemannian_hmc import RiemannianHMCKernel
 from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
+from vaebench.samplers.iaf import IAFSampler
+from vaebench.samplers.kernel_density import KernelDensitySampler
+from vaebench.samplers.latent_diffusion import LatentDiffusionSampler
 from vaebench.samplers.latents import prepare
+from vaebench.samplers.maf import MAFSampler
 from vaebench.samplers.mcmc import MCMC
 from vaebench.samplers.normal import NormalSampler
 from vaebench.samplers.parallel_tempering import ParallelTempering
 from vaebench.samplers.riemannian_hmc import RiemannianHMC
+from vaebench.samplers.two_stage import TwoStageSampler
 
 CONF = conf_dir()
 OPTIONS = options([CONF])
@@ -176,6 +181,7 @@ def test_a_sampler_of_models_refuses_to_work_without_one():
         (RiemannianHMC(), "several Hessians of 576 x 576"),
         (MCMC(kernel=RiemannianHMCKernel()), "sampler=riemannian_hmc takes several Hessians of 576 x 576"),
         (ParallelTempering(kernel=RiemannianHMCKernel()), "several Hessians of 576 x 576"),
+        (IAFSampler(), "takes 576 passes through its networks for each likelihood"),
         (RiemannianHMC(metric="target"), None),  # the model's own metric needs no Hessian
         (NormalSampler(), None),
     ],
@@ -189,6 +195,15 @@ def test_many_dimensions_are_told_where_they_take_long(sampler, message):
         assert message in sampler.caution(model)
 
 
+def latents_of(num_dims):
+    """A model with a latent of so many numbers."""
+    return SimpleNamespace(
+        latent_shape=(num_dims,),
+        capabilities=frozenset({"prior", "posterior", "rate"}),
+        reason_against=lambda capability: "it has none",
+    )
+
+
 @pytest.mark.parametrize(
     ("sampler", "clause"),
     [
@@ -196,20 +211,37 @@ def test_many_dimensions_are_told_where_they_take_long(sampler, message):
         (MCMC(kernel=RiemannianHMCKernel()), "with D at most 1000, got 1001"),
         (ParallelTempering(kernel=RiemannianHMCKernel()), "with D at most 1000, got 1001"),
         (GaussianMixtureSampler(600), "covariance of 1001 x 1001 for each of 600 components, 4.5 GiB, more than 4"),
+        (
+            IAFSampler(batch_size=500),
+            "a fit to latents of 1001 numbers takes about 76.9 GiB, more than 4; choose sampler=maf",
+        ),
         (RiemannianHMC(metric="target"), None),
+        (MAFSampler(), None),
         (MCMC(), None),
     ],
 )
 def test_what_no_memory_or_time_suffices_for_is_refused_at_once(sampler, clause):
-    def model(num_dims):
-        capabilities = frozenset({"prior", "posterior", "rate"})
-        return SimpleNamespace(
-            latent_shape=(num_dims,), capabilities=capabilities, reason_against=lambda capability: "it has none"
-        )
+    assert sampler.why_not(latents_of(100)) is None
+    assert (sampler.why_not(latents_of(1001)) is None) is (clause is None)
+    assert clause is None or clause in sampler.why_not(latents_of(1001))
 
-    assert sampler.why_not(model(100)) is None
-    assert (sampler.why_not(model(1001)) is None) is (clause is None)
-    assert clause is None or clause in sampler.why_not(model(1001))
+
+@pytest.mark.parametrize(
+    ("sampler", "clause"),
+    [
+        (MAFSampler(), "with D at most 5000, got 10000; choose sampler=latent_diffusion"),
+        (IAFSampler(num_transforms=1, batch_size=1, hidden_features=[1]), "with D at most 5000, got 10000"),
+        (TwoStageSampler(), "a fit to latents of 10000 numbers takes about 5.6 GiB, more than 4; choose"),
+        (MCMC(mass_matrix="dense"), "a mass matrix of 10000 x 10000, more than 5000; set sampler.mass_matrix=diagonal"),
+        (MCMC(num_draws=1000), "keeps 1000 draws of 64 chains, 10000 numbers each, 2.4 GiB, more than 2; lower"),
+        (LatentDiffusionSampler(), None),
+        (KernelDensitySampler(), None),
+    ],
+)
+def test_what_grows_with_the_square_of_the_dimensions_is_refused(sampler, clause):
+    assert sampler.why_not(latents_of(3000)) is None
+    assert (sampler.why_not(latents_of(10_000)) is None) is (clause is None)
+    assert clause is None or clause in sampler.why_not(latents_of(10_000))
 
 
 def test_a_kernel_refuses_an_energy_of_too_many_dimensions():

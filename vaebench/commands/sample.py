@@ -45,7 +45,6 @@ SETTINGS = {
     "animation": bool,
     "netcdf": bool | None,
 }
-CHUNK = 500  # latents decoded at once
 UNUSED = {"target": "auto", "kernel": "hmc"}  # the defaults of conf/sample.yaml
 USUAL, MAX_NAMED = ("normal", "gaussian_mixture", "hmc"), 5  # named first, and how many of those that serve a model
 FIT, HISTORY = "fit", "fit.jsonl"  # folder of an unfinished fit, and the losses of a finished one
@@ -100,7 +99,7 @@ def task(cfg: DictConfig) -> None:
         y = None if labels is None else labels.to(device)
         draws = sampler.sample(cfg.num_samples, y, progress=done.tell)
     with hardware.autocast():  # not around the chains, which need full precision
-        images = decode(model, draws, CHUNK)
+        images = decode(model, draws)
     record = {
         "sampler": sampler.name,
         "time": now(),

@@ -23,6 +23,7 @@ from torch import Tensor
 from vaebench.mcmc.chains import Chains
 from vaebench.mcmc.ess import MIN_DRAWS, autocovariance, effective_sample_size, split_chains
 
+MOST_AT_ONCE = 2**22  # draws, over chains and dimensions, that are looked at together
 MANY_CHAINS = 16  # from here on, nested R-hat is computed too
 NUM_GROUPS = 8
 R_HAT_LIMIT = 1.01
@@ -101,23 +102,24 @@ class Diagnostics:
 
 def diagnose(chains: Chains) -> Diagnostics:
     """Compute the report on `chains`."""
-    draws = chains.positions.detach().double().cpu()
-    flat = draws.flatten(0, 1)
+    num_draws, num_chains, _ = chains.positions.shape
+    parts = chains.positions.detach().split(max(1, MOST_AT_ONCE // max(1, num_draws * num_chains)), -1)
+    columns = [_of_dimensions(part.double().cpu()) for part in parts]
+    found = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
     kernel, target = chains.kernel, chains.target_acceptance
     bfmi = e_bfmi(chains.total_energy.detach().double().cpu()).amin()[None] if kernel.has_momentum else None
-    worst, limit = r_hat_and_limit(draws)
     report = kernel.report({name: mean.cpu() for name, mean in chains.statistics.items()})
     return Diagnostics(
-        num_chains=draws.shape[1],
-        num_draws=draws.shape[0],
-        r_hat=_plain(worst),
-        r_hat_limit=_plain(limit),
-        nested_r_hat=_plain(nested_r_hat(draws)) if draws.shape[1] >= MANY_CHAINS else None,
-        ess_bulk=_plain(ess_bulk(draws)),
-        ess_tail=_plain(ess_tail(draws)),
-        mean=flat.mean(0).tolist(),
-        mcse_mean=_plain(mcse_mean(draws)),
-        standard_deviation=flat.std(0, correction=int(len(flat) > 1)).tolist(),
+        num_chains=num_chains,
+        num_draws=num_draws,
+        r_hat=_plain(found["r_hat"]),
+        r_hat_limit=_plain(found["r_hat_limit"]),
+        nested_r_hat=_plain(found["nested_r_hat"]) if "nested_r_hat" in found else None,
+        ess_bulk=_plain(found["ess_bulk"]),
+        ess_tail=_plain(found["ess_tail"]),
+        mean=found["mean"].tolist(),
+        mcse_mean=_plain(found["mcse_mean"]),
+        standard_deviation=found["standard_deviation"].tolist(),
         acceptance_rate=None if target is None else float(chains.acceptance_probability.double().mean()),
         target_acceptance=target,
         num_divergences=int(chains.is_divergent.sum()) if kernel.uses_gradients else None,
@@ -130,6 +132,22 @@ def diagnose(chains: Chains) -> Diagnostics:
         kernel=report.values,
         remarks=report.sentences,
     )
+
+
+def _of_dimensions(draws: Tensor) -> dict[str, Tensor]:
+    """What is said about each dimension of draws (T, S, D), each of shape (D,)."""
+    flat = draws.flatten(0, 1)
+    worst, limit = r_hat_and_limit(draws)
+    return {
+        "r_hat": worst,
+        "r_hat_limit": limit,
+        **({"nested_r_hat": nested_r_hat(draws)} if draws.shape[1] >= MANY_CHAINS else {}),
+        "ess_bulk": ess_bulk(draws),
+        "ess_tail": ess_tail(draws),
+        "mean": flat.mean(0),
+        "mcse_mean": mcse_mean(draws),
+        "standard_deviation": flat.std(0, correction=int(len(flat) > 1)),
+    }
 
 
 def verdict(diagnostics: Diagnostics) -> list[str]:
@@ -299,12 +317,14 @@ def e_bfmi(total_energy: Tensor) -> Tensor:
 def rank_normalise(draws: Tensor) -> Tensor:
     """Normal scores of the ranks over all chains, ties sharing their mean rank; shape kept."""
     flat = draws.flatten(0, 1)
-    scores = torch.empty_like(flat)
-    for d in range(flat.shape[1]):
-        _, group, counts = torch.unique(flat[:, d], return_inverse=True, return_counts=True)
-        rank = (counts.cumsum(0) - (counts - 1) / 2.0)[group]
-        scores[:, d] = torch.special.ndtri((rank - 0.375) / (len(flat) + 0.25))
-    return scores.view_as(draws)
+    ordered, order = flat.sort(0)
+    place = torch.arange(1, len(flat) + 1, device=flat.device)[:, None].expand_as(order)
+    differs = ordered[1:] != ordered[:-1]
+    ends = torch.ones_like(order[:1], dtype=torch.bool)
+    first = place.where(torch.cat([ends, differs]), 0).cummax(0).values
+    last = place.where(torch.cat([differs, ends]), len(flat)).flip(0).cummin(0).values.flip(0)
+    rank = torch.empty_like(flat).scatter_(0, order, (first + last).to(flat) / 2)
+    return torch.special.ndtri((rank - 0.375) / (len(flat) + 0.25)).view_as(draws)
 
 
 def autocorrelation(draws: Tensor) -> Tensor:

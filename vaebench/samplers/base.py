@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -121,6 +121,11 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
             self.num_labels = 0 if labels is None else int(model.num_classes)
         return self
 
+    @property
+    def most_rows(self) -> Mapping[str, int]:
+        """Of each buffer to which `fit` gives as many rows as the data ask for, how many these may be."""
+        return {}
+
     def fit(self, latents: Draws, progress: ProgressFunction | None = None, folder: Path | None = None) -> Self:
         """Learn from latents of the training split; nothing to do for a sampler that does not learn.
 
@@ -174,3 +179,9 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
             raise ValueError(f"sampler={self.name}: the model is conditional, and the latents have no labels")
         weights = y if y.ndim == 2 else nn.functional.one_hot(y.long(), self.num_labels)
         return weights.to(self.like.device, torch.float32)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for name in self.most_rows:  # as many rows as are loaded
+            if (loaded := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, getattr(self, name).new_empty(loaded.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]

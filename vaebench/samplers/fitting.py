@@ -33,6 +33,8 @@ from vaebench.trainers.training import Training
 
 HELD_OUT = 0.1  # share of the latents, for validation
 LEAST = 20  # latents needed for a fit
+MOST_BYTES = 4 * 2**30  # that a fit may take beside the latents
+COPIES = 5  # of a weight during a fit: gradient, two moments, the best one
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +55,9 @@ class TrainedSampler(BaseSampler):
     A tenth of the latents is held out: after each epoch their loss decides which weights are kept, and the fit ends
     when it has not improved for `patience` epochs. For a model with labels the density is conditional on them.
 
+    Attributes:
+        instead: What to do where a fit would take too much memory, the end of a sentence.
+
     Args:
         num_epochs: Most passes over the latents, >= 1.
         patience: Epochs without improvement before the fit ends, >= 1.
@@ -66,6 +71,7 @@ class TrainedSampler(BaseSampler):
     needs = frozenset({"posterior"})
     excludes = frozenset({"codes"})
     trainer_options: ClassVar[Mapping[str, Any]] = {}
+    instead: ClassVar[str] = "choose sampler=normal"
     density: Model
     is_fitted: Tensor
 
@@ -90,6 +96,24 @@ class TrainedSampler(BaseSampler):
     @abstractmethod
     def build(self, model: Any) -> Model:
         """Return a new density for the latents of `model`, which `setup` has looked at already."""
+
+    def fit_bytes(self, num_features: int) -> int:
+        """Estimate the memory that fitting latents (N, D) takes beside them, where it grows faster than D; bytes."""
+        return 0
+
+    def why_not(self, model: Any) -> str | None:
+        """Say why this sampler does not serve `model`, the memory of the fit included, or None where it does."""
+        reason = super().why_not(model)
+        if reason is not None:
+            return reason
+        num_features = math.prod(model.latent_shape)
+        num_bytes = self.fit_bytes(num_features)
+        if num_bytes <= MOST_BYTES:
+            return None
+        return (
+            f"sampler={self.name} does not serve {type(model).__name__}: a fit to latents of {num_features} numbers "
+            f"takes about {num_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; {self.instead}"
+        )
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Create the density of the model's latents."""

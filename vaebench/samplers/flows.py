@@ -16,6 +16,8 @@ from vaebench.hardware import collective
 from vaebench.messages import check_range
 from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
 
+MOST_DIMENSIONS = 5000  # whose masks zuko derives within a minute, in 1 GB
+
 
 class FlowSettings(FitSettings, total=False):
     """What a sampler with a flow hands on to `FlowSampler`."""
@@ -48,6 +50,16 @@ class FlowSampler(TrainedSampler):
             check_range("hidden_features", width, at_least=1, whole=True)
         self.num_transforms = num_transforms
         self.hidden_features = tuple(hidden_features)
+
+    def why_not(self, model: Any) -> str | None:
+        """Say why this sampler does not serve `model`, the cost of its masks included, or None where it does."""
+        reason = super().why_not(model)
+        if reason is not None or (num_features := math.prod(model.latent_shape)) <= MOST_DIMENSIONS:
+            return reason
+        return (
+            f"sampler={self.name} does not serve {type(model).__name__}: the masks of its networks come from products "
+            f"of D x D matrices, with D at most {MOST_DIMENSIONS}, got {num_features}; choose sampler=latent_diffusion"
+        )
 
     @abstractmethod
     def flow(self, num_features: int, num_context: int) -> nn.Module:

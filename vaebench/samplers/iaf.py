@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any, ClassVar
+
 from torch import nn
 from typing_extensions import Unpack
 
 from vaebench.samplers.flows import FlowSampler, FlowSettings
+
+MANY_DIMENSIONS = 64  # of passes that take long
 
 
 class IAFSampler(FlowSampler):
@@ -23,8 +28,27 @@ class IAFSampler(FlowSampler):
         **settings: Those of `FlowSampler`.
     """
 
+    instead: ClassVar[str] = "choose sampler=maf, or lower sampler.batch_size"
+
     def __init__(self, **settings: Unpack[FlowSettings]) -> None:
         super().__init__(**settings)
+
+    def fit_bytes(self, num_features: int) -> int:
+        """Each of D passes keeps for the backward pass its activations, and the masked weights."""
+        hidden, widest = sum(self.hidden_features), max(self.hidden_features, default=2 * num_features)
+        weights = widest * (3 * num_features + hidden)
+        per_pass = self.batch_size * (7 * num_features + 3 * hidden) + weights
+        return 4 * self.num_transforms * num_features * per_pass
+
+    def caution(self, model: Any) -> str | None:
+        """Say what many dimensions cost."""
+        d = math.prod(model.latent_shape)
+        if d <= MANY_DIMENSIONS:
+            return None
+        return (
+            f"sampler=iaf takes {d} passes through its networks for each likelihood, forward and backward: the fit may "
+            "take hours; sampler=maf takes one pass"
+        )
 
     def flow(self, num_features: int, num_context: int) -> nn.Module:
         """Return the flow: the inverses of the transforms of a masked autoregressive flow."""

@@ -47,11 +47,16 @@ class KernelDensitySampler(BaseSampler):
         self.temperature = temperature
         self.refit = refit
 
+    @property
+    def most_rows(self) -> dict[str, int]:
+        """Of the buffer whose length depends on the data."""
+        return {"centers": self.num_centers}
+
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
-        """Make room for the centers."""
+        """Make room for the estimate, of whose centers there may be fewer than `num_centers`."""
         super().setup(model, split)
         num_features = math.prod(self.latent_shape)
-        self.register_buffer("centers", torch.zeros(self.num_centers, num_features, device=self.like.device))
+        self.register_buffer("centers", torch.zeros(0, num_features, device=self.like.device))
         num_densities = max(1, self.num_labels)
         self.register_buffer("count", torch.zeros(num_densities, dtype=torch.int64, device=self.like.device))
         self.register_buffer("scale", torch.zeros(num_densities, num_features, device=self.like.device))
@@ -70,8 +75,7 @@ class KernelDensitySampler(BaseSampler):
         label = torch.zeros(len(z), dtype=torch.int64, device=z.device) if context is None else context.argmax(1)
         rows = collective.permutation(len(z), z.device)[: self.num_centers]
         rows = rows[label[rows].argsort(stable=True)]  # centers of a label become neighbours
-        self.centers.zero_()
-        self.centers[: len(rows)] = z[rows]
+        self.centers = z[rows]
         self.count.copy_(torch.bincount(label[rows], minlength=len(self.count)))
         for k, count in enumerate(self.count.tolist()):
             of_label = z[label == k]

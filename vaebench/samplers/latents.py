@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from vaebench.core import Draws, Split
+from vaebench.core import Draws, Split, rows_at_once
 from vaebench.samplers.base import BaseSampler
 
 MOST_BYTES = 4 * 2**30  # for the latents that a sampler learns from
@@ -17,7 +17,7 @@ S = TypeVar("S", bound=BaseSampler)
 
 
 @torch.no_grad()
-def encode(model: Any, split: Split, batch_size: int = 1000) -> Draws:
+def encode(model: Any, split: Split, batch_size: int | None = None) -> Draws:
     """Draw one latent from the posterior of each example of a split, in order.
 
     These draws follow the aggregate posterior q(z) = E q(z|x), on which the decoder was trained; posterior means alone
@@ -26,7 +26,7 @@ def encode(model: Any, split: Split, batch_size: int = 1000) -> Draws:
     Args:
         model: A trained model, in eval mode.
         split: Usually the training split.
-        batch_size: Examples that are encoded at once.
+        batch_size: Examples that are encoded at once; None is what memory suffices for.
 
     Raises:
         ValueError: if the latents together are too many to hold.
@@ -38,6 +38,7 @@ def encode(model: Any, split: Split, batch_size: int = 1000) -> Draws:
             f"sampler: the latents of {len(split)} training examples, {num_dims} numbers each, take "
             f"{num_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal, which needs none"
         )
+    batch_size = batch_size or rows_at_once(model.shape)
     device = next(model.parameters()).device
     z, y = [], []
     for first in range(0, len(split), batch_size):
@@ -49,12 +50,13 @@ def encode(model: Any, split: Split, batch_size: int = 1000) -> Draws:
 
 
 @torch.no_grad()
-def decode(model: Any, draws: Draws, batch_size: int = 500) -> Tensor:
+def decode(model: Any, draws: Draws, batch_size: int | None = None) -> Tensor:
     """Pictures of p(x|z), usually its means, in float32, some at a time, shape (N, *shape).
 
     Raises:
         FloatingPointError: if a latent or an image is not finite.
     """
+    batch_size = batch_size or rows_at_once(model.shape, 500)
     images = []
     for first in range(0, len(draws), batch_size):
         rows = slice(first, first + batch_size)

@@ -24,6 +24,8 @@ from vaebench.messages import check_range
 from vaebench.samplers.base import BaseSampler
 from vaebench.schedules import Schedule
 
+MOST_BYTES = 2 * 2**30  # of all draws
+MOST_DENSE = 5000  # dimensions of a dense mass matrix: 100 MB, decomposed in every window of the warm-up
 Diagnosed = tuple[Tensor, Mapping[str, Tensor]]
 
 
@@ -130,9 +132,19 @@ class MarkovChainSampler(BaseSampler):
     def why_not(self, model: Any) -> str | None:
         """Say why the target does not exist for `model` or the kernel does not move there, or None where both do."""
         reason = self.target.why_not(model)
-        if reason is None and (clause := self.kernel.why_not(math.prod(model.latent_shape))) is not None:
-            reason = f"sampler={self.name} does not serve {type(model).__name__}: it {clause}"
-        return reason
+        if reason is not None:
+            return reason
+        d = math.prod(model.latent_shape)
+        clause = self.kernel.why_not(d)
+        if clause is None and self.mass_matrix == "dense" and d > MOST_DENSE:
+            clause = f"learns a mass matrix of {d} x {d}, more than {MOST_DENSE}; set sampler.mass_matrix=diagonal"
+        num_bytes = 4 * self.num_draws * self.num_chains * d
+        if clause is None and num_bytes > MOST_BYTES:
+            clause = (
+                f"keeps {self.num_draws} draws of {self.num_chains} chains, {d} numbers each, {num_bytes / 2**30:.1f} "
+                f"GiB, more than {MOST_BYTES / 2**30:g}; lower sampler.num_draws or num_chains"
+            )
+        return None if clause is None else f"sampler={self.name} does not serve {type(model).__name__}: it {clause}"
 
     def caution(self, model: Any) -> str | None:
         """Say why the kernel takes long in that many dimensions, or None where it does not."""

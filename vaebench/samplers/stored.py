@@ -61,8 +61,10 @@ def load(sampler: BaseSampler, path: Path, belongs_to: Mapping[str, str]) -> str
     Returns:
         None, or why it cannot be used, a clause that completes "the fitted sampler …".
     """
-    expected = sampler.state_dict()
-    size = sum(tensor.nbytes for tensor in expected.values())
+    expected = {name: (list(tensor.shape), tensor.dtype) for name, tensor in sampler.state_dict().items()}
+    for name, most in sampler.most_rows.items():
+        expected[name][0][0] = most
+    size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in expected.values())
     try:
         if path.stat().st_size > 2 * size + 2**20:
             return "is not what these settings would have fitted"
@@ -73,12 +75,15 @@ def load(sampler: BaseSampler, path: Path, belongs_to: Mapping[str, str]) -> str
             if found.get("settings") != belongs_to["settings"]:
                 return "was fitted with other settings"
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dictionary
-            if shapes != {name: list(tensor.shape) for name, tensor in expected.items()}:
+            for name, most in sampler.most_rows.items():
+                if 0 < shapes.get(name, [0])[0] <= most:
+                    expected[name][0][0] = shapes[name][0]
+            if shapes != {name: shape for name, (shape, _) in expected.items()}:
                 return "is not what these settings would have fitted"
             tensors = {name: file.get_tensor(name) for name in expected}
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         return f"is damaged ({' '.join(str(error).split())})"
-    if any(tensor.dtype != expected[name].dtype for name, tensor in tensors.items()):
+    if any(tensor.dtype != expected[name][1] for name, tensor in tensors.items()):
         return "is not what these settings would have fitted"
     if not all(math.isfinite(float(t.double().sum())) for t in tensors.values() if t.is_floating_point()):
         return "is damaged (it holds numbers that are not finite)"

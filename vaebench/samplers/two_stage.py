@@ -17,7 +17,7 @@ from vaebench.distributions.diagonal_gaussian import DiagonalGaussian, StandardN
 from vaebench.distributions.posteriors import DiagonalGaussianPosterior
 from vaebench.hardware import collective
 from vaebench.messages import check_range
-from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
+from vaebench.samplers.fitting import COPIES, FitSettings, StandardizedModel, TrainedSampler
 
 
 class TwoStageSampler(TrainedSampler):
@@ -87,6 +87,10 @@ class TwoStageSampler(TrainedSampler):
     def second_decoder(self) -> SecondDecoder:
         """The mean of p(z|u), after `setup`."""
         return self.density.decoder
+
+    def fit_bytes(self, num_features: int) -> int:
+        """The last layers of encoder and decoder have 3 D^2 weights together."""
+        return COPIES * 4 * 3 * num_features**2
 
     def build(self, model: Any) -> SecondStage:
         """Return the second VAE."""

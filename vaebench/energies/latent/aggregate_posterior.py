@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from vaebench.core import rows_at_once
 from vaebench.energies.base import ExactEnergy
 from vaebench.energies.target import Split, Target
 
@@ -43,7 +44,7 @@ class AggregatePosteriorTarget(Target):
 
 
 @torch.no_grad()
-def posterior_moments(model: Any, split: Split, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+def posterior_moments(model: Any, split: Split, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Encode a split in order.
 
     Yields:
@@ -52,6 +53,7 @@ def posterior_moments(model: Any, split: Split, batch_size: int = 1000) -> Itera
     Raises:
         ValueError: if the posterior is not a diagonal Gaussian.
     """
+    batch_size = batch_size or rows_at_once(model.shape)
     device = next(model.parameters()).device
     for first in range(0, len(split), batch_size):
         batch = split.batch(torch.arange(first, min(first + batch_size, len(split)))).to(device)
