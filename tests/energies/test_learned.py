@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -23,6 +25,16 @@ def test_the_seed_makes_the_weights_and_changes_nothing_else(kind, num_dims):
     torch.testing.assert_close(first(x), first.tilt(x) + x.square().sum(-1) / 8)
     assert first.start(7).shape == (7, num_dims)
     assert float(first.start(2000).std()) == pytest.approx(2.0, rel=0.1)
+
+
+def test_plain_layers_begin_with_the_weights_of_he_et_al():
+    energy = MLPEnergy(2, hidden_dims=[400, 400])
+    hidden, head = energy.trunk.layers[2], energy.head
+    assert float(hidden.weight.square().mean()) == pytest.approx(2 / 400, rel=4.5 * (2 / 400**2) ** 0.5)
+    assert float(head.weight.square().mean()) == pytest.approx(2 / 400, rel=4.5 * (2 / 400) ** 0.5)
+    convolution = ConvEnergy(channels=[64, 64]).trunk.layers[2]
+    fan_in = 64 * math.prod(convolution.kernel_size)
+    assert float(convolution.weight.square().mean()) == pytest.approx(2 / fan_in, rel=0.05)
 
 
 def test_plain_layers_have_a_gradient_in_closed_form(monkeypatch):
