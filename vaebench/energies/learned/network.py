@@ -48,8 +48,8 @@ class NetworkEnergy(BaseEnergyFunction):
                 "network normalises over the batch, and the energy of one point would depend on the others; set its "
                 "norm to none or group"
             )
-        plain = self.trunk.layers if isinstance(self.trunk, StackEncoder) else []  # other trunks know their own start
-        for layer in (*plain, self.head):
+        plain = list(self.trunk.layers) if isinstance(self.trunk, StackEncoder) else []  # others know their own start
+        for layer in [*plain, self.head]:
             if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
