@@ -12,7 +12,7 @@ from torch import nn
 from tests.samplers.test_samplers import LinearModel
 from vaebench.core import Batch, Draws
 from vaebench.networks.denoiser import Denoiser
-from vaebench.samplers.latent_diffusion import LatentDiffusion, LatentDiffusionSampler, alpha_bars
+from vaebench.samplers.latent_diffusion import LatentDiffusion, LatentDiffusionSampler, NoiseFromVelocity, alpha_bars
 
 
 def published(num_timesteps: int = 1000) -> list[float]:
@@ -158,6 +158,30 @@ def test_fewer_steps_ask_the_denoiser_less_often():
     sampler.sample(3, progress=lambda done, total: told.append((done, total)))
     assert asked == [(20, 15), (15, 10), (10, 5), (5, 0)]
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_noise_and_velocity_are_those_of_salimans_and_ho():
+    """v = sqrt(abar) e - sqrt(1 - abar) x_0 gives back the noise e."""
+    x_0, e, t = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.tensor([1, 20, 500, 1000])
+    a = alpha_bars("linear", 1000)[t, None]
+    net = NoiseFromVelocity(Denoiser(3, 4, 1), alpha_bars("linear", 1000))
+    net.network.forward = lambda x, t, context: a.sqrt() * e - (1 - a).sqrt() * x_0
+    torch.testing.assert_close(net(a.sqrt() * x_0 + (1 - a).sqrt() * e, t), e)
+
+
+def test_latents_of_more_dimensions_than_a_block_has_units_keep_their_scale():
+    """Those of a hierarchy have thousands; a network of a few units cannot return noise of full rank."""
+    torch.manual_seed(0)
+
+    class Wide(LinearModel):
+        latent_shape = (300,)
+
+    z = 5 + 2 * torch.randn(60, 300)
+    for num_epochs in (1, 5):
+        sampler = LatentDiffusionSampler(hidden_dim=16, num_blocks=1, num_timesteps=50, num_epochs=num_epochs)
+        drawn = sampler.setup(Wide()).fit(Draws(z)).sample(100).z
+        assert float(drawn.mean()) == pytest.approx(5, abs=0.1)
+        assert float((drawn - z.mean(0)).std()) == pytest.approx(2, rel=0.1)
 
 
 def test_the_denoiser_knows_time_and_context():

@@ -27,6 +27,10 @@ class LatentDiffusionSampler(TrainedSampler):
     .. math:: x_t = \sqrt{\bar\alpha_t} x_0 + \sqrt{1 - \bar\alpha_t} \epsilon, \quad
               L = E \|\epsilon - \epsilon_\theta(x_t, t)\|^2      (eq. 4 and 14)
 
+    The noise has full rank, and blocks narrower than D could not return it. So the network gives v, which vanishes for
+    latents that are N(0, I) already, and the noise is :math:`\epsilon_\theta = \sqrt{1 - \bar\alpha_t} x_t +
+    \sqrt{\bar\alpha_t} v_\theta(x_t, t)` (Salimans and Ho).
+
     Draws go from t = T down through `num_steps` times, from each to the one before it (eq. 12 of Song et al.):
 
     .. math:: x_s = \sqrt{\bar\alpha_s} \hat x_0 + \sqrt{1 - \bar\alpha_s - \sigma^2} \epsilon_\theta
@@ -40,9 +44,10 @@ class LatentDiffusionSampler(TrainedSampler):
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), https://arxiv.org/abs/2006.11239, for the loss, the
         linear schedule and T = 1000; Denoising Diffusion Implicit Models (Song et al., 2021),
         https://arxiv.org/abs/2010.02502, for eta and fewer steps; Improved Denoising Diffusion Probabilistic Models
-        (Nichol and Dhariwal, 2021), https://arxiv.org/abs/2102.09672, for the cosine schedule; High-Resolution Image
-        Synthesis with Latent Diffusion Models (Rombach et al., 2022), https://arxiv.org/abs/2112.10752, for diffusion
-        on latents
+        (Nichol and Dhariwal, 2021), https://arxiv.org/abs/2102.09672, for the cosine schedule; Progressive Distillation
+        for Fast Sampling of Diffusion Models (Salimans and Ho, 2022), https://arxiv.org/abs/2202.00512, for v;
+        High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022),
+        https://arxiv.org/abs/2112.10752, for diffusion on latents
     Deviations:
         Ancestral sampling uses the smaller of the two variances of Ho et al. (section 3.2), which is what eta = 1
         gives. The network, its length of training and the decay of 0.999 of its averaged weights are ours.
@@ -89,8 +94,9 @@ class LatentDiffusionSampler(TrainedSampler):
     def build(self, model: Any) -> LatentDiffusion:
         """Return the diffusion."""
         num_features = math.prod(self.latent_shape)
-        denoiser = Denoiser(num_features, self.hidden_dim, self.num_blocks, self.num_labels)
-        return LatentDiffusion(num_features, denoiser, alpha_bars(self.noise_schedule, self.num_timesteps))
+        shares = alpha_bars(self.noise_schedule, self.num_timesteps)
+        network = Denoiser(num_features, self.hidden_dim, self.num_blocks, self.num_labels)
+        return LatentDiffusion(num_features, NoiseFromVelocity(network, shares), shares)
 
     @torch.no_grad()
     def sample(self, num_samples: int, y: Tensor | None = None, *, progress: ProgressFunction | None = None) -> Draws:
@@ -152,3 +158,27 @@ class LatentDiffusion(StandardizedModel):
         now, then = float(self.alpha_bar[t]), float(self.alpha_bar[s])
         epsilon = self.denoiser(x, torch.full((len(x),), t, device=x.device), context)
         return reverse_step(x, epsilon, now, then, eta)
+
+
+class NoiseFromVelocity(nn.Module):
+    r"""The noise :math:`\sqrt{1 - \bar\alpha_t} x_t + \sqrt{\bar\alpha_t} v`; v is 0 at the start of training.
+
+    Args:
+        network: x (B, D), t (B,), context -> v (B, D).
+        alpha_bars: Share of the signal's variance at t = 0, …, T, shape (T + 1,).
+    """
+
+    alpha_bar: Tensor
+
+    def __init__(self, network: Denoiser, alpha_bars: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        for parameter in network.last[-1].parameters():
+            nn.init.zeros_(parameter)
+        self.register_buffer("alpha_bar", alpha_bars, persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the predicted noise, shape (B, D)."""
+        alpha_bar = self.alpha_bar[t, None].to(x.dtype)
+        noise: Tensor = (1 - alpha_bar).sqrt() * x + alpha_bar.sqrt() * self.network(x, t, context)
+        return noise
