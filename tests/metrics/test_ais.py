@@ -169,3 +169,14 @@ def test_a_temperature_has_one_step_size_on_the_way_up_and_down():
     assert found[0] == found[1]
     assert len(found[0]) == 3
     assert found[0][0.25][0] > found[0][0.5][0] > found[0][0.75][0]
+
+
+def test_large_pictures_are_annealed_in_parts(monkeypatch):
+    model, split, _ = make(7)
+    ais, sizes = AIS(num_temperatures=2, num_chains=4, num_leapfrog=1, num_simulated=5), []
+    bounds = ais.bounds
+    monkeypatch.setattr(ais, "bounds", lambda model, batch, *z: (sizes.append(len(batch)), bounds(model, batch, *z))[1])
+    monkeypatch.setattr("vaebench.metrics.bounds.MOST_NUMBERS", 3 * 4 * 3 * math.prod(model.shape))
+    result = ais(model, split, seed=1)
+    assert sizes == [3, 3, 1, 3, 2]
+    assert result.values["ais_log_likelihood_nats"].n == 7

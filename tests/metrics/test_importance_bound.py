@@ -51,6 +51,8 @@ def test_bounds_rise_from_the_elbo_to_log_p():
 class Fixed:
     """A model whose log-weights are given: each call hands out the next rows."""
 
+    shape = latent_shape = (1,)
+
     def __init__(self, log_w_KB):
         self.log_w_KB, self.used, self.asked = log_w_KB, 0, []
 
@@ -58,6 +60,17 @@ class Fixed:
         self.asked.append(num_samples)
         self.used += num_samples
         return self.log_w_KB[self.used - num_samples : self.used]
+
+
+@pytest.mark.parametrize(
+    ("shape", "latent_shape", "most"),
+    [((1, 28, 28), (16,), 50), ((3, 64, 64), (16,), 3), ((3, 64, 64), (215_040,), 1), ((3, 32, 32), (53_760,), 3)],
+)
+def test_fewer_samples_exist_at_a_time_where_pictures_or_latents_are_large(shape, latent_shape, most):
+    model = Fixed(torch.zeros(100, 100, dtype=torch.float64))
+    model.shape, model.latent_shape = shape, latent_shape
+    importance_bound(model, Batch(torch.zeros(100, 1)), 100, 50)
+    assert max(model.asked) == most
 
 
 def test_chunks_do_not_change_the_result():

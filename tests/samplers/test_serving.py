@@ -183,6 +183,7 @@ def test_a_sampler_of_models_refuses_to_work_without_one():
         (ParallelTempering(kernel=RiemannianHMCKernel()), "several Hessians of 576 x 576"),
         (IAFSampler(), "takes 576 passes through its networks for each likelihood"),
         (RiemannianHMC(metric="target"), None),  # the model's own metric needs no Hessian
+        (MAFSampler(), None),
         (NormalSampler(), None),
     ],
 )
@@ -193,6 +194,10 @@ def test_many_dimensions_are_told_where_they_take_long(sampler, message):
         assert sampler.caution(model) is None
     else:
         assert message in sampler.caution(model)
+
+
+def test_a_flow_tells_what_its_masks_cost():
+    assert "products of 1001 x 1001 matrices" in MAFSampler().caution(latents_of(1001))
 
 
 def latents_of(num_dims):

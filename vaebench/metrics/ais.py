@@ -14,8 +14,9 @@ from vaebench.mcmc.annealing import AnnealedEnergy, ScheduleName, anneal, invers
 from vaebench.mcmc.kernels.hmc import HMCKernel
 from vaebench.messages import check_range, counted
 from vaebench.metrics.base import Estimate, Metric, Result, Subject
-from vaebench.metrics.bounds import check_on_grid
+from vaebench.metrics.bounds import check_on_grid, latents_at_once
 
+KEPT = 3  # times the memory of a decoder that is differentiated
 PILOT = 50  # temperatures at which step sizes are tuned; interpolated in between
 
 
@@ -103,9 +104,10 @@ class AIS(Metric):
         """Return ais_log_likelihood_nats, and with simulated examples ais_lower_nats, ais_upper_nats, ais_gap_nats."""
         model = subject.model
         found = []
+        size = max(1, latents_at_once(model) // (KEPT * self.num_chains))
         for batch in subject.batches():
             check_on_grid(model.likelihood_head, batch.x)
-            found.append(self.bounds(model, batch))
+            found += [self.bounds(model, batch[rows]) for rows in torch.arange(len(batch)).split(size)]
         lower = torch.cat([part.lower for part in found])
         sizes = torch.cat([part.effective_sample_size for part in found])
         values = {
@@ -118,7 +120,7 @@ class AIS(Metric):
         )
         acceptance = float(torch.cat([part.acceptance_rate for part in found]).mean())
         if self.num_simulated:
-            simulated = [self.bounds(model, *part) for part in self._simulated(subject)]
+            simulated = [self.bounds(model, *part) for part in self._simulated(model, min(size, subject.batch_size))]
             below = torch.cat([part.lower for part in simulated])
             above = torch.cat([part.upper for part in simulated if part.upper is not None])
             values |= {
@@ -181,11 +183,11 @@ class AIS(Metric):
         sizes = (2 * log_w_CB.logsumexp(0) - (2 * log_w_CB).logsumexp(0)).exp()
         return Bounds(_log_mean(log_w_CB).cpu(), upper, sizes.cpu(), acceptance.cpu())
 
-    def _simulated(self, subject: Subject) -> list[tuple[Batch, Tensor]]:
+    def _simulated(self, model: Any, batch_size: int) -> list[tuple[Batch, Tensor]]:
         """Examples that the model draws, with the latents that they come from: exact draws from their posteriors."""
-        model, made = subject.model, []
-        for first in range(0, self.num_simulated, subject.batch_size):
-            size = min(subject.batch_size, self.num_simulated - first)
+        made = []
+        for first in range(0, self.num_simulated, batch_size):
+            size = min(batch_size, self.num_simulated - first)
             y = model.draw_labels(size)
             z = model.draw_from_prior(size, y)
             made.append((Batch(model.likelihood(z, y).sample(), y), z))

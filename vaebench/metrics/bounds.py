@@ -12,6 +12,8 @@ from torch import Tensor
 from vaebench.core import Batch
 from vaebench.metrics.base import NotApplicableError
 
+MOST_NUMBERS = 2**22  # of pictures that are decoded at once: 5,349 of 28x28
+
 
 @dataclass(frozen=True)
 class ImportanceEstimate:
@@ -59,7 +61,8 @@ def importance_bound(
     .. math:: L_K(x) = \log \frac{1}{K} \sum_{k=1}^K w_k, \quad w_k = p(x, z_k) / q(z_k|x)
 
     The mean is taken inside the logarithm, for each example. At most `chunk_size` samples of an example exist at a
-    time; what stays of them is a running log-sum of the weights and one of their squares.
+    time, fewer where examples or latents are large; what stays of them is a running log-sum of the weights and one of
+    their squares.
 
     Args:
         model: Gives `log_weights(x, num_samples, y)`, nats, shape (num_samples, B).
@@ -68,6 +71,7 @@ def importance_bound(
         chunk_size: Samples at a time, >= 1.
         sums_labels: Whether to take `log_weights_without_labels(x, num_samples)`, whose mean weight is p(x).
     """
+    chunk_size = max(1, min(chunk_size, latents_at_once(model) // len(batch)))
     log_sum = torch.full((len(batch),), -math.inf, dtype=torch.float64)
     log_sum_of_squares = log_sum.clone()
     bounds: dict[int, Tensor] = {}
@@ -87,6 +91,12 @@ def importance_bound(
         done += size
     kept = {k: bounds[k] for k in ladder(num_samples)}
     return ImportanceEstimate(kept, (2 * log_sum - log_sum_of_squares).exp())
+
+
+def latents_at_once(model: Any) -> int:
+    """How many latents of a model are decoded at once, so that memory suffices."""
+    numbers = max(math.prod(model.shape), math.prod(model.latent_shape) // 4)
+    return max(1, MOST_NUMBERS // numbers)
 
 
 def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:

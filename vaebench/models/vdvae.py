@@ -27,7 +27,7 @@ class VDVAE(HierarchicalModel):
         https://arxiv.org/abs/2011.10650
     Args: those of `HierarchicalModel`, and
         network: Description of the blocks; 12 groups, ours, for small pictures and few cores. The paper's are
-            `model/network=vdvae_cifar10` and `vdvae_imagenet64`.
+            `model/network=vdvae_cifar10` and `vdvae_imagenet64`; `vdvae_64` has 12 groups for 64x64 on few cores.
         beta: Weight of the rate.
     """
 

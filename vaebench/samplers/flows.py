@@ -16,6 +16,7 @@ from vaebench.hardware import collective
 from vaebench.messages import check_range
 from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
 
+MANY_DIMENSIONS = 1000  # whose masks take seconds
 MOST_DIMENSIONS = 5000  # whose masks zuko derives within a minute, in 1 GB
 
 
@@ -59,6 +60,16 @@ class FlowSampler(TrainedSampler):
         return (
             f"sampler={self.name} does not serve {type(model).__name__}: the masks of its networks come from products "
             f"of D x D matrices, with D at most {MOST_DIMENSIONS}, got {num_features}; choose sampler=latent_diffusion"
+        )
+
+    def caution(self, model: Any) -> str | None:
+        """Say what many dimensions cost before the first epoch."""
+        d = math.prod(model.latent_shape)
+        if d <= MANY_DIMENSIONS:
+            return None
+        return (
+            f"sampler={self.name} derives the masks of its networks from products of {d} x {d} matrices before the fit "
+            "begins: that may take a minute; sampler=latent_diffusion has none"
         )
 
     @abstractmethod
