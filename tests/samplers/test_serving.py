@@ -196,6 +196,10 @@ def test_many_dimensions_are_told_where_they_take_long(sampler, message):
         assert message in sampler.caution(model)
 
 
+def test_of_two_reasons_against_a_flow_the_one_that_other_flows_share_comes_first():
+    assert "choose sampler=latent_diffusion" in IAFSampler().why_not(latents_of(10_000))
+
+
 def test_a_flow_tells_what_its_masks_cost():
     assert "products of 1001 x 1001 matrices" in MAFSampler().caution(latents_of(1001))
 

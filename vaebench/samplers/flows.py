@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from vaebench.core import Batch, Draws, Loss, ProgressFunction
 from vaebench.hardware import collective
 from vaebench.messages import check_range
+from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
 
 MANY_DIMENSIONS = 1000  # whose masks take seconds
@@ -54,9 +55,9 @@ class FlowSampler(TrainedSampler):
 
     def why_not(self, model: Any) -> str | None:
         """Say why this sampler does not serve `model`, the cost of its masks included, or None where it does."""
-        reason = super().why_not(model)
-        if reason is not None or (num_features := math.prod(model.latent_shape)) <= MOST_DIMENSIONS:
-            return reason
+        num_features = math.prod(model.latent_shape)
+        if num_features <= MOST_DIMENSIONS or BaseSampler.why_not(self, model) is not None:
+            return super().why_not(model)
         return (
             f"sampler={self.name} does not serve {type(model).__name__}: the masks of its networks come from products "
             f"of D x D matrices, with D at most {MOST_DIMENSIONS}, got {num_features}; choose sampler=latent_diffusion"
