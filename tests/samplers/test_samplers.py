@@ -11,7 +11,7 @@ import torch
 from vaebench.core import Batch, Draws, Model
 from vaebench.distributions.diagonal_gaussian import DiagonalGaussian
 from vaebench.energies.analytic.gaussian import GaussianEnergy
-from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget
+from vaebench.energies.latent.aggregate_posterior import AggregatePosteriorTarget, posterior_moments
 from vaebench.energies.latent.auto import AutoTarget
 from vaebench.energies.latent.manifold import ManifoldTarget
 from vaebench.energies.latent.prior import PriorTarget
@@ -24,7 +24,7 @@ from vaebench.samplers.gaussian_mixture import GaussianMixtureSampler
 from vaebench.samplers.hmc import HamiltonianMonteCarlo
 from vaebench.samplers.kernel_density import KernelDensitySampler
 from vaebench.samplers.langevin import LangevinDynamics
-from vaebench.samplers.latents import prepare
+from vaebench.samplers.latents import decode, encode, prepare
 from vaebench.samplers.mala import MetropolisAdjustedLangevin
 from vaebench.samplers.markov_chains import spread
 from vaebench.samplers.normal import NormalSampler
@@ -333,3 +333,32 @@ def test_a_stored_kernel_density_holds_the_centers_that_there_are(tmp_path):
     assert torch.equal(again.centers.sort(0).values, z.sort(0).values)
     fewer = KernelDensitySampler(num_centers=29).setup(LinearModel())
     assert load(fewer, path, belongs_to) == "is not what these settings would have fitted"
+
+
+def test_large_pictures_are_encoded_and_decoded_a_few_at_a_time():
+    """A thousand pictures of 64x64 at once would take a deep hierarchy 13 GB."""
+    sizes = []
+
+    class Large(LinearModel):
+        shape = (3, 64, 64)
+
+        def posterior(self, x, y=None):
+            sizes.append(len(x))
+            return super().posterior(x, y)
+
+        def picture(self, z, y=None):
+            sizes.append(len(z))
+            return z
+
+    class Split:
+        def __len__(self):
+            return 100
+
+        def batch(self, rows):
+            return Batch(torch.zeros(len(rows), 2))
+
+    draws = encode(Large(), Split())
+    decode(Large(), draws)
+    assert sizes == [85, 15, 85, 15]
+    list(posterior_moments(Large(), Split()))
+    assert sizes[4:] == [85, 15]
