@@ -200,6 +200,12 @@ def test_of_two_reasons_against_a_flow_the_one_that_other_flows_share_comes_firs
     assert "choose sampler=latent_diffusion" in IAFSampler().why_not(latents_of(10_000))
 
 
+def test_the_widest_latents_are_too_many_for_a_diffusion():
+    assert LatentDiffusionSampler().why_not(latents_of(53_760)) is None
+    reason = LatentDiffusionSampler().why_not(latents_of(215_040))
+    assert "takes about 8.2 GiB, more than 4; choose sampler=normal, or lower sampler.hidden_dim" in reason
+
+
 def test_a_flow_tells_what_its_masks_cost():
     assert "products of 1001 x 1001 matrices" in MAFSampler().caution(latents_of(1001))
 
@@ -240,7 +246,7 @@ def test_what_no_memory_or_time_suffices_for_is_refused_at_once(sampler, clause)
     [
         (MAFSampler(), "with D at most 5000, got 10000; choose sampler=latent_diffusion"),
         (IAFSampler(num_transforms=1, batch_size=1, hidden_features=[1]), "with D at most 5000, got 10000"),
-        (TwoStageSampler(), "a fit to latents of 10000 numbers takes about 5.6 GiB, more than 4; choose"),
+        (TwoStageSampler(), "a fit to latents of 10000 numbers takes about 22.4 GiB, more than 4; choose"),
         (MCMC(mass_matrix="dense"), "a mass matrix of 10000 x 10000, more than 5000; set sampler.mass_matrix=diagonal"),
         (MCMC(num_draws=1000), "keeps 1000 draws of 64 chains, 10000 numbers each, 2.4 GiB, more than 2; lower"),
         (LatentDiffusionSampler(), None),

@@ -34,7 +34,7 @@ from vaebench.trainers.training import Training
 HELD_OUT = 0.1  # share of the latents, for validation
 LEAST = 20  # latents needed for a fit
 MOST_BYTES = 4 * 2**30  # that a fit may take beside the latents
-COPIES = 5  # of a weight during a fit: gradient, two moments, the best one
+COPIES = 20  # of a weight during a fit, as measured: gradient, moments, average, best one, and the checkpoints' bytes
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +98,7 @@ class TrainedSampler(BaseSampler):
         """Return a new density for the latents of `model`, which `setup` has looked at already."""
 
     def fit_bytes(self, num_features: int) -> int:
-        """Estimate the memory that fitting latents (N, D) takes beside them, where it grows faster than D; bytes."""
+        """Estimate the memory that fitting latents (N, D) takes beside them, where it may be much; bytes."""
         return 0
 
     def why_not(self, model: Any) -> str | None:

@@ -16,7 +16,7 @@ from vaebench.hardware import collective
 from vaebench.messages import check_range
 from vaebench.networks.denoiser import Denoiser
 from vaebench.objectives.diffusion import NoiseSchedule, alpha_bars, reverse_step
-from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
+from vaebench.samplers.fitting import COPIES, FitSettings, StandardizedModel, TrainedSampler
 
 NUM_TIMES = 8  # per held-out latent: the loss at a single time is noisy
 
@@ -65,6 +65,7 @@ class LatentDiffusionSampler(TrainedSampler):
     """
 
     trainer_options: ClassVar[Mapping[str, Any]] = {"ema_decay": 0.999}
+    instead: ClassVar[str] = "choose sampler=normal, or lower sampler.hidden_dim"
     density: LatentDiffusion
 
     def __init__(  # type: ignore[misc]
@@ -90,6 +91,10 @@ class LatentDiffusionSampler(TrainedSampler):
         self.hidden_dim, self.num_blocks = hidden_dim, num_blocks
         self.noise_schedule, self.num_timesteps = noise_schedule, num_timesteps
         self.num_steps, self.eta = num_steps, eta
+
+    def fit_bytes(self, num_features: int) -> int:
+        """Most weights are in the first and the last layer."""
+        return COPIES * 4 * 2 * num_features * self.hidden_dim
 
     def build(self, model: Any) -> LatentDiffusion:
         """Return the diffusion."""
