@@ -241,7 +241,7 @@ def test_samplers_refuse_latents_that_would_not_fit_into_memory():
     with pytest.raises(ValueError, match=r"latents of 50000 training examples, 60000 numbers each, take 11\.2 GiB"):
         encode(model, range(50_000))
     reason = AggregatePosteriorTarget().why_not(model)
-    assert "a hierarchy has a posterior of each group given those above" in reason
+    assert "a hierarchy has a posterior of each group given those above; choose target=prior" in reason
 
 
 # The ladder

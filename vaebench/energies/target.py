@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 AGAINST = {
     "codes": "it describes vectors, and this model's latents are codes of a finite set; choose sampler=pixelcnn",
-    "groups": "it needs one Gaussian for each example, and a hierarchy has a posterior of each group given those above",
+    "groups": (
+        "it needs one Gaussian for each example, and a hierarchy has a posterior of each group given those above; "
+        "choose target=prior, or sampler=gaussian_mixture"
+    ),
 }
 """For each capability that some exclude, the reason."""
 
