@@ -215,6 +215,7 @@ REASONS: dict[str, str] = {
         f"sampler={name}:sampler.mass_matrix": "it has scales of its own; its constructor refuses another value"
         for name in ("langevin", "meads", "chees", "mclmc", "adjusted_mclmc", "parallel_tempering", "riemannian_hmc")
     },
+    "sampler.compile": "the numbers stay, and come sooner; tests/mcmc/test_compiled.py",
     "model.encoder": "a module of the user's own; tests/models/test_own_networks.py",
     "model.decoder": "a module of the user's own; tests/models/test_own_networks.py",
     "model.gradient_checkpointing": "saves memory and changes no number; tests/models/test_hierarchy.py",

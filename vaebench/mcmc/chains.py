@@ -14,8 +14,9 @@ from vaebench.core import ProgressFunction
 from vaebench.energies.base import BaseEnergyFunction
 from vaebench.hardware.signals import Interrupted, SignalFlag
 from vaebench.mcmc.adaptation import Adaptation, WarmUp
+from vaebench.mcmc.compiled import CompiledStep
 from vaebench.mcmc.kernels.kernel import Kernel
-from vaebench.mcmc.state import Draw, Parameters, State, dimensions_first
+from vaebench.mcmc.state import Draw, Info, Parameters, State, dimensions_first
 from vaebench.mcmc.unfinished import Store, Unfinished
 from vaebench.mcmc.whitening import MassMatrix, WhitenedEnergy, Whitening
 from vaebench.messages import check_range
@@ -64,6 +65,7 @@ def run_chains(
     target_acceptance: float | None = None,
     mass_matrix: MassMatrix = "diagonal",
     keep: bool = True,
+    compile: bool = False,
     generator: torch.Generator | None = None,
     progress: ProgressFunction | None = None,
     unfinished: Unfinished | None = None,
@@ -83,6 +85,8 @@ def run_chains(
         target_acceptance: What to tune for; None is the kernel's own.
         mass_matrix: What a warm-up learns beside the step size: "diagonal", "dense" or "low_rank".
         keep: Whether to store draws and reports; without, memory does not grow with the number of transitions.
+        compile: Whether the transitions after warm-up are compiled, where the kernel can be. The draws are the same
+            within rounding; see `CompiledStep`.
         generator: Source of all randomness; None is torch's global one. Must live on the chains' device.
         progress: Called after every transition.
         unfinished: Where to keep what is done, now and then and when a signal ends the run, and what to go on from if
@@ -92,8 +96,9 @@ def run_chains(
     Raises:
         Interrupted: a signal came, and what was done is kept.
         ValueError: if there is nothing to tune the step size with or by, a schedule leaves its range, or a start is
-            not finite.
+            not finite; or if the kernel cannot be compiled.
     """
+    step: Callable[..., tuple[State, Info]] = CompiledStep(kernel) if compile else type(kernel).step
     draw = Draw(generator)
     target = kernel.target_acceptance if target_acceptance is None else target_acceptance
     total = num_warmup + num_draws * thinning
@@ -146,7 +151,7 @@ def run_chains(
             try:
                 if signals is not None:
                     signals.raises = True  # a transition may take minutes; it is given up
-                state, info = kernel.at(now).step(state, round_energy, settings, draw)
+                state, info = step(kernel.at(now), state, round_energy, settings, draw)
             except Interrupted:
                 if unfinished is not None and rewind is not None and store.num_done:
                     rewind()

@@ -63,6 +63,7 @@ class MarkovChainSampler(BaseSampler):
         temperature: T > 0 of exp(-U / T), or its schedule; 1 is the target itself.
         mass_matrix: What a warm-up learns beside the step size: "diagonal", "dense" or "low_rank" (at most sixteen
             directions); kernels with a warm-up of their own take none but the first.
+        compile: Whether the transitions after warm-up are compiled; see `CompiledStep`. Only some kernels can be.
         device: Where chains on an energy run; None leaves the energy where it is.
         dtype: Their type; None is the energy's, or torch's default.
 
@@ -84,6 +85,7 @@ class MarkovChainSampler(BaseSampler):
         target_acceptance: float | None = None,
         temperature: float | Schedule = 1.0,
         mass_matrix: MassMatrix = "diagonal",
+        compile: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -126,6 +128,7 @@ class MarkovChainSampler(BaseSampler):
         self.target_acceptance = target_acceptance
         self.temperature = temperature
         self.mass_matrix = mass_matrix
+        self.is_compiled = compile
         self.unfinished: Unfinished | None = None
         self.energy: BaseEnergyFunction | None = None
 
@@ -287,6 +290,7 @@ class MarkovChainSampler(BaseSampler):
             temperature=self.temperature,
             target_acceptance=self.target_acceptance,
             mass_matrix=self.mass_matrix,
+            compile=self.is_compiled,
             **settings,
         )
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Kernel, check_setting, metropolis, number
+from vaebench.mcmc.kernels.kernel import Caller, CompilableKernel, check_setting, metropolis, number
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 from vaebench.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class HMCKernel(Kernel):
+class HMCKernel(CompilableKernel):
     r"""Hamiltonian Monte Carlo (Duane et al., 1987; Neal, 2011).
 
     .. math:: H(x, p) = U(x) + \tfrac12 p^\top M^{-1} p, \quad p \sim N(0, T M), \quad
@@ -51,23 +51,46 @@ class HMCKernel(Kernel):
         return max(1, round(number(self.num_leapfrog) * (1 + spread)))
 
     @torch.no_grad()
-    def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
+    def step_in_pieces(
+        self, call: Caller, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
+    ) -> tuple[State, Info]:
         """Draw a momentum, follow a trajectory, accept or reject its end."""
-        num_steps, inverse_mass = self.length(state.iteration), parameters.inverse_mass_matrix
-        momentum = draw.normal(state.position) * (inverse_mass.rsqrt() * parameters.temperature**0.5)
-        log_u = draw.log_uniform(state.energy)
-        proposal, end_momentum = leapfrog(energy, state, momentum, parameters, num_steps)
-        start_energy = state.energy + kinetic_energy(momentum, inverse_mass)
-        end_energy = proposal.energy + kinetic_energy(end_momentum, inverse_mass)
-        return metropolis(
-            state,
-            proposal,
-            start_energy,
-            end_energy,
-            log_u,
-            temperature=parameters.temperature,
-            num_gradients=num_steps,
-        )
+        num_steps = self.length(state.iteration)
+        noise, log_u = draw.normal(state.position), draw.log_uniform(state.energy)
+        momentum, start_energy = call(depart, state, parameters, noise)
+        proposal = state
+        for length in call.blocks(num_steps):
+            proposal, momentum = call(leapfrog, energy, proposal, momentum, parameters, length)
+        num_gradients = torch.full_like(log_u, num_steps, dtype=torch.int64)
+        return call(arrive, state, proposal, momentum, start_energy, parameters, log_u, num_gradients)
+
+
+def depart(state: State, parameters: Parameters, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn noise from N(0, 1) into a momentum, shape (S, D), and compute H there, nats, shape (S,)."""
+    momentum = noise * (parameters.inverse_mass_matrix.rsqrt() * parameters.temperature**0.5)
+    return momentum, state.energy + kinetic_energy(momentum, parameters.inverse_mass_matrix)
+
+
+def arrive(
+    state: State,
+    proposal: State,
+    momentum: Tensor,
+    start_energy: Tensor,
+    parameters: Parameters,
+    log_u: Tensor,
+    num_gradients: Tensor,
+) -> tuple[State, Info]:
+    """Accept or reject the end of a trajectory."""
+    end_energy = proposal.energy + kinetic_energy(momentum, parameters.inverse_mass_matrix)
+    return metropolis(
+        state,
+        proposal,
+        start_energy,
+        end_energy,
+        log_u,
+        temperature=parameters.temperature,
+        num_gradients=num_gradients,
+    )
 
 
 def kinetic_energy(momentum: Tensor, inverse_mass_matrix: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, is_dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from vaebench.mcmc.state import Draw, Info, Parameters, State, of_chains
 from vaebench.messages import NamedArguments, check_range
 from vaebench.schedules import Schedule
 
+T = TypeVar("T")
 MAX_ENERGY_CHANGE = 1000.0  # nats; Stan's threshold for a divergence (Betancourt, 2017)
 
 
@@ -178,6 +179,47 @@ class Kernel(NamedArguments, ABC):
         return Report({}, [])
 
 
+class Caller:
+    """Calls the pieces of a transition."""
+
+    def __call__(self, piece: Callable[..., T], *arguments: Any) -> T:
+        """Call one piece."""
+        return piece(*arguments)
+
+    def blocks(self, num_steps: int) -> tuple[int, ...]:
+        """The numbers of steps, adding up to `num_steps`, that one call makes each."""
+        return (num_steps,)
+
+
+EAGER = Caller()
+
+
+class CompilableKernel(Kernel):
+    """A kernel whose transitions are random numbers and a few pieces that can be compiled.
+
+    A piece is a function of tensors, states, parameters, the energy and a number of steps. It draws nothing, the host
+    reads no value in it, and the number of the transition has no part in it.
+    """
+
+    def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
+        """Make one transition in every chain."""
+        return self.step_in_pieces(EAGER, state, energy, parameters, draw)
+
+    @abstractmethod
+    def step_in_pieces(
+        self, call: Caller, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
+    ) -> tuple[State, Info]:
+        """Make one transition in every chain.
+
+        Args:
+            call: Calls each piece, compiled or as it is.
+            state: Where the chains are.
+            energy: What to draw from.
+            parameters: Step size, mass and temperature.
+            draw: Source of all randomness.
+        """
+
+
 def check_setting(name: str, value: float | Schedule, **bounds: Any) -> None:
     """Check a setting of a kernel with `check_range`; a schedule is checked at each transition, by `Kernel.at`."""
     if not isinstance(value, Schedule):
@@ -202,7 +244,7 @@ def metropolis(
     log_u: Tensor,
     *,
     temperature: float | Tensor = 1.0,
-    num_gradients: int = 1,
+    num_gradients: int | Tensor = 1,
 ) -> tuple[State, Info]:
     """Accept or reject in log space; what is not finite is rejected and counted as divergent.
 
@@ -213,7 +255,7 @@ def metropolis(
         end_energy: H at its end, shape (S,).
         log_u: Logarithms of uniform draws, at most 0, shape (S,), one per chain.
         temperature: T, or shape (S, 1).
-        num_gradients: Gradient evaluations that the proposal cost.
+        num_gradients: Gradient evaluations that the proposal cost, a number or int64 of shape (S,).
     """
     energy_change = (end_energy - start_energy) / of_chains(temperature)
     log_ratio = -energy_change
@@ -221,13 +263,15 @@ def metropolis(
     # -inf would always be accepted and never left: a fault of the energy, not a better state.
     is_finite = end_energy.abs() < math.inf  # one pass less than isfinite
     is_accepted &= is_finite
+    if not isinstance(num_gradients, Tensor):
+        num_gradients = torch.full_like(is_accepted, num_gradients, dtype=torch.int64)
     info = Info(
         acceptance_probability=log_ratio.clamp_(max=0).exp_().where(is_finite, 0.0),
         is_accepted=is_accepted,
         is_divergent=~((energy_change <= MAX_ENERGY_CHANGE) & is_finite),
         energy_change=energy_change,
         total_energy=torch.where(is_accepted, end_energy, start_energy),
-        num_gradients=torch.full_like(is_accepted, num_gradients, dtype=torch.int64),
+        num_gradients=num_gradients,
     )
     return select(is_accepted, proposal, state), info
 

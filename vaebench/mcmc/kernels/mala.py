@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Kernel, metropolis
+from vaebench.mcmc.kernels.kernel import Caller, CompilableKernel, metropolis
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 
 
 @dataclass(frozen=True)
-class MALAKernel(Kernel):
+class MALAKernel(CompilableKernel):
     r"""A Langevin step as a proposal, accepted or rejected.
 
     .. math:: x' = x - \eta M^{-1} \nabla U(x) + \sqrt{2 \eta T M^{-1}} \, \xi, \quad \log \alpha =
@@ -34,16 +35,33 @@ class MALAKernel(Kernel):
     if_slow: ClassVar[str] = "raise sampler.num_draws, or choose sampler=hmc"
 
     @torch.no_grad()
-    def step(self, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw) -> tuple[State, Info]:
-        """Propose and judge, at the cost of one gradient."""
-        rate, temperature = parameters.step_size * parameters.inverse_mass_matrix, parameters.temperature
-        noise = draw.normal(state.position) * (rate * (2 * temperature)).sqrt()
-        log_u = draw.log_uniform(state.energy)
-        x = state.position - rate * state.gradient + noise
-        value, gradient = energy.value_and_grad(x)
-        forward = (noise.square() / rate).sum(-1) / 4
-        backward = ((state.position - x + rate * gradient).square() / rate).sum(-1) / 4
-        proposal = State(x, value, gradient, state.iteration)
-        return metropolis(
-            state, proposal, state.energy + forward, value + backward, log_u, temperature=temperature, num_gradients=1
-        )
+    def step_in_pieces(
+        self, call: Caller, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
+    ) -> tuple[State, Info]:
+        """Draw noise, then propose and judge."""
+        noise, log_u = draw.normal(state.position), draw.log_uniform(state.energy)
+        return call(propose_and_judge, state, energy, parameters, noise, log_u)
+
+
+def propose_and_judge(
+    state: State, energy: BaseEnergyFunction, parameters: Parameters, noise: Tensor, log_u: Tensor
+) -> tuple[State, Info]:
+    """Make the transition, at the cost of one gradient.
+
+    Args:
+        state: Where the chains are.
+        energy: What to draw from.
+        parameters: Step size, mass and temperature.
+        noise: From N(0, 1), shape (S, D).
+        log_u: Logarithms of uniform draws, shape (S,).
+    """
+    rate, temperature = parameters.step_size * parameters.inverse_mass_matrix, parameters.temperature
+    noise = noise * (rate * (2 * temperature)).sqrt()
+    x = state.position - rate * state.gradient + noise
+    value, gradient = energy.value_and_grad(x)
+    forward = (noise.square() / rate).sum(-1) / 4
+    backward = ((state.position - x + rate * gradient).square() / rate).sum(-1) / 4
+    proposal = State(x, value, gradient, state.iteration)
+    return metropolis(
+        state, proposal, state.energy + forward, value + backward, log_u, temperature=temperature, num_gradients=1
+    )
