@@ -20,7 +20,7 @@ from vaebench.mcmc.kernels.kernel import Caller, CompilableKernel, Kernel
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 
 T = TypeVar("T")
-BLOCKS = (5, 1)  # steps of a trajectory in one graph; every length is a sum of these
+BLOCKS = (4, 1)  # steps of a trajectory in one graph; every length is a sum of these
 _log = logging.getLogger(__name__)
 
 
@@ -41,13 +41,17 @@ class CompiledStep:
                 "operations; hmc, mala and langevin can be compiled"
             )
         self._call: Caller | None = None
+        self._temperatures: dict[float, Tensor] = {}
 
     def __call__(
         self, kernel: CompilableKernel, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
     ) -> tuple[State, Info]:
         """Make one transition in every chain; arguments as in `Kernel.step`. The first call compiles."""
-        if not isinstance(parameters.temperature, Tensor):  # a number would be a constant of the graphs
-            parameters = replace(parameters, temperature=state.energy.new_tensor(parameters.temperature))
+        heat = parameters.temperature
+        if not isinstance(heat, Tensor):  # a number would be a constant of the graphs
+            if heat not in self._temperatures:
+                self._temperatures = {heat: state.energy.new_tensor(heat)}
+            parameters = replace(parameters, temperature=self._temperatures[heat])
         if self._call is None:
             self._call = compile_pieces(kernel, state, energy, parameters)
         moved, info = kernel.step_in_pieces(self._call, state, energy, parameters, draw)
@@ -116,7 +120,7 @@ class Graph:
     """
 
     def __init__(self, piece: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        from torch._inductor import standalone_compile
+        from torch._inductor import config, standalone_compile
         from torch.fx.experimental.proxy_tensor import make_fx
 
         tensors = tensors_in(arguments)
@@ -131,14 +135,15 @@ class Graph:
         graph = make_fx(flat, FACTORS)(*tensors)
         for name, constant in list(graph.named_buffers()):
             graph.register_buffer(name, constant.detach())  # what has a history cannot be copied
-        self.function = standalone_compile(graph, tensors, dynamic_shapes="from_example_inputs")
+        with config.patch(size_asserts=False, alignment_asserts=False):  # `Compiling` looks at layouts itself
+            self.function = standalone_compile(graph, tensors, dynamic_shapes="from_example_inputs")
         if not agree(self.function(*tensors), flat(*tensors), tensors):
             raise RuntimeError(f"the compiled {piece.__name__} gives other numbers than the uncompiled one")
 
     def __call__(self, tensors: list[Tensor]) -> Any:
         """Return what the piece returns for these tensors in its arguments."""
         results = iter(self.function(*tensors))
-        return mapped(self.form, lambda like: next(results).bool() if like.dtype == torch.bool else next(results))
+        return mapped(self.form, lambda like: next(results) > 0 if like.dtype == torch.bool else next(results))
 
 
 def agree(results: Sequence[Tensor], expected: Sequence[Tensor], given: Sequence[Tensor]) -> bool:

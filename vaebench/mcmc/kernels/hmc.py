@@ -57,30 +57,36 @@ class HMCKernel(CompilableKernel):
         """Draw a momentum, follow a trajectory, accept or reject its end."""
         num_steps = self.length(state.iteration)
         noise, log_u = draw.normal(state.position), draw.log_uniform(state.energy)
-        momentum, start_energy = call(depart, state, parameters, noise)
-        proposal = state
-        for length in call.blocks(num_steps):
-            proposal, momentum = call(leapfrog, energy, proposal, momentum, parameters, length)
         num_gradients = torch.full_like(log_u, num_steps, dtype=torch.int64)
-        return call(arrive, state, proposal, momentum, start_energy, parameters, log_u, num_gradients)
+        x, p, start_energy = call(depart, state, parameters, noise)
+        for count in call.blocks(num_steps - 1):
+            x, p = call(glide, energy, x, p, parameters, count)
+        return call(arrive, state, energy, x, p, start_energy, parameters, log_u, num_gradients)
 
 
-def depart(state: State, parameters: Parameters, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn noise from N(0, 1) into a momentum, shape (S, D), and compute H there, nats, shape (S,)."""
+def depart(state: State, parameters: Parameters, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Begin a trajectory: turn noise from N(0, 1) into a momentum, make half a kick and a drift.
+
+    Returns:
+        Position and momentum, each of shape (S, D), and H at the start, nats, shape (S,).
+    """
     momentum = noise * (parameters.inverse_mass_matrix.rsqrt() * parameters.temperature**0.5)
-    return momentum, state.energy + kinetic_energy(momentum, parameters.inverse_mass_matrix)
+    start_energy = state.energy + kinetic_energy(momentum, parameters.inverse_mass_matrix)
+    return *half_kick_and_drift(state, momentum, parameters), start_energy
 
 
 def arrive(
     state: State,
-    proposal: State,
-    momentum: Tensor,
+    energy: BaseEnergyFunction,
+    x: Tensor,
+    p: Tensor,
     start_energy: Tensor,
     parameters: Parameters,
     log_u: Tensor,
     num_gradients: Tensor,
 ) -> tuple[State, Info]:
-    """Accept or reject the end of a trajectory."""
+    """Make the last half kick, and accept or reject."""
+    proposal, momentum = half_kick(energy, x, p, parameters, state.iteration)
     end_energy = proposal.energy + kinetic_energy(momentum, parameters.inverse_mass_matrix)
     return metropolis(
         state,
@@ -109,16 +115,36 @@ def leapfrog(
     Returns:
         The end point, and its momentum of shape (S, D).
     """
+    x, p = half_kick_and_drift(state, momentum, parameters)
+    x, p = glide(energy, x, p, parameters, num_steps - 1)
+    return half_kick(energy, x, p, parameters, state.iteration)
+
+
+def half_kick_and_drift(state: State, momentum: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """Return position and momentum after the first half kick and drift, each of shape (S, D)."""
+    p = torch.addcmul(momentum, parameters.step_size, state.gradient, value=-0.5)
+    return torch.addcmul(state.position, parameters.step_size * parameters.inverse_mass_matrix, p), p
+
+
+def glide(
+    energy: BaseEnergyFunction, x: Tensor, p: Tensor, parameters: Parameters, count: int
+) -> tuple[Tensor, Tensor]:
+    """Return position and momentum after so many whole kicks and drifts, each of shape (S, D)."""
     step_size = parameters.step_size
     drift = step_size * parameters.inverse_mass_matrix
-    p = torch.addcmul(momentum, step_size, state.gradient, value=-0.5)
-    x = torch.addcmul(state.position, drift, p)
-    for _ in range(num_steps - 1):
-        p.addcmul_(step_size, energy.gradient(x), value=-1)
+    for done in range(count):
+        kick = torch.addcmul if done == 0 else Tensor.addcmul_  # the momentum that was given stays as it is
+        p = kick(p, step_size, energy.gradient(x), value=-1)
         x = torch.addcmul(x, drift, p)
+    return x, p
+
+
+def half_kick(
+    energy: BaseEnergyFunction, x: Tensor, p: Tensor, parameters: Parameters, iteration: int
+) -> tuple[State, Tensor]:
+    """Return the state at the end of a trajectory, and its momentum of shape (S, D), after the last half kick."""
     value, gradient = energy.value_and_grad(x)
-    p.addcmul_(step_size, gradient, value=-0.5)
-    return State(x, value, gradient, state.iteration), p
+    return State(x, value, gradient, iteration), torch.addcmul(p, parameters.step_size, gradient, value=-0.5)
 
 
 def van_der_corput(index: int) -> float:
