@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaebench.energies.base import BaseEnergyFunction
-from vaebench.mcmc.kernels.kernel import Caller, CompilableKernel, Kernel
+from vaebench.mcmc.kernels.kernel import EAGER, Caller, CompilableKernel, Kernel
 from vaebench.mcmc.state import Draw, Info, Parameters, State
 
 T = TypeVar("T")
@@ -47,15 +47,20 @@ class CompiledStep:
         self, kernel: CompilableKernel, state: State, energy: BaseEnergyFunction, parameters: Parameters, draw: Draw
     ) -> tuple[State, Info]:
         """Make one transition in every chain; arguments as in `Kernel.step`. The first call compiles."""
-        heat = parameters.temperature
-        if not isinstance(heat, Tensor):  # a number would be a constant of the graphs
-            if heat not in self._temperatures:
-                self._temperatures = {heat: state.energy.new_tensor(heat)}
-            parameters = replace(parameters, temperature=self._temperatures[heat])
         if self._call is None:
-            self._call = compile_pieces(kernel, state, energy, parameters)
-        moved, info = kernel.step_in_pieces(self._call, state, energy, parameters, draw)
+            self._call = compile_pieces(kernel, state, energy, self._of_tensors(parameters))
+        if self._call is EAGER:
+            return kernel.step(state, energy, parameters, draw)
+        moved, info = kernel.step_in_pieces(self._call, state, energy, self._of_tensors(parameters), draw)
         return replace(moved, iteration=state.iteration + 1), info
+
+    def _of_tensors(self, parameters: Parameters) -> Parameters:
+        heat = parameters.temperature
+        if isinstance(heat, Tensor):
+            return parameters
+        if heat not in self._temperatures:  # a number would be a constant of the graphs
+            self._temperatures = {heat: parameters.step_size.new_tensor(heat)}
+        return replace(parameters, temperature=self._temperatures[heat])
 
 
 def compile_pieces(
@@ -74,7 +79,7 @@ def compile_pieces(
     except Exception as error:
         reason = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
         _log.warning("compile=true: kernel=%s runs uncompiled, because its compilation failed: %s", kernel.name, reason)
-        return Caller()
+        return EAGER
     call.needs_all_blocks = False
     _log.info("compiled the transitions of kernel=%s in %.1f s", kernel.name, time.perf_counter() - started)
     return call
@@ -136,7 +141,7 @@ class Graph:
         for name, constant in list(graph.named_buffers()):
             graph.register_buffer(name, constant.detach())  # what has a history cannot be copied
         with config.patch(size_asserts=False, alignment_asserts=False):  # `Compiling` looks at layouts itself
-            self.function = standalone_compile(graph, tensors, dynamic_shapes="from_example_inputs")
+            self.function = standalone_compile(graph, [*tensors], dynamic_shapes="from_example_inputs")
         if not agree(self.function(*tensors), flat(*tensors), tensors):
             raise RuntimeError(f"the compiled {piece.__name__} gives other numbers than the uncompiled one")
 
@@ -176,7 +181,7 @@ FACTORS: dict[Any, Callable[..., Any]] = {
 
 
 def tensors_in(values: tuple[Any, ...]) -> list[Tensor]:
-    """All tensors in some values, in the order of `mapped`."""
+    """All tensors in some values, in the order of `mapped`, each of the shape that it has."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
@@ -189,12 +194,14 @@ def tensors_in(values: tuple[Any, ...]) -> list[Tensor]:
 
 
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The value, with another tensor for each in it."""
+    """The value, with another tensor in the place of each."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple):
         return tuple([mapped(part, change) for part in value])
     if isinstance(value, (State, Parameters, Info)):
-        parts = {name: change(part) if isinstance(part, Tensor) else part for name, part in vars(value).items()}
+        parts: dict[str, Any] = {
+            name: change(part) if isinstance(part, Tensor) else part for name, part in vars(value).items()
+        }
         return type(value)(**parts)
     return value
