@@ -216,3 +216,9 @@ def test_an_energy_is_normalisable_whatever_its_weights():
             p.mul_(5)
     direction = torch.nn.functional.normalize(torch.randn(50, 2), dim=1)
     assert (energy(1e4 * direction) > 1e6).all()
+
+
+def test_many_dimensions_of_exact_score_matching_are_told(caplog):
+    for num_dims, is_told in ((256, False), (257, True)):
+        ScoreMatching((num_dims,)).before_training(DataSplit(torch.randn(4, num_dims)))
+        assert ("a derivative for each of 257 dimensions" in caplog.text) == is_told

@@ -2,13 +2,17 @@ r"""Score matching."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from typing_extensions import Unpack
 
-from vaebench.core import Batch, Loss
+from vaebench.core import Batch, Loss, Split
 from vaebench.models.energy_based import ENERGY_MLP, EnergyBasedModel, EnergyComponents, check_smooth
 from vaebench.objectives.score_matching import exact_score_matching
+
+MANY = 256  # derivatives in every step, above which a caution is printed
+_log = logging.getLogger(__name__)
 
 
 class ScoreMatching(EnergyBasedModel):
@@ -27,6 +31,16 @@ class ScoreMatching(EnergyBasedModel):
     def __init__(self, shape: Sequence[int], **components: Unpack[EnergyComponents]) -> None:
         check_smooth(components.get("network", ENERGY_MLP))
         super().__init__(shape, **components)
+
+    def before_training(self, train: Split) -> None:
+        """Find m and c, and say so where a step is expensive."""
+        super().before_training(train)
+        if (num_dims := self.energy_function.num_dims) > MANY:
+            _log.warning(
+                "model=score_matching takes a derivative for each of %s dimensions in every step; "
+                "model=sliced_score_matching estimates their sum from one",
+                f"{num_dims:,}",
+            )
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Return the objective, per squared standardised unit."""
