@@ -92,6 +92,7 @@ SHORT = {"num_chains": 3, "num_warmup": 12, "num_draws": 8, "num_components": 2,
 
 # Another value for a key whose own says nothing of its kind; by option and key, or by key.
 CHANGES: dict[str, Any] = {
+    "sampler=latent_diffusion:sampler.num_epochs": 60,  # of a few epochs the first is the best
     "trainer.num_steps": 5,
     "trainer.optimizer": "SGD",
     "trainer.optimizer_args": {"weight_decay": 0.1},
