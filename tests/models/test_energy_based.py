@@ -222,3 +222,11 @@ def test_many_dimensions_of_exact_score_matching_are_told(caplog):
     for num_dims, is_told in ((256, False), (257, True)):
         ScoreMatching((num_dims,)).before_training(DataSplit(torch.randn(4, num_dims)))
         assert ("a derivative for each of 257 dimensions" in caplog.text) == is_told
+
+
+def test_a_large_covariance_of_noise_is_told(caplog, monkeypatch):
+    monkeypatch.setattr("vaebench.models.noise_contrastive_estimation.MANY", 3)
+    caplog.set_level("INFO")
+    for num_dims, is_told in ((3, False), (4, True)):
+        NoiseContrastiveEstimation((num_dims,)).before_training(DataSplit(torch.randn(20, num_dims)))
+        assert ("a covariance of 4 x 4" in caplog.text) == is_told

@@ -2,6 +2,7 @@ r"""Noise-contrastive estimation."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from vaebench.messages import check_range
 from vaebench.models.energy_based import EnergyBasedModel, EnergyComponents, standardized
 
 SHRINKAGE = 1e-2  # of the noise's covariance towards the identity, in case the data lie on a plane
+MANY = 2000  # dimensions whose covariance takes seconds
+_log = logging.getLogger(__name__)
 
 
 class NoiseContrastiveEstimation(EnergyBasedModel):
@@ -58,8 +61,13 @@ class NoiseContrastiveEstimation(EnergyBasedModel):
     def before_training(self, train: Split) -> None:
         """Find mean and scale, and the covariance of the noise."""
         super().before_training(train)
-        covariance = torch.stack([u.mT @ u for u in standardized(self, train)]).sum(0) / len(train)
-        identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+        num_dims = len(self.noise_factor)
+        if num_dims > MANY:
+            _log.info("noise: factorising a covariance of %s x %s before the first step", num_dims, num_dims)
+        identity = torch.eye(num_dims, dtype=torch.float64, device=self.noise_factor.device)
+        covariance = torch.zeros_like(identity)
+        for u in standardized(self, train):
+            covariance.addmm_(u.mT, u, alpha=1 / len(train))
         factor = torch.linalg.cholesky((1 - SHRINKAGE) * covariance + SHRINKAGE * identity)
         self.noise_factor.copy_(factor)
 
