@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,10 +81,22 @@ class BaseSampler(NamedArguments, nn.Module, ABC):
 
     def why_not(self, model: Any) -> str | None:
         """Say in one sentence why this sampler does not serve `model`, or None where it does."""
-        return why_not(f"sampler={self.name}", self.needs, model, self.excludes)
+        reason = why_not(f"sampler={self.name}", self.needs, model, self.excludes)
+        if reason is not None or (clause := self.too_large(math.prod(model.latent_shape))) is None:
+            return reason
+        return f"sampler={self.name} does not serve {type(model).__name__}: {clause}"
 
     def caution(self, model: Any) -> str | None:
         """Say in one sentence why drawing for `model` takes long, and what does not, or None where it is quick."""
+        clause = self.too_slow(math.prod(model.latent_shape))
+        return None if clause is None else f"sampler={self.name} {clause}"
+
+    def too_large(self, num_dims: int) -> str | None:
+        """Say why latents of so many numbers are out of reach, or None where they are not; a subclass may."""
+        return None
+
+    def too_slow(self, num_dims: int) -> str | None:
+        """Say what takes long with latents of so many numbers, as a clause after the name, or None."""
         return None
 
     def check(self, model: Any) -> None:

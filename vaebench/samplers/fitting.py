@@ -101,18 +101,14 @@ class TrainedSampler(BaseSampler):
         """Estimate the memory that fitting latents (N, D) takes beside them, where it may be much; bytes."""
         return 0
 
-    def why_not(self, model: Any) -> str | None:
-        """Say why this sampler does not serve `model`, the memory of the fit included, or None where it does."""
-        reason = super().why_not(model)
-        if reason is not None:
-            return reason
-        num_features = math.prod(model.latent_shape)
-        num_bytes = self.fit_bytes(num_features)
+    def too_large(self, num_dims: int) -> str | None:
+        """Say what memory the fit takes."""
+        num_bytes = self.fit_bytes(num_dims)
         if num_bytes <= MOST_BYTES:
             return None
         return (
-            f"sampler={self.name} does not serve {type(model).__name__}: a fit to latents of {num_features} numbers "
-            f"takes about {num_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; {self.instead}"
+            f"a fit to latents of {num_dims} numbers takes about {num_bytes / 2**30:.1f} GiB, more than "
+            f"{MOST_BYTES / 2**30:g}; {self.instead}"
         )
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:

@@ -14,7 +14,6 @@ from typing_extensions import Unpack
 from vaebench.core import Batch, Draws, Loss, ProgressFunction
 from vaebench.hardware import collective
 from vaebench.messages import check_range
-from vaebench.samplers.base import BaseSampler
 from vaebench.samplers.fitting import FitSettings, StandardizedModel, TrainedSampler
 
 MANY_DIMENSIONS = 1000  # whose masks take seconds
@@ -53,23 +52,21 @@ class FlowSampler(TrainedSampler):
         self.num_transforms = num_transforms
         self.hidden_features = tuple(hidden_features)
 
-    def why_not(self, model: Any) -> str | None:
-        """Say why this sampler does not serve `model`, the cost of its masks included, or None where it does."""
-        num_features = math.prod(model.latent_shape)
-        if num_features <= MOST_DIMENSIONS or BaseSampler.why_not(self, model) is not None:
-            return super().why_not(model)
+    def too_large(self, num_dims: int) -> str | None:
+        """Say what the masks cost, or else the fit."""
+        if num_dims <= MOST_DIMENSIONS:
+            return super().too_large(num_dims)
         return (
-            f"sampler={self.name} does not serve {type(model).__name__}: the masks of its networks come from products "
-            f"of D x D matrices, with D at most {MOST_DIMENSIONS}, got {num_features}; choose sampler=latent_diffusion"
+            f"the masks of its networks come from products of D x D matrices, with D at most {MOST_DIMENSIONS}, got "
+            f"{num_dims}; choose sampler=latent_diffusion"
         )
 
-    def caution(self, model: Any) -> str | None:
+    def too_slow(self, num_dims: int) -> str | None:
         """Say what many dimensions cost before the first epoch."""
-        d = math.prod(model.latent_shape)
-        if d <= MANY_DIMENSIONS:
+        if num_dims <= MANY_DIMENSIONS:
             return None
         return (
-            f"sampler={self.name} derives the masks of its networks from products of {d} x {d} matrices before the fit "
+            f"derives the masks of its networks from products of {num_dims} x {num_dims} matrices before the fit "
             "begins: that may take a minute; sampler=latent_diffusion has none"
         )
 

@@ -51,27 +51,23 @@ class GaussianMixtureSampler(BaseSampler):
         self.temperature = temperature
         self.refit = refit
 
-    def why_not(self, model: Any) -> str | None:
-        """Say why the mixture does not serve `model`, the memory of its covariances included, or None where it does."""
-        reason = super().why_not(model)
-        if reason is not None:
-            return reason
-        k, d = self.num_components, math.prod(model.latent_shape)
-        if 8 * k * d * d <= MOST_BYTES:
+    def too_large(self, num_dims: int) -> str | None:
+        """Say what memory the covariances take."""
+        num_bytes = 8 * self.num_components * num_dims**2
+        if num_bytes <= MOST_BYTES:
             return None
         return (
-            f"sampler=gaussian_mixture has a covariance of {d} x {d} for each of {k} components, "
-            f"{8 * k * d * d / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal"
+            f"it has a covariance of {num_dims} x {num_dims} for each of {self.num_components} components, "
+            f"{num_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; choose sampler=normal"
         )
 
-    def caution(self, model: Any) -> str | None:
+    def too_slow(self, num_dims: int) -> str | None:
         """Say what many dimensions cost, in time and in examples."""
-        d = math.prod(model.latent_shape)
-        if d <= MANY_DIMENSIONS:
+        if num_dims <= MANY_DIMENSIONS:
             return None
         return (
-            f"sampler=gaussian_mixture fits {self.num_components} covariances of {d} x {d}: that takes minutes, and "
-            f"each needs well over {d} examples; sampler=normal needs no fit"
+            f"fits {self.num_components} covariances of {num_dims} x {num_dims}: that takes minutes, and each needs "
+            f"well over {num_dims} examples; sampler=normal needs no fit"
         )
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:

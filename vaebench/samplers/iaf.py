@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 from typing_extensions import Unpack
@@ -40,14 +39,13 @@ class IAFSampler(FlowSampler):
         per_pass = self.batch_size * (7 * num_features + 3 * hidden) + weights
         return 4 * self.num_transforms * num_features * per_pass
 
-    def caution(self, model: Any) -> str | None:
+    def too_slow(self, num_dims: int) -> str | None:
         """Say what many dimensions cost."""
-        d = math.prod(model.latent_shape)
-        if d <= MANY_DIMENSIONS:
+        if num_dims <= MANY_DIMENSIONS:
             return None
         return (
-            f"sampler=iaf takes {d} passes through its networks for each likelihood, forward and backward: the fit may "
-            "take hours; sampler=maf takes one pass"
+            f"takes {num_dims} passes through its networks for each likelihood, forward and backward: the fit may take "
+            "hours; sampler=maf takes one pass"
         )
 
     def flow(self, num_features: int, num_context: int) -> nn.Module:

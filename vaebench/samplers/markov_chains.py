@@ -134,25 +134,28 @@ class MarkovChainSampler(BaseSampler):
 
     def why_not(self, model: Any) -> str | None:
         """Say why the target does not exist for `model` or the kernel does not move there, or None where both do."""
-        reason = self.target.why_not(model)
-        if reason is not None:
-            return reason
-        d = math.prod(model.latent_shape)
-        clause = self.kernel.why_not(d)
-        if clause is None and self.mass_matrix == "dense" and d > MOST_DENSE:
-            clause = f"learns a mass matrix of {d} x {d}, more than {MOST_DENSE}; set sampler.mass_matrix=diagonal"
-        num_bytes = 4 * self.num_draws * self.num_chains * d
-        if clause is None and num_bytes > MOST_BYTES:
-            clause = (
-                f"keeps {self.num_draws} draws of {self.num_chains} chains, {d} numbers each, {num_bytes / 2**30:.1f} "
-                f"GiB, more than {MOST_BYTES / 2**30:g}; lower sampler.num_draws or num_chains"
-            )
-        return None if clause is None else f"sampler={self.name} does not serve {type(model).__name__}: it {clause}"
+        return self.target.why_not(model) or super().why_not(model)
 
-    def caution(self, model: Any) -> str | None:
-        """Say why the kernel takes long in that many dimensions, or None where it does not."""
-        clause = self.kernel.caution(math.prod(model.latent_shape))
-        return None if clause is None else f"sampler={self.name} {clause}"
+    def too_large(self, num_dims: int) -> str | None:
+        """Say why the kernel does not move in so many dimensions, or what memory the mass matrix or the draws take."""
+        if (clause := self.kernel.why_not(num_dims)) is not None:
+            return f"it {clause}"
+        if self.mass_matrix == "dense" and num_dims > MOST_DENSE:
+            return (
+                f"it learns a mass matrix of {num_dims} x {num_dims}, more than {MOST_DENSE}; set "
+                "sampler.mass_matrix=diagonal"
+            )
+        num_bytes = 4 * self.num_draws * self.num_chains * num_dims
+        if num_bytes <= MOST_BYTES:
+            return None
+        return (
+            f"it keeps {self.num_draws} draws of {self.num_chains} chains, {num_dims} numbers each, "
+            f"{num_bytes / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}; lower sampler.num_draws or num_chains"
+        )
+
+    def too_slow(self, num_dims: int) -> str | None:
+        """Say why the kernel takes long in so many dimensions."""
+        return self.kernel.caution(num_dims)
 
     def setup(self, model: Any = None, split: Split | None = None) -> Self:
         """Build the energy of the target; an energy of its own needs no setup."""
