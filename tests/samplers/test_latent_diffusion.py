@@ -210,3 +210,10 @@ def test_the_denoiser_knows_time_and_context():
 def test_settings_out_of_range_are_named(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         LatentDiffusionSampler(**settings)
+
+
+def test_an_untrained_network_gives_the_noise_of_normal_latents():
+    shares = alpha_bars("cosine", 10)
+    noise = NoiseFromVelocity(Denoiser(3, 4, 1), shares)
+    x, t = torch.randn(11, 3), torch.arange(11)
+    torch.testing.assert_close(noise(x, t), x * (1 - shares.to(x.dtype)).sqrt()[:, None])
